@@ -1,0 +1,68 @@
+//! What is asked of a collective, as a value.
+
+use std::fmt;
+
+/// A place in a communicator, `0..ranks`. Not a peer: that is an index at the transport.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rank(pub u32);
+
+impl Rank {
+    /// The index, for use with slices.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Debug for Rank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {}", self.0)
+    }
+}
+
+/// Which collective (MPI 5.0 chapter 6), with the rank it is rooted at if it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Collective {
+    /// Nobody leaves before everybody has entered. No bytes: `count` is 0.
+    Barrier,
+    /// The root's `count` elements to everybody. In place: `Output` is the message on every rank, `Input` is not used.
+    Broadcast {
+        /// Whose elements.
+        root: Rank,
+    },
+    /// Element-wise reduction of everybody's `Input` (`count` elements) into the root's `Output`. `Output` of the other
+    /// ranks does not exist.
+    Reduce {
+        /// Who gets the result.
+        root: Rank,
+    },
+    /// Element-wise reduction of everybody's `Input` (`count` elements) into everybody's `Output`.
+    Allreduce,
+    /// Everybody's `Input` (`count` elements) to everybody's `Output` (`ranks * count` elements), in order of ranks.
+    Allgather,
+    /// Block `i` of `Input` (`count` elements) to rank `i`; block `j` of `Output` from rank `j`. Both buffers have
+    /// `ranks * count` elements.
+    Alltoall,
+}
+
+/// What is asked: the whole input of a generator besides the rank. Equal on all ranks, or the program is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Which collective.
+    pub collective: Collective,
+    /// Ranks in the communicator; at least 1.
+    pub ranks: u32,
+    /// Elements each rank contributes (to each destination, for alltoall).
+    pub count: u64,
+    /// Bytes in an element; at least 1. Reductions never cut one.
+    pub element_bytes: u32,
+    /// Whether the reduction may change the order of its operands (MPI 5.0 section 6.9.5). `true` where nothing is
+    /// reduced.
+    pub commutative: bool,
+}
+
+impl Shape {
+    /// `count * element_bytes`: bytes each rank contributes (to each destination, for alltoall).
+    pub fn bytes(&self) -> u64 {
+        self.count * u64::from(self.element_bytes)
+    }
+}

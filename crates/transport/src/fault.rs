@@ -1,0 +1,66 @@
+//! What is wrong with the world, said so that the reader knows what to do next.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::Peer;
+
+/// How far a [`Fault`] reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Operations with this peer; everything else goes on.
+    Peer(Peer),
+    /// This process: a limit of the machine, a permission.
+    Local,
+}
+
+/// Why, as a value that programs can match on. The words around it are in [`Fault::detail`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The peer's process has ended without saying goodbye.
+    PeerDied,
+    /// The peer has left in order, and something was still expected of it.
+    PeerLeft,
+    /// The kernel or the device refused access to the peer's memory.
+    Denied,
+    /// A limit of the machine is reached: memory, descriptors, registrations.
+    Exhausted,
+    /// Bytes arrived that no Selvedge of this version sends.
+    Malformed,
+    /// The peer speaks another version of the wire protocol.
+    Version,
+    /// The test harness said so.
+    Injected,
+}
+
+/// Something is wrong with the world: with whom, since when, the likely cause, the next step.
+///
+/// The first to notice fills it in; everybody else passes it on unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Fault {
+    /// How far it reaches.
+    pub scope: Scope,
+    /// Why.
+    pub cause: Cause,
+    /// For how long it has been so when it was noticed, where that is known.
+    pub age: Option<Duration>,
+    /// What was seen, in a sentence without the peer's name: "process 4711 is gone".
+    pub detail: String,
+    /// What the reader can do about it, in a sentence.
+    pub next_step: &'static str,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.scope {
+            Scope::Peer(peer) => write!(f, "{peer:?}: ")?,
+            Scope::Local => write!(f, "this process: ")?,
+        }
+        write!(f, "{}", self.detail)?;
+        if let Some(age) = self.age {
+            write!(f, " (since {:.1} s)", age.as_secs_f64())?;
+        }
+        write!(f, "; {}", self.next_step)
+    }
+}
