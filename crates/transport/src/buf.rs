@@ -35,6 +35,12 @@ impl Buf {
         if len == 0 { Buf::EMPTY } else { Buf { start, len } }
     }
 
+    /// A claim on memory that nobody else has and that is never freed: what `Box::leak` and `Vec::leak` give. Safe,
+    /// because giving up the only reference is the promise of [`Buf::claim`].
+    pub fn leaked(bytes: &'static mut [u8]) -> Buf {
+        if bytes.is_empty() { Buf::EMPTY } else { Buf { start: bytes.as_mut_ptr(), len: bytes.len() } }
+    }
+
     /// Number of bytes.
     pub fn len(self) -> usize {
         self.len
@@ -65,6 +71,12 @@ impl Buf {
         // SAFETY: `claim` promised that our bytes are writable and untouched by others; `bytes` is a live shared
         // borrow, so by promise 2 it does not overlap them; the length was checked above.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) }
+    }
+
+    /// Overwrites all of it with `byte`.
+    pub fn fill_with(self, byte: u8) {
+        // SAFETY: `claim` promised that our bytes are writable and untouched by others.
+        unsafe { std::ptr::write_bytes(self.start, byte, self.len) }
     }
 
     /// Copies all of it into the first bytes of `out`. Panics when `out` is shorter.

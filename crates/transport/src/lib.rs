@@ -10,12 +10,21 @@
 //! What is *not* here: tags, messages larger than a datagram, requests, threads, clocks. Invariants of absence: this
 //! crate starts no thread, reads no clock and no environment, and all its unsafe code is in `buf.rs`.
 
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code, reason = "the one file with unsafe code")]
 mod buf;
 mod fault;
 mod machine;
+mod memory;
+mod rng;
+pub mod sim;
 mod transport;
 
 pub use buf::{Buf, Key, RemoteSlice};
 pub use fault::{Cause, Fault, Scope};
 pub use machine::{Link, Machine};
+pub use memory::Memory;
+pub use rng::{Digest, Rng};
+pub use sim::{Sim, SimConfig, SimPort};
 pub use transport::{Busy, Caps, Event, Peer, Slot, Token, Transport};
