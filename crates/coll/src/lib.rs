@@ -1,5 +1,21 @@
 //! A collective is a value: a pure function (shape, rank) -> [`Schedule`].
+#![forbid(unsafe_code)]
+
+mod algorithm;
+mod bruck;
+mod builder;
+mod butterfly;
+mod generate;
+mod pairwise;
+mod ring;
+mod scatter;
 mod schedule;
+mod select;
 mod shape;
+mod tree;
+
+pub use algorithm::{Algorithm, FLAT, UnknownAlgorithm};
+pub use generate::generate;
 pub use schedule::{Action, Schedule, Side, Slice, Space, StepIndex};
+pub use select::select;
 pub use shape::{Collective, Rank, Shape};

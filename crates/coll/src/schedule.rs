@@ -30,6 +30,34 @@ pub struct Slice {
     pub len: u64,
 }
 
+impl Slice {
+    /// `len` bytes at `offset` of `space`.
+    pub const fn new(space: Space, offset: u64, len: u64) -> Slice {
+        Slice { space, offset, len }
+    }
+
+    /// The `len` bytes that start `offset` bytes into this slice. Panics when they are not all inside.
+    pub fn part(self, offset: u64, len: u64) -> Slice {
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        assert!(inside, "{len} bytes at {offset} of a slice of {} bytes", self.len);
+        Slice { offset: self.offset + offset, len, ..self }
+    }
+
+    /// First byte behind it.
+    pub fn end(self) -> u64 {
+        self.offset + self.len
+    }
+
+    /// Whether the two have a byte in common.
+    pub fn overlaps(self, other: Slice) -> bool {
+        self.space == other.space
+            && self.len > 0
+            && other.len > 0
+            && self.offset < other.end()
+            && other.offset < self.end()
+    }
+}
+
 /// Which operand the accumulated value is, for operations that do not commute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -135,5 +163,10 @@ impl Schedule {
     /// Bytes of [`Space::Scratch`] it needs.
     pub fn scratch_bytes(&self) -> u64 {
         self.scratch_bytes
+    }
+
+    /// Sets what [`Schedule::new`] was given, for builders that know it only at the end.
+    pub fn set_scratch_bytes(&mut self, bytes: u64) {
+        self.scratch_bytes = bytes;
     }
 }
