@@ -1,1 +1,53 @@
-fn main(){}
+//! `cargo xtask`: show the house, prove it, count it.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::rules::House;
+use xtask::{demo, facts, stages};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Show the house, prove it, count it")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build in release mode, run the heat equation on 4 ranks, and print a short latency table
+    Demo,
+    /// Install what the tests need and run everything that continuous integration runs
+    Test {
+        /// Run this stage alone, after the stages it needs
+        #[arg(long, value_name = "STAGE")]
+        only: Option<String>,
+        /// Print the stages and leave
+        #[arg(long)]
+        list: bool,
+    },
+    /// Print three facts about the code: unsafe sites explained, methods of the contract, largest files
+    Facts,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Task::Demo => demo::run(),
+        Task::Test { list: true, .. } => {
+            stages::list();
+            true
+        }
+        Task::Test { only, .. } => match stages::select(only.as_deref()) {
+            Ok(chosen) => stages::run(&chosen),
+            Err(message) => {
+                eprintln!("{message}");
+                return ExitCode::from(2);
+            }
+        },
+        Task::Facts => {
+            print!("{}", facts::report(&House::load()));
+            true
+        }
+    };
+    if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

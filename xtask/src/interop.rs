@@ -1,0 +1,168 @@
+//! Programs that nobody here wrote: mpi4py on a real MPICH under our `mpirun`, and our programs under MPICH's `mpiexec`.
+//!
+//! What is proved is the start-up protocol, PMI-1, from both of its ends. Each check is one job with its own sentence;
+//! it must end with the expected code, print what is expected, and leave no process behind.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::count::Score;
+use crate::manifests::Workspace;
+use crate::shell::{Outcome, Run};
+
+/// Longest any of these small jobs may take on a busy machine.
+const JOB_MAX: Duration = Duration::from_secs(60);
+
+const SUM: &str = "from mpi4py import MPI; print(MPI.COMM_WORLD.allreduce(1))";
+
+/// Every rank shows its place; the ring, the split and the large message go through MPICH's own transport.
+const TOUR: &str = "
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+rank, size = world.rank, world.size
+left = world.sendrecv(rank, dest=(rank + 1) % size, source=(rank - 1) % size)
+assert left == (rank - 1) % size
+half = world.Split(rank % 2, rank)
+assert half.allgather(rank) == list(range(rank % 2, size, 2))
+block = bytearray(1 << 20) if rank else bytearray(b'x' * (1 << 20))
+world.Bcast(block, root=0)
+assert block[-1:] == b'x'
+assert world.alltoall(list(range(size))) == [rank] * size
+world.Barrier()
+if rank == 0: print('tour of', size)
+";
+
+const ABORT: &str = "
+from mpi4py import MPI
+if MPI.COMM_WORLD.rank == 1: MPI.COMM_WORLD.Abort(7)
+MPI.COMM_WORLD.Barrier()
+";
+
+/// Where the programs of both sides are.
+struct Sides<'a> {
+    ours: &'a Workspace,
+    mpiexec: PathBuf,
+    python: PathBuf,
+}
+
+/// One job, and what is wrong with how it went.
+type Check = fn(&Sides<'_>) -> Result<(), String>;
+
+/// Runs every check, each within a minute and all within `limit`.
+pub fn run(ours: &Workspace, wheels: &Path, limit: Duration) -> Score {
+    let sides = Sides { ours, mpiexec: wheels.join("bin/mpiexec"), python: wheels.join("bin/python") };
+    let checks: &[(&str, Check)] = &[
+        ("mpi4py under our mpirun sums over three ranks", mpi4py_sums),
+        ("mpi4py under our mpirun talks on four ranks", mpi4py_tours),
+        ("the code of an abort in MPICH is the code of our mpirun", mpich_aborts),
+        ("our osu under MPICH's mpiexec is one job, not singletons", osu_under_mpiexec),
+        ("our osu under MPICH's mpiexec with a PMI port is one job", osu_under_mpiexec_with_a_port),
+        ("our osu under MPICH's mpiexec runs a collective on four ranks", collective_under_mpiexec),
+    ];
+    let began = Instant::now();
+    let mut score = Score::default();
+    for (name, check) in checks {
+        println!("\n{name}");
+        let result =
+            if began.elapsed() < limit { check(&sides) } else { Err("no time was left".to_string()) };
+        score.check(&format!("interop: {name}"), result);
+    }
+    score
+}
+
+impl Sides<'_> {
+    fn under_our_mpirun(&self, ranks: &str, script: &str) -> Outcome {
+        let words = ["-n".as_ref(), ranks.as_ref(), self.python.as_os_str(), "-c".as_ref(), script.as_ref()];
+        Run::new(self.ours.release("mpirun"), words).at_most(JOB_MAX).collect()
+    }
+
+    fn under_their_mpiexec(&self, options: &[&str], program: &str, arguments: &[&str]) -> Outcome {
+        let program = self.ours.release(program).into_os_string();
+        let words = options.iter().map(Into::into).chain([program]).chain(arguments.iter().map(Into::into));
+        Run::new(&self.mpiexec, words).at_most(JOB_MAX).collect()
+    }
+}
+
+fn mpi4py_sums(sides: &Sides<'_>) -> Result<(), String> {
+    expect_lines(&sides.under_our_mpirun("3", SUM), &["3", "3", "3"])
+}
+
+fn mpi4py_tours(sides: &Sides<'_>) -> Result<(), String> {
+    expect_lines(&sides.under_our_mpirun("4", TOUR), &["tour of 4"])
+}
+
+fn mpich_aborts(sides: &Sides<'_>) -> Result<(), String> {
+    let outcome = sides.under_our_mpirun("3", ABORT);
+    if outcome.code == Some(7) {
+        Ok(())
+    } else {
+        Err(format!("code {:?}, not 7; {}", outcome.code, outcome.reason()))
+    }
+}
+
+fn osu_under_mpiexec(sides: &Sides<'_>) -> Result<(), String> {
+    expect_ranks(&sides.under_their_mpiexec(&["-n", "2"], "osu", &LATENCY), "latency", 2)
+}
+
+fn osu_under_mpiexec_with_a_port(sides: &Sides<'_>) -> Result<(), String> {
+    expect_ranks(&sides.under_their_mpiexec(&["-pmi-port", "-n", "2"], "osu", &LATENCY), "latency", 2)
+}
+
+fn collective_under_mpiexec(sides: &Sides<'_>) -> Result<(), String> {
+    let arguments = ["allreduce", "-m", "8:1024", "-i", "200", "--json", "-"];
+    expect_ranks(&sides.under_their_mpiexec(&["-n", "4"], "osu", &arguments), "allreduce", 4)
+}
+
+/// A short run of a benchmark that needs exactly two ranks.
+const LATENCY: [&str; 7] = ["latency", "-m", "8:64", "-i", "200", "--json", "-"];
+
+fn expect_lines(outcome: &Outcome, wanted: &[&str]) -> Result<(), String> {
+    if !outcome.is_ok() {
+        return Err(outcome.reason());
+    }
+    let lines: Vec<_> = outcome.text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines == wanted { Ok(()) } else { Err(format!("printed {lines:?}, not {wanted:?}")) }
+}
+
+/// One JSON document of benchmark `bench` on `ranks` ranks. Several would be several jobs.
+fn expect_ranks(outcome: &Outcome, bench: &str, ranks: u64) -> Result<(), String> {
+    if !outcome.is_ok() {
+        return Err(outcome.reason());
+    }
+    let answer: Value =
+        serde_json::from_str(&outcome.text).map_err(|e| format!("not one JSON document: {e}"))?;
+    let rows = answer["rows"].as_array().map_or(0, Vec::len);
+    if answer["bench"] == bench && answer["ranks"] == ranks && rows > 0 {
+        Ok(())
+    } else {
+        Err(format!("expected {bench} on {ranks} ranks, got {answer}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> Outcome {
+        Outcome { code: Some(0), text: text.to_string(), errors: String::new(), why: String::new() }
+    }
+
+    #[test]
+    fn two_singletons_are_not_taken_for_a_job_of_two() {
+        let one = "{\"bench\":\"latency\",\"ranks\":1,\"rows\":[{\"bytes\":8,\"avg_us\":0.3}]}\n";
+        assert!(expect_ranks(&said(one), "latency", 2).is_err());
+        assert!(expect_ranks(&said(&one.repeat(2)), "latency", 2).is_err());
+        assert!(expect_ranks(&said(&one.replace(":1,", ":2,")), "latency", 2).is_ok());
+    }
+
+    #[test]
+    fn missing_lines_are_shown() {
+        assert_eq!(expect_lines(&said("3\n3\n"), &["3", "3"]), Ok(()));
+        assert_eq!(
+            expect_lines(&said("3\n"), &["3", "3"]),
+            Err("printed [\"3\"], not [\"3\", \"3\"]".to_string())
+        );
+    }
+}

@@ -1,0 +1,20 @@
+//! The tools of the house, run as `cargo xtask COMMAND`: `demo` shows it, `test` proves it, `facts` counts it.
+//!
+//! Read [`stages`] first: the list of everything `cargo xtask test` runs. [`rules`] holds the house rules, which
+//! `tests/house.rs` runs as tests; they read the tree with [`source`] and [`manifests`].
+//!
+//! What is *not* here: anything a user's program needs. Nothing depends on this crate, it contains no unsafe code, and it
+//! only ever writes under the target directory.
+
+#![forbid(unsafe_code)]
+
+pub mod count;
+pub mod demo;
+pub mod facts;
+pub mod interop;
+pub mod manifests;
+pub mod rules;
+pub mod shell;
+pub mod source;
+pub mod stages;
+pub mod tools;

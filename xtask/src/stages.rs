@@ -1,0 +1,283 @@
+//! Everything `cargo xtask test` runs, in order, and the summary at its end.
+//!
+//! A stage counts the tests it ran and says why each failure failed. Formatting, lints and builds count no tests; a
+//! failure of theirs counts as one failed. What cannot be had on this machine is a failure too: nothing is skipped.
+
+use std::time::{Duration, Instant};
+
+use crate::count::{self, Score};
+use crate::interop;
+use crate::manifests::Workspace;
+use crate::shell::{Outcome, Run};
+use crate::tools;
+
+/// Seeds of the whole-runtime simulation in every run.
+const STORM_SEEDS: usize = 10_000;
+
+/// One part of `cargo xtask test`.
+#[derive(Debug)]
+pub struct Stage {
+    name: &'static str,
+    what: &'static str,
+    needs: &'static [&'static str],
+    limit: Duration,
+    run: fn(&Setup, Duration) -> Score,
+}
+
+/// What the stages have in common.
+#[derive(Debug)]
+pub struct Setup {
+    /// The workspace they test.
+    pub workspace: Workspace,
+}
+
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(60 * count)
+}
+
+static STAGES: &[Stage] = &[
+    Stage {
+        name: "tools",
+        what: "find or install rustfmt, clippy, Python, and the MPICH and mpi4py wheels",
+        needs: &[],
+        limit: minutes(5),
+        run: get_tools,
+    },
+    Stage { name: "fmt", what: "rustfmt has nothing to change", needs: &[], limit: minutes(1), run: format },
+    Stage { name: "clippy", what: "no lint in any target", needs: &[], limit: minutes(10), run: lints },
+    Stage {
+        name: "docs",
+        what: "the documentation builds, links and all",
+        needs: &[],
+        limit: minutes(10),
+        run: docs,
+    },
+    Stage { name: "build", what: "the release build", needs: &[], limit: minutes(15), run: build },
+    Stage {
+        name: "test",
+        what: "every unit, integration and documentation test, the house rules among them",
+        needs: &["build"],
+        limit: minutes(20),
+        run: test,
+    },
+    Stage {
+        name: "loom",
+        what: "every interleaving of the rings",
+        needs: &[],
+        limit: minutes(10),
+        run: loom,
+    },
+    Stage {
+        name: "storm",
+        what: "10,000 seeds of the whole runtime on the simulated network",
+        needs: &["build"],
+        limit: minutes(10),
+        run: storm,
+    },
+    Stage {
+        name: "interop",
+        what: "mpi4py under our mpirun, our programs under MPICH's mpiexec",
+        needs: &["tools", "build"],
+        limit: minutes(5),
+        run: foreign_programs,
+    },
+];
+
+/// Whether there is a stage of this name.
+pub fn is_stage(name: &str) -> bool {
+    STAGES.iter().any(|stage| stage.name == name)
+}
+
+/// All stages, or one and what it needs.
+///
+/// # Errors
+/// A line that names the stages, when `only` is none of them.
+pub fn select(only: Option<&str>) -> Result<Vec<&'static Stage>, String> {
+    let Some(only) = only else { return Ok(STAGES.iter().collect()) };
+    let Some(wanted) = STAGES.iter().find(|stage| stage.name == only) else {
+        let names: Vec<_> = STAGES.iter().map(|stage| stage.name).collect();
+        return Err(format!("no stage is called {only}; there are: {}", names.join(", ")));
+    };
+    let is_chosen = |stage: &&Stage| stage.name == only || wanted.needs.contains(&stage.name);
+    Ok(STAGES.iter().filter(is_chosen).collect())
+}
+
+/// Prints the stages.
+pub fn list() {
+    for stage in STAGES {
+        println!("{:<8} {}", stage.name, stage.what);
+    }
+}
+
+/// Runs the stages in order, prints the summary, and ends with the line `N passed, M failed`. Whether none failed.
+pub fn run(chosen: &[&Stage]) -> bool {
+    let setup = Setup { workspace: Workspace::load() };
+    let began = Instant::now();
+    let mut results = Vec::new();
+    for stage in chosen {
+        println!("\n=== {}: {}", stage.name, stage.what);
+        let stage_began = Instant::now();
+        let score = (stage.run)(&setup, stage.limit);
+        results.push((stage.name, stage_began.elapsed(), score));
+    }
+    print!("\n{}", summary(&results, began.elapsed()));
+    results.iter().all(|(_, _, score)| score.failed == 0)
+}
+
+fn summary(results: &[(&str, Duration, Score)], took: Duration) -> String {
+    let mut text = format!("{:<8} {:>8} {:>7} {:>7}\n", "stage", "seconds", "passed", "failed");
+    let mut all = Score::default();
+    for (name, took, score) in results {
+        let ignored = if score.ignored > 0 { format!("{} ignored ", score.ignored) } else { String::new() };
+        let row = format!(
+            "{name:<8} {:>8.1} {:>7} {:>7}  {ignored}{}",
+            took.as_secs_f64(),
+            score.passed,
+            score.failed,
+            score.notes.join("; ")
+        );
+        text.push_str(row.trim_end());
+        text.push('\n');
+        all.add(score.clone());
+    }
+    text.push_str(&format!("{:<8} {:>8.1}\n\n", "all", took.as_secs_f64()));
+    for reason in &all.reasons {
+        text.push_str(&format!("FAILED {reason}\n"));
+    }
+    text.push_str(&format!("{} passed, {} failed\n", all.passed, all.failed));
+    text
+}
+
+/// A stage that holds or does not and counts no tests.
+fn holds(outcome: &Outcome, note: &str) -> Score {
+    if outcome.is_ok() { Score::clean().with_note(note) } else { Score::failure(outcome.reason()) }
+}
+
+fn get_tools(setup: &Setup, _: Duration) -> Score {
+    let mut score = Score::default();
+    let components = tools::rust_components();
+    score.check("tools", components);
+    let wheels =
+        tools::python().and_then(|python| tools::virtual_environment(&setup.workspace.target, &python));
+    score.check("tools", wheels.map(|folder| println!("MPICH and mpi4py: {}", folder.display())));
+    // Having tools is not a test; lacking one is a failure.
+    Score { passed: 0, ..score }
+}
+
+fn format(setup: &Setup, limit: Duration) -> Score {
+    let run = Run::cargo(["fmt", "--all", "--check"]).inside(&setup.workspace.root);
+    holds(&run.at_most(limit).collect(), "clean")
+}
+
+fn lints(setup: &Setup, limit: Duration) -> Score {
+    let words = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    holds(&Run::cargo(words).inside(&setup.workspace.root).at_most(limit).collect(), "clean")
+}
+
+fn docs(setup: &Setup, limit: Duration) -> Score {
+    let words = ["doc", "--workspace", "--no-deps", "--locked"];
+    let run = Run::cargo(words).inside(&setup.workspace.root).env("RUSTDOCFLAGS", "-D warnings");
+    holds(&run.at_most(limit).collect(), "clean")
+}
+
+fn build(setup: &Setup, limit: Duration) -> Score {
+    let run = Run::cargo(["build", "--release", "--workspace", "--locked"]).inside(&setup.workspace.root);
+    holds(&run.at_most(limit).collect(), "built")
+}
+
+fn test(setup: &Setup, limit: Duration) -> Score {
+    let run = Run::cargo(["test", "--workspace", "--locked", "--no-fail-fast"]).inside(&setup.workspace.root);
+    counted(&run.at_most(limit).collect())
+}
+
+fn loom(setup: &Setup, limit: Duration) -> Score {
+    let words = ["test", "-p", "selvedge-shm", "--release", "--locked", "--tests", "loom_"];
+    let run = Run::cargo(words)
+        .inside(&setup.workspace.root)
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("CARGO_TARGET_DIR", setup.workspace.target.join("loom"));
+    counted(&run.at_most(limit).collect())
+}
+
+fn storm(setup: &Setup, limit: Duration) -> Score {
+    let run = Run::new(setup.workspace.release("storm"), ["--seeds".to_string(), STORM_SEEDS.to_string()]);
+    let outcome = run.inside(&setup.workspace.root).at_most(limit).collect();
+    if !outcome.is_ok() {
+        return Score::failure(format!("storm: {}", outcome.reason()));
+    }
+    let last = outcome.text.lines().last().unwrap_or_default().trim().to_string();
+    Score { passed: 1, ..Score::default() }.with_note(format!("{STORM_SEEDS} seeds; {last}"))
+}
+
+fn foreign_programs(setup: &Setup, limit: Duration) -> Score {
+    let python = match tools::python() {
+        Ok(python) => python,
+        Err(reason) => return Score::failure(format!("interop: {reason}")),
+    };
+    match tools::virtual_environment(&setup.workspace.target, &python) {
+        Ok(wheels) => interop::run(&setup.workspace, &wheels, limit),
+        Err(reason) => Score::failure(format!("interop: {reason}")),
+    }
+}
+
+/// The score of a run of `cargo test`. No test at all is a failure, and so is an end that no failed test explains.
+fn counted(outcome: &Outcome) -> Score {
+    let mut score = count::cargo_test(&outcome.text);
+    if !outcome.is_ok() && score.failed == 0 {
+        score.failed = 1;
+        score.reasons.push(outcome.reason());
+    }
+    if outcome.is_ok() && score.passed == 0 {
+        score.failed = 1;
+        score.reasons.push("no test ran".to_string());
+    }
+    score
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(why: &str, text: &str) -> Outcome {
+        Outcome {
+            code: None,
+            text: text.to_string(),
+            errors: "error: no\n".to_string(),
+            why: why.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_build_that_breaks_counts_as_one_failure() {
+        let score = counted(&outcome("exit status: 101", ""));
+        assert_eq!((score.passed, score.failed), (0, 1));
+        assert_eq!(score.reasons, ["exit status: 101: error: no"]);
+    }
+
+    #[test]
+    fn a_run_without_any_test_is_a_failure() {
+        let empty = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out";
+        assert_eq!(counted(&outcome("", empty)).reasons, ["no test ran"]);
+    }
+
+    #[test]
+    fn the_last_line_says_how_many_tests_ran_and_reasons_stand_before_it() {
+        let failed = Score::failure("storm: seed 7");
+        let held = Score { passed: 41, ..Score::default() };
+        let results = [("test", Duration::ZERO, held), ("storm", Duration::ZERO, failed)];
+        let text = summary(&results, Duration::ZERO);
+        assert!(text.ends_with("FAILED storm: seed 7\n41 passed, 1 failed\n"), "{text}");
+    }
+
+    #[test]
+    fn a_single_stage_brings_the_stages_it_needs() {
+        let names: Vec<_> = select(Some("interop")).expect("known").iter().map(|stage| stage.name).collect();
+        assert_eq!(names, ["tools", "build", "interop"]);
+        assert!(select(Some("wind")).expect_err("unknown").contains("interop"));
+    }
+
+    #[test]
+    fn every_need_is_a_stage() {
+        assert!(STAGES.iter().flat_map(|stage| stage.needs).all(|need| is_stage(need)));
+    }
+}
