@@ -1,1 +1,37 @@
-//! Placeholder.
+//! Who is where: how the processes of a job find their ranks and each other, and how whoever started them answers.
+//!
+//! A rank reads [`Boot`] first: its place in the job, a store of keys and values, a fence. A launcher reads [`Server`]:
+//! the other end of the same conversation, as a state machine that is fed bytes and gives back bytes and events.
+//! [`Host`] says on what machine one is, [`NodeMap`] which ranks share one.
+//!
+//! The dialect is PMI-1, the line-based protocol of hydra, Intel MPI and Slurm's pmi2 plugin: [`pmi1`] has its
+//! requests and replies as values. Other dialects get their own module beside it, and [`Boot`] a second kind of store.
+//!
+//! What is *not* here: starting processes (the launcher's), connecting ranks (a transport's), any thread or clock.
+//! Invariants of absence: no unsafe code; no input or output outside `client.rs` and `host.rs`; the environment enters
+//! as an argument; nothing that arrives on a connection, however mangled, panics.
+
+#![forbid(unsafe_code)]
+
+mod base64url;
+mod client;
+mod detect;
+mod error;
+mod host;
+mod lex;
+mod map;
+pub mod pmi1;
+mod server;
+pub mod spawn;
+
+pub use client::Boot;
+pub use error::BootError;
+pub use host::Host;
+pub use lex::{LineFault, Malformed};
+pub use map::{MapFault, Node, NodeMap};
+pub use server::{Event, Job, Output, REQUEST_BYTES_MAX, STORE_BYTES_MAX, Server, State};
+
+/// Longest key of [`Boot::put`], in bytes: with the number of a segment still below the 64 that hydra 4 loses.
+pub const KEY_BYTES_MAX: usize = 48;
+/// Largest value of [`Boot::put`], in bytes. An address card has a few hundred.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;

@@ -1,0 +1,135 @@
+//! The one PMI-1 request of many lines: start more processes.
+//!
+//! `count` blocks, each from `mcmd=spawn` to `endcmd`, the last of them where `spawnssofar` equals `totspawns`. The
+//! order of the lines in a block varies between clients; a value runs to the end of its line, blanks included.
+
+use std::collections::BTreeMap;
+
+use crate::lex::{LineFault, parse_number};
+
+/// One of the commands of a spawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpawnCommand {
+    /// How many processes to start.
+    pub processes: u32,
+    /// The program.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Pairs to be in the new job's store before it starts.
+    pub preput: Vec<(String, String)>,
+    /// Wishes such as `wdir`.
+    pub info: Vec<(String, String)>,
+}
+
+/// Collects the lines of a spawn. Bounded: the caller limits the bytes of a request.
+#[derive(Debug, Default)]
+pub struct SpawnReader {
+    commands: Vec<SpawnCommand>,
+    fields: BTreeMap<String, String>,
+}
+
+/// No command line has more arguments, and no request more pairs; the bytes of a request are bounded as well.
+const PAIRS_MAX: u32 = 1 << 16;
+
+impl SpawnReader {
+    /// Whether this line starts a spawn.
+    pub fn starts_with(line: &str) -> bool {
+        line.trim_end_matches(['\r', ' ']) == "mcmd=spawn"
+    }
+
+    /// Takes the next line of a block, without its newline; the commands when it was the last.
+    ///
+    /// # Errors
+    /// What is wrong with the block; the reader is then of no more use.
+    pub fn handle_line(&mut self, line: &str) -> Result<Option<Vec<SpawnCommand>>, LineFault> {
+        if SpawnReader::starts_with(line) {
+            self.fields.clear();
+            return Ok(None);
+        }
+        if line != "endcmd" {
+            if let Some((key, value)) = line.split_once('=') {
+                self.fields.insert(key.to_owned(), value.to_owned());
+            }
+            return Ok(None);
+        }
+        let total: u32 = self.number("totspawns")?.unwrap_or(1);
+        let so_far = self.number("spawnssofar")?.unwrap_or(1);
+        let command = SpawnCommand {
+            processes: self.number("nprocs")?.ok_or(LineFault::Missing("nprocs"))?,
+            program: self.fields.get("execname").ok_or(LineFault::Missing("execname"))?.clone(),
+            args: self.list("argcnt", |i| format!("arg{}", i + 1))?,
+            preput: self.pairs("preput_num", "preput_key_", "preput_val_")?,
+            info: self.pairs("info_num", "info_key_", "info_val_")?,
+        };
+        self.fields.clear();
+        self.commands.push(command);
+        Ok((so_far >= total).then(|| std::mem::take(&mut self.commands)))
+    }
+
+    fn number(&self, name: &'static str) -> Result<Option<u32>, LineFault> {
+        self.fields.get(name).map(|value| parse_number(name, value)).transpose()
+    }
+
+    fn list(&self, count: &'static str, key: impl Fn(u32) -> String) -> Result<Vec<String>, LineFault> {
+        let items = self.number(count)?.unwrap_or(0);
+        if items > PAIRS_MAX {
+            return Err(LineFault::BadNumber { field: count, value: items.to_string() });
+        }
+        (0..items).map(|i| self.fields.get(&key(i)).cloned().ok_or(LineFault::Missing(count))).collect()
+    }
+
+    fn pairs(&self, count: &'static str, key: &str, value: &str) -> Result<Vec<(String, String)>, LineFault> {
+        let keys = self.list(count, |i| format!("{key}{i}"))?;
+        Ok(keys.into_iter().zip(self.list(count, |i| format!("{value}{i}"))?).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn blocks_are_read_whatever_the_order_of_their_lines() {
+        let text = "mcmd=spawn\nnprocs=2\nexecname=./worker\ntotspawns=2\nspawnssofar=1\nargcnt=1\narg1=a b=c\n\
+                    preput_num=1\npreput_key_0=PARENT_ROOT_PORT_NAME\npreput_val_0=tag#0$x\ninfo_num=0\nendcmd\n\
+                    mcmd=spawn\narg1=x\nargcnt=1\ninfo_key_0=wdir\ninfo_val_0=/tmp\ninfo_num=1\nexecname=b\nnprocs=1\n\
+                    totspawns=2\nspawnssofar=2\nendcmd\n";
+        let mut reader = SpawnReader::default();
+        let mut done = None;
+        for line in text.lines() {
+            assert!(done.is_none(), "complete only after the last line");
+            done = reader.handle_line(line).unwrap();
+        }
+        let commands = done.unwrap();
+        assert_eq!(commands.len(), 2);
+        assert_eq!((commands[0].processes, commands[0].args[0].as_str()), (2, "a b=c"));
+        assert_eq!(commands[0].preput[0].0, "PARENT_ROOT_PORT_NAME");
+        assert_eq!(commands[1].info, [("wdir".into(), "/tmp".into())]);
+    }
+
+    #[test]
+    fn a_block_that_lies_about_its_counts_is_refused() {
+        let mut reader = SpawnReader::default();
+        for line in ["mcmd=spawn", "nprocs=1", "execname=a", "argcnt=4000000000"] {
+            assert_eq!(reader.handle_line(line), Ok(None));
+        }
+        assert!(matches!(reader.handle_line("endcmd"), Err(LineFault::BadNumber { field: "argcnt", .. })));
+        let mut reader = SpawnReader::default();
+        for line in ["mcmd=spawn", "nprocs=1", "execname=a", "argcnt=2", "arg1=x"] {
+            assert_eq!(reader.handle_line(line), Ok(None));
+        }
+        assert_eq!(reader.handle_line("endcmd"), Err(LineFault::Missing("argcnt")));
+    }
+
+    proptest! {
+        #[test]
+        fn random_lines_never_panic(lines in prop::collection::vec("(mcmd=spawn|endcmd|[a-z_0-9]{0,12}=?[0-9a-z]{0,8})", 0..30)) {
+            let mut reader = SpawnReader::default();
+            for line in lines {
+                let _ = reader.handle_line(&line);
+            }
+        }
+    }
+}
