@@ -69,7 +69,7 @@ static STAGES: &[Stage] = &[
     },
     Stage {
         name: "storm",
-        what: "10,000 seeds of the whole runtime on the simulated network",
+        what: "10,000 seeds of the whole runtime on the simulated network, and seeded defects it must find",
         needs: &["build"],
         limit: minutes(10),
         run: storm,
@@ -200,13 +200,26 @@ fn loom(setup: &Setup, limit: Duration) -> Score {
 }
 
 fn storm(setup: &Setup, limit: Duration) -> Score {
-    let run = Run::new(setup.workspace.release("storm"), ["--seeds".to_string(), STORM_SEEDS.to_string()]);
-    let outcome = run.inside(&setup.workspace.root).at_most(limit).collect();
+    let storm = |words: &[&str]| {
+        let run = Run::new(setup.workspace.release("storm"), words).inside(&setup.workspace.root);
+        run.at_most(limit).collect()
+    };
+    let mut score = Score::default();
+    let seeds = storm(&["--seeds", &STORM_SEEDS.to_string()]);
+    let last = seeds.text.lines().last().unwrap_or_default().trim().to_string();
+    score.check("storm", ran_all_seeds(&seeds, &last));
+    let mutants = storm(&["--mutants"]);
+    score.check("storm --mutants", if mutants.is_ok() { Ok(()) } else { Err(mutants.reason()) });
+    score.with_note(last)
+}
+
+/// A storm that ends well but ran fewer seeds than asked for would prove less than the summary says.
+fn ran_all_seeds(outcome: &Outcome, last: &str) -> Result<(), String> {
     if !outcome.is_ok() {
-        return Score::failure(format!("storm: {}", outcome.reason()));
+        return Err(outcome.reason());
     }
-    let last = outcome.text.lines().last().unwrap_or_default().trim().to_string();
-    Score { passed: 1, ..Score::default() }.with_note(format!("{STORM_SEEDS} seeds; {last}"))
+    let seeds = count::number_before(last, " seeds");
+    if seeds == STORM_SEEDS { Ok(()) } else { Err(format!("{seeds} seeds, not {STORM_SEEDS}: {last}")) }
 }
 
 fn foreign_programs(setup: &Setup, limit: Duration) -> Score {
