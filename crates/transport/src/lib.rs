@@ -14,6 +14,7 @@
 
 #[allow(unsafe_code, reason = "the one file with unsafe code")]
 mod buf;
+pub mod conformance;
 mod fault;
 mod machine;
 mod memory;
