@@ -47,11 +47,12 @@ pub(crate) fn allgather(shape: &Shape, me: Rank) -> Schedule {
     for (round, distance) in rounds(shape) {
         let blocks = distance.min(shape.ranks - distance);
         let (to, from) = (behind(shape, me.0, distance), ahead(shape, me.0, distance));
-        for (piece, label) in pieces(shape, whole, me.0, blocks).into_iter().zip([2 * round, 2 * round + 1]) {
-            builder.send(Rank(to), if round == 0 { own } else { piece }, label);
-        }
-        for (piece, label) in pieces(shape, whole, from, blocks).into_iter().zip([2 * round, 2 * round + 1]) {
-            builder.recv(Rank(from), piece, label);
+        // The own block need not wait for its copy.
+        let out = if round == 0 { [own, own.part(0, 0)] } else { pieces(shape, whole, me.0, blocks) };
+        let inn = pieces(shape, whole, from, blocks);
+        for (half, label) in [2 * round, 2 * round + 1].into_iter().enumerate() {
+            builder.send(Rank(to), out[half], label);
+            builder.recv(Rank(from), inn[half], label);
         }
     }
     builder.finish()

@@ -1,7 +1,6 @@
 //! From (algorithm, shape, rank) to a schedule.
 
 use crate::builder::{Builder, input, output};
-use crate::tree::root_of;
 use crate::{Algorithm, Collective, Rank, Schedule, Shape, bruck, butterfly, pairwise, ring, scatter, tree};
 
 /// What `rank` does when `shape` is done by `algorithm`. A pure function; all ranks must ask for the same.
@@ -11,8 +10,8 @@ use crate::{Algorithm, Collective, Rank, Schedule, Shape, bruck, butterfly, pair
 /// barrier) gives a schedule without messages.
 ///
 /// # Panics
-/// When the algorithm does not [apply](Algorithm::applies) to the shape, or `rank` or the root is not in
-/// `0..shape.ranks`, or the bytes do not fit 64 bits.
+/// When the shape is not [valid](Shape::is_valid), the algorithm does not [apply](Algorithm::applies) to it, or `rank`
+/// is not in `0..shape.ranks`.
 ///
 /// ```
 /// use selvedge_coll::{Algorithm, Collective, Rank, Shape, generate};
@@ -22,10 +21,10 @@ use crate::{Algorithm, Collective, Rank, Schedule, Shape, bruck, butterfly, pair
 /// assert_eq!(schedule.scratch_bytes(), 0);
 /// ```
 pub fn generate(algorithm: Algorithm, shape: &Shape, rank: Rank) -> Schedule {
-    let root = root_of(shape);
+    let root = shape.root().unwrap_or(Rank(0));
+    assert!(shape.is_valid(), "nobody can ask for {shape:?}");
     assert!(algorithm.applies(shape), "{algorithm} is not for {shape:?}");
-    assert!(shape.ranks >= 1 && shape.element_bytes >= 1, "{shape:?}");
-    assert!(rank.0 < shape.ranks && root.0 < shape.ranks, "{rank:?} or {root:?} of {} ranks", shape.ranks);
+    assert!(rank.0 < shape.ranks, "{rank:?} of {} ranks", shape.ranks);
     if shape.ranks == 1 {
         return alone(shape);
     }
@@ -57,6 +56,11 @@ pub fn generate(algorithm: Algorithm, shape: &Shape, rank: Rank) -> Schedule {
         Algorithm::AlltoallPairwise => pairwise::alltoall_pairwise(shape, rank),
         Algorithm::AlltoallScattered { window } => pairwise::alltoall_scattered(shape, rank, window),
     }
+}
+
+/// The schedules of all ranks, as [`crate::verify`] and [`crate::price`] want them.
+pub fn generate_all(algorithm: Algorithm, shape: &Shape) -> Vec<Schedule> {
+    (0..shape.ranks).map(|rank| generate(algorithm, shape, Rank(rank))).collect()
 }
 
 /// A communicator of one rank: at most a copy.

@@ -65,4 +65,50 @@ impl Shape {
     pub fn bytes(&self) -> u64 {
         self.count * u64::from(self.element_bytes)
     }
+
+    /// Bytes of `Input` of `rank`.
+    pub fn input_bytes(&self, _rank: Rank) -> u64 {
+        match self.collective {
+            Collective::Barrier | Collective::Broadcast { .. } => 0,
+            Collective::Reduce { .. } | Collective::Allreduce | Collective::Allgather => self.bytes(),
+            Collective::Alltoall => self.bytes() * u64::from(self.ranks),
+        }
+    }
+
+    /// Bytes of `Output` of `rank`; 0 where there is none.
+    pub fn output_bytes(&self, rank: Rank) -> u64 {
+        match self.collective {
+            Collective::Barrier => 0,
+            Collective::Reduce { root } if rank != root => 0,
+            Collective::Broadcast { .. } | Collective::Reduce { .. } | Collective::Allreduce => self.bytes(),
+            Collective::Allgather | Collective::Alltoall => self.bytes() * u64::from(self.ranks),
+        }
+    }
+
+    /// Whether something is reduced.
+    pub fn reduces(&self) -> bool {
+        matches!(self.collective, Collective::Reduce { .. } | Collective::Allreduce)
+    }
+
+    /// The root, where there is one.
+    pub fn root(&self) -> Option<Rank> {
+        match self.collective {
+            Collective::Broadcast { root } | Collective::Reduce { root } => Some(root),
+            _ => None,
+        }
+    }
+
+    /// Whether it can be asked at all: at least one rank, elements of at least one byte, a root that exists, no
+    /// elements in a barrier, and buffers (and a few of them as scratch) that fit 64 bits.
+    pub fn is_valid(&self) -> bool {
+        let total = self.count.checked_mul(u64::from(self.element_bytes)).and_then(|bytes| {
+            // Bruck's alltoall takes the most scratch: two half messages for each of at most 32 rounds.
+            bytes.checked_mul(u64::from(self.ranks))?.checked_mul(64)
+        });
+        self.ranks >= 1
+            && self.element_bytes >= 1
+            && total.is_some()
+            && self.root().is_none_or(|root| root.0 < self.ranks)
+            && (self.count == 0 || self.collective != Collective::Barrier)
+    }
 }

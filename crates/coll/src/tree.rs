@@ -5,7 +5,7 @@
 //! reduces its children in that order never changes the order of operands.
 
 use crate::builder::{Blocks, Builder, input, output};
-use crate::{Collective, Rank, Schedule, Shape, Side, Slice, StepIndex};
+use crate::{Rank, Schedule, Shape, Side, Slice, StepIndex};
 
 /// One node of a k-nomial tree over `0..ranks`, rooted at 0.
 #[derive(Debug)]
@@ -186,14 +186,6 @@ fn collect(builder: &mut Builder, shape: &Shape, node: &Node, turned: Turned, ho
         builder.reduce(slot, sum, Side::Right);
     }
     sum
-}
-
-/// The root of a rooted collective, else rank 0.
-pub(crate) fn root_of(shape: &Shape) -> Rank {
-    match shape.collective {
-        Collective::Broadcast { root } | Collective::Reduce { root } => root,
-        _ => Rank(0),
-    }
 }
 
 #[cfg(test)]
