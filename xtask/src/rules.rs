@@ -250,7 +250,8 @@ impl House {
             [first, rest @ ..] if last_part(first) == "mpirun" || last_part(first) == "mpiexec" => {
                 let named = rest.iter().any(|w| programs.contains(last_part(w).as_str()) || *w == "python");
                 let own = rest.iter().any(|w| last_part(w) == "program" || w.starts_with("./my"));
-                (!named && !own).then(|| format!("no program of ours in: {command}"))
+                let known = programs.contains(last_part(first).as_str()) && (named || own);
+                (!known).then(|| format!("no program of ours in: {command}"))
             }
             [first, ..] => {
                 (!programs.contains(last_part(first).as_str())).then(|| format!("no program: {command}"))

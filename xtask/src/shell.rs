@@ -167,7 +167,7 @@ impl Outcome {
     pub fn reason(&self) -> String {
         let said = |text: &str| -> Vec<String> {
             let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-            lines[lines.len().saturating_sub(3)..].iter().map(|line| line.trim().to_string()).collect()
+            lines[lines.len().saturating_sub(3)..].iter().map(|line| without_colours(line.trim())).collect()
         };
         let mut last = said(&self.errors);
         if last.is_empty() {
@@ -187,6 +187,26 @@ impl fmt::Debug for Run {
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_=+./:,@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.to_string() } else { format!("'{word}'") }
+}
+
+/// The text without the escape sequences that colour it.
+fn without_colours(text: &str) -> String {
+    let mut plain = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c != '\u{1b}' {
+            plain.push(c);
+            continue;
+        }
+        // `ESC [ .. letter` and `ESC ( letter` are all that terminals of today are sent.
+        let is_long = chars.next() == Some('[');
+        for c in chars.by_ref() {
+            if !is_long || c.is_ascii_alphabetic() {
+                break;
+            }
+        }
+    }
+    plain
 }
 
 fn read_lines(from: impl Read + Send + 'static, is_error: bool, to: Sender<(bool, String)>) {
@@ -254,6 +274,11 @@ mod tests {
         let outcome = Run::new("sh", ["-c", script]).quiet().at_most(Duration::from_millis(200)).collect();
         assert!(!outcome.is_ok() && outcome.why.contains("limit"), "{outcome:?}");
         assert!(began.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn colours_do_not_reach_the_reason() {
+        assert_eq!(without_colours("\u{1b}[31;1m-fn\u{1b}(B\u{1b}[m end"), "-fn end");
     }
 
     #[test]

@@ -149,8 +149,8 @@ fn summary(results: &[(&str, Duration, Score)], took: Duration) -> String {
 }
 
 /// A stage that holds or does not and counts no tests.
-fn holds(outcome: &Outcome, note: &str) -> Score {
-    if outcome.is_ok() { Score::clean().with_note(note) } else { Score::failure(outcome.reason()) }
+fn holds(stage: &str, outcome: &Outcome) -> Score {
+    if outcome.is_ok() { Score::clean() } else { Score::failure(format!("{stage}: {}", outcome.reason())) }
 }
 
 fn get_tools(setup: &Setup, _: Duration) -> Score {
@@ -166,23 +166,24 @@ fn get_tools(setup: &Setup, _: Duration) -> Score {
 
 fn format(setup: &Setup, limit: Duration) -> Score {
     let run = Run::cargo(["fmt", "--all", "--check"]).inside(&setup.workspace.root);
-    holds(&run.at_most(limit).collect(), "clean")
+    let outcome = run.at_most(limit).collect();
+    if outcome.is_ok() { Score::clean() } else { Score::failure("fmt: run `cargo fmt --all`") }
 }
 
 fn lints(setup: &Setup, limit: Duration) -> Score {
     let words = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
-    holds(&Run::cargo(words).inside(&setup.workspace.root).at_most(limit).collect(), "clean")
+    holds("clippy", &Run::cargo(words).inside(&setup.workspace.root).at_most(limit).collect())
 }
 
 fn docs(setup: &Setup, limit: Duration) -> Score {
     let words = ["doc", "--workspace", "--no-deps", "--locked"];
     let run = Run::cargo(words).inside(&setup.workspace.root).env("RUSTDOCFLAGS", "-D warnings");
-    holds(&run.at_most(limit).collect(), "clean")
+    holds("docs", &run.at_most(limit).collect())
 }
 
 fn build(setup: &Setup, limit: Duration) -> Score {
-    let run = Run::cargo(["build", "--release", "--workspace", "--locked"]).inside(&setup.workspace.root);
-    holds(&run.at_most(limit).collect(), "built")
+    let run = Run::cargo(["build", "--release", "--locked"]).inside(&setup.workspace.root);
+    holds("build", &run.at_most(limit).collect())
 }
 
 fn test(setup: &Setup, limit: Duration) -> Score {

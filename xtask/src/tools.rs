@@ -17,7 +17,8 @@ const MPICH: &str = "5.0.2";
 const MPI4PY: &str = "4.1.2";
 
 /// Both wheels exist for Python 3.8 and newer; `ensurepip` is what Debian leaves out of python3.
-const PYTHON_PROBE: &str = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 8))";
+const PYTHON_PROBE: &str =
+    "import sys, venv, ensurepip; ensurepip.version(); sys.exit(sys.version_info < (3, 8))";
 
 /// Finds rustfmt and clippy.
 ///
@@ -54,8 +55,9 @@ pub fn python() -> Result<PathBuf, String> {
     {
         let words = [rights, &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"], step].concat();
         let outcome = Run::new(words[0], &words[1..]).collect();
-        if !outcome.is_ok() {
-            return Err(format!("apt-get {} failed: {}", step[0], outcome.reason()));
+        // An update that fails for one of many sources may still have brought what we need.
+        if !outcome.is_ok() && step[0] == "install" {
+            return Err(format!("apt-get install python3-venv failed: {}", outcome.reason()));
         }
     }
     find_python()
