@@ -192,7 +192,7 @@ fn test(setup: &Setup, limit: Duration) -> Score {
 }
 
 fn loom(setup: &Setup, limit: Duration) -> Score {
-    let words = ["test", "-p", "selvedge-shm", "--release", "--locked", "--tests", "loom_"];
+    let words = ["test", "-p", "selvedge-shm", "--release", "--locked", "--lib", "loom_"];
     let run = Run::cargo(words)
         .inside(&setup.workspace.root)
         .env("RUSTFLAGS", "--cfg loom")
