@@ -1,0 +1,192 @@
+//! What may be asked of an engine, and the limits that follow from it and from the transport.
+
+use selvedge_transport::Caps;
+
+use crate::credit;
+use crate::wire::{DATA_HEADER_BYTES, EAGER_HEADER_BYTES, Mode};
+
+/// What may be asked of an [`crate::Engine`]. All ranks of a job must ask for the same: credit is counted on both sides.
+///
+/// The default is right for every transport; what depends on one is derived from its capabilities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Largest message sent eagerly, bytes. Lowered to what fits one packet, which is the default.
+    pub eager_bytes_max: usize,
+    /// Memory for messages that arrive before their receive, bytes, over all peers. Default 64 MiB.
+    ///
+    /// Sum: peers x credit per peer, where credit per peer = max([`credit::BYTES_MIN`], this / peers), and at most
+    /// 65,535 units of 64 bytes because it is returned in 16 bits. So the bound that holds is
+    /// max(this, peers x `BYTES_MIN`): with 25,000 peers 64 MiB / 25,000 = 2.6 KiB < 8 KiB, bound 195 MiB.
+    pub unexpected_bytes_limit: u64,
+    /// Largest one-sided read or write, bytes; lowered to what the transport can. Default 1 MiB: long enough that the
+    /// start of an operation is lost in it, short enough that several are in flight for a message of a few MiB.
+    pub piece_bytes_max: u64,
+    /// One-sided operations in flight for one message. Default 4.
+    pub pieces_in_flight: u32,
+    /// Packets of a windowed message that may be under way. Default 32. Sum: at most this x packet bytes per message in
+    /// flight lie in the network, and half of it covers the way of a grant back to the sender.
+    pub window_packets: u32,
+    /// Messages from this many bytes on are copied by both sides at once, where the transport can both read and write.
+    /// Default: never. For transports whose one-sided operations are copies by the processor that asks for them.
+    pub both_bytes_min: u64,
+    /// A fault to be built in, to show that a test would find it.
+    #[doc(hidden)]
+    pub mutant: Option<Mutant>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            eager_bytes_max: usize::MAX,
+            unexpected_bytes_limit: 64 << 20,
+            piece_bytes_max: 1 << 20,
+            pieces_in_flight: 4,
+            window_packets: 32,
+            both_bytes_min: u64::MAX,
+            mutant: None,
+        }
+    }
+}
+
+/// Mistakes that an engine can be told to make. The simulation has to notice each of them.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Ordered messages are delivered as they arrive.
+    SkipOrderWindow,
+    /// Unexpected messages are taken last in, first out.
+    UnexpectedLifo,
+    /// The tag of an unordered message that arrives unexpected is cut to 32 bits.
+    UnorderedTagCut,
+    /// The credit of an announced rendezvous is never returned.
+    CreditLost,
+    /// The receiver says it has all it wants while its last read is in flight.
+    FinBeforeRead,
+    /// The sender says it has written while its last write is in flight.
+    WrittenBeforeWrite,
+    /// Every read but the first comes from the place of the one before.
+    PieceOffset,
+    /// The sender gives its memory back to the caller as soon as the rendezvous is announced.
+    DoneBeforeFin,
+    /// The window of a datagram rendezvous is never extended.
+    GrantForgotten,
+    /// A rendezvous that is longer than its receive is reported as if it had fitted.
+    TruncationHidden,
+    /// Wildcard receives are not told of a dead peer.
+    WildcardsNotTold,
+}
+
+impl Mutant {
+    /// Each of them.
+    pub const ALL: [Mutant; 11] = [
+        Mutant::SkipOrderWindow,
+        Mutant::UnexpectedLifo,
+        Mutant::UnorderedTagCut,
+        Mutant::CreditLost,
+        Mutant::FinBeforeRead,
+        Mutant::WrittenBeforeWrite,
+        Mutant::PieceOffset,
+        Mutant::DoneBeforeFin,
+        Mutant::GrantForgotten,
+        Mutant::TruncationHidden,
+        Mutant::WildcardsNotTold,
+    ];
+}
+
+/// What follows from a [`Config`], the capabilities of a transport and the number of peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Largest eager payload.
+    pub(crate) eager_bytes_max: usize,
+    /// Credit that a peer starts with, in units.
+    pub(crate) credit_units: u32,
+    /// Credit that eager messages leave for announcements, and that may be owed before it is returned by a packet of
+    /// its own. One number for both, so that announcements never wait for each other: when a sender has none left,
+    /// announcements hold at least the reserve, each is returned when it passes the order window, and before all of
+    /// them are owed the return is sent.
+    pub(crate) credit_reserve: u32,
+    /// Largest one-sided operations; 0 where there is none.
+    pub(crate) read_bytes_max: u64,
+    pub(crate) write_bytes_max: u64,
+    /// Payload of one packet of a windowed message.
+    pub(crate) data_bytes_max: usize,
+    /// Bytes of a windowed message that may be under way.
+    pub(crate) window_bytes: u64,
+    pub(crate) pieces_in_flight: u32,
+    both_bytes_min: u64,
+}
+
+impl Limits {
+    pub(crate) fn derive(config: &Config, caps: &Caps, peers: usize) -> Limits {
+        let data_bytes_max = caps.packet_bytes_max - DATA_HEADER_BYTES;
+        let credit_units = credit::units_per_peer(config.unexpected_bytes_limit, peers);
+        Limits {
+            eager_bytes_max: config.eager_bytes_max.min(caps.packet_bytes_max - EAGER_HEADER_BYTES),
+            credit_units,
+            credit_reserve: credit_units / 4,
+            read_bytes_max: config.piece_bytes_max.max(1).min(caps.read_bytes_max),
+            write_bytes_max: config.piece_bytes_max.max(1).min(caps.write_bytes_max),
+            data_bytes_max,
+            window_bytes: u64::from(config.window_packets.max(1)) * data_bytes_max as u64,
+            pieces_in_flight: config.pieces_in_flight.max(1),
+            both_bytes_min: config.both_bytes_min,
+        }
+    }
+
+    /// How a message of `bytes` bytes travels when it is not sent eagerly.
+    ///
+    /// One that fits a packet goes by window, also where there are one-sided operations: announcement, answer, one
+    /// packet, and no registration. It is only here because credit ran out.
+    pub(crate) fn mode(&self, bytes: u64) -> Mode {
+        if bytes <= self.data_bytes_max as u64 {
+            return Mode::Window;
+        }
+        match (self.read_bytes_max > 0, self.write_bytes_max > 0) {
+            (true, true) if bytes >= self.both_bytes_min => Mode::Both,
+            (true, _) => Mode::Read,
+            (false, true) => Mode::Write,
+            (false, false) => Mode::Window,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caps(read: u64, write: u64) -> Caps {
+        Caps {
+            name: "test",
+            packet_bytes_max: 256,
+            inline_bytes_max: 64,
+            slots_max: 8,
+            read_bytes_max: read,
+            write_bytes_max: write,
+            one_sided_max: 8,
+        }
+    }
+
+    #[test]
+    fn the_mode_of_a_rendezvous_follows_from_capabilities_and_size() {
+        let mode = |read, write, both_bytes_min, bytes| {
+            let config = Config { both_bytes_min, ..Config::default() };
+            Limits::derive(&config, &caps(read, write), 2).mode(bytes)
+        };
+        assert_eq!(mode(0, 0, 0, 1_000), Mode::Window);
+        assert_eq!(mode(9, 0, 0, 1_000), Mode::Read);
+        assert_eq!(mode(0, 9, 0, 1_000), Mode::Write);
+        assert_eq!(mode(9, 9, u64::MAX, 1_000), Mode::Read);
+        assert_eq!(mode(9, 9, 1_000, 1_000), Mode::Both);
+        assert_eq!(mode(9, 9, 1_001, 1_000), Mode::Read);
+        assert_eq!(mode(9, 9, 0, 232), Mode::Window);
+    }
+
+    #[test]
+    fn an_eager_message_and_its_header_fit_one_packet() {
+        let limits = |eager_bytes_max| {
+            Limits::derive(&Config { eager_bytes_max, ..Config::default() }, &caps(0, 0), 2).eager_bytes_max
+        };
+        assert_eq!(limits(usize::MAX), 240);
+        assert_eq!(limits(100), 100);
+    }
+}

@@ -1,0 +1,498 @@
+//! The main path: what a short message meets between `send` on one side and its completion on the other.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use selvedge_transport::{Buf, Event, Peer, Slot, Transport};
+
+use crate::config::{Config, Limits, Mutant};
+use crate::credit::{self, ENTRY_UNITS, UNIT_BYTES};
+use crate::faults::Faults;
+use crate::matching::{Matching, Name, PEERS_MAX, Pattern};
+use crate::message::{Completion, Context, Envelope, Failure, Order, Submitted, Tag};
+use crate::peers::{LaneKind, Peers, Queued, flag};
+use crate::request::{PostedReceive, Request, RequestId, Requests, Send, SendStage};
+use crate::stats::Stats;
+use crate::unexpected::{Item, Store};
+use crate::window::Early;
+use crate::wire::{self, Head, Mode, Packet};
+
+/// Events taken from the transport in one call of [`Engine::poll`] before it returns without a completion, so that a
+/// caller with other things to do gets its turn.
+const EVENTS_PER_POLL: usize = 64;
+
+/// Sends and receives messages over a transport.
+///
+/// A value that never blocks (but in [`wait`](Engine::wait)): [`send`](Engine::send) and [`recv`](Engine::recv) begin
+/// operations, [`poll`](Engine::poll) moves everything that can move and says what has ended. Memory handed in as a
+/// [`Buf`] belongs to the engine until then. It belongs to one thread at a time, as its transport does.
+///
+/// Cost of a message that fits a packet and is expected: one packet, one copy at each side, no allocation.
+#[derive(Debug)]
+pub struct Engine<T: Transport> {
+    pub(crate) transport: T,
+    pub(crate) me: Peer,
+    pub(crate) limits: Limits,
+    pub(crate) mutant: Option<Mutant>,
+    pub(crate) peers: Peers,
+    pub(crate) matching: Matching<RequestId, Item>,
+    pub(crate) early: Early,
+    pub(crate) store: Store,
+    pub(crate) requests: Requests,
+    pub(crate) completions: VecDeque<Completion>,
+    /// Rendezvous that wait until the transport has room for a one-sided operation. Each at most once.
+    pub(crate) one_sided: VecDeque<RequestId>,
+    pub(crate) faults: Faults,
+    pub(crate) stats: Stats,
+}
+
+impl<T: Transport> Engine<T> {
+    /// An engine that owns `transport`. All ranks of a job give the same `config` and have equal capabilities.
+    ///
+    /// Cost: 64 bytes per peer. Panics when there are more than 2^30 peers.
+    pub fn new(transport: T, config: Config) -> Engine<T> {
+        let count = transport.peers();
+        assert!(count <= PEERS_MAX, "{count} peers");
+        let limits = Limits::derive(&config, transport.caps(), count);
+        let store_bytes = u64::from(limits.credit_units) * UNIT_BYTES * count as u64;
+        Engine {
+            me: transport.me(),
+            peers: Peers::new(count, limits.credit_units),
+            limits,
+            mutant: config.mutant,
+            matching: Matching::default(),
+            early: Early::default(),
+            store: Store::new(store_bytes),
+            requests: Requests::new(),
+            completions: VecDeque::new(),
+            one_sided: VecDeque::new(),
+            faults: Faults::default(),
+            stats: Stats::default(),
+            transport,
+        }
+    }
+
+    /// The transport.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// The transport, for what the engine does not do. Whoever polls it takes events away from the engine.
+    pub fn transport_mut(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
+    /// Counters since construction.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Operations that were begun and are not over.
+    pub fn pending(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Sends `buf` to `to`. Done at once when the message fits a packet, the peer has credit for it, and the transport
+    /// took it; otherwise a completion with `user` follows when the memory is the caller's again, which for a message
+    /// that does not fit a packet is after it was matched.
+    ///
+    /// Panics when `to` is no peer, or when an ordered message has a tag of 2^32 or more.
+    #[inline]
+    pub fn send(
+        &mut self,
+        to: Peer,
+        context: Context,
+        tag: Tag,
+        order: Order,
+        buf: Buf,
+        user: u64,
+    ) -> Submitted {
+        let ordered = order == Order::Ordered;
+        assert!(!ordered || tag.0 >> 32 == 0, "the tag of an ordered message has 32 bits");
+        let peer = self.peers.get_mut(to);
+        let cost = credit::units(buf.len());
+        if peer.flags == 0
+            && buf.len() <= self.limits.eager_bytes_max
+            && peer.credit >= cost + self.limits.credit_reserve
+        {
+            let seq = if ordered { Some(peer.seq_next) } else { None };
+            let header = wire::eager(&Head { credit: peer.owed as u16, seq, context: context.0, tag: tag.0 });
+            if self.transport.send(to, &header, buf).is_ok() {
+                peer.seq_next = peer.seq_next.wrapping_add(u32::from(ordered));
+                peer.credit -= cost;
+                peer.return_owed();
+                self.stats.sent_eager += 1;
+                return Submitted::Done(Ok(self.sent(context, tag, buf)));
+            }
+            self.stats.busy += 1;
+        }
+        self.send_later(to, context, tag, order, buf, user)
+    }
+
+    #[cold]
+    fn send_later(
+        &mut self,
+        to: Peer,
+        context: Context,
+        tag: Tag,
+        order: Order,
+        buf: Buf,
+        user: u64,
+    ) -> Submitted {
+        if self.peers.has(to, flag::FAULTY) {
+            return Submitted::Done(Err(Failure::Fault(self.faults.of(to))));
+        }
+        let mode = self.limits.mode(buf.len() as u64);
+        let stage = SendStage::Queued;
+        let send = Send { to, context, tag, order, buf, user, mode, exposed: None, stage };
+        let id = self.requests.insert_with(|_| Request::Send(send));
+        let first = !self.peers.has(to, flag::QUEUED | flag::READY);
+        self.peers.push(to, LaneKind::Messages, Queued::Message(id));
+        if first {
+            self.serve(to);
+        }
+        Submitted::Pending(id)
+    }
+
+    /// What the sender of a message is told.
+    #[inline]
+    pub(crate) fn sent(&self, context: Context, tag: Tag, buf: Buf) -> Envelope {
+        Envelope { source: self.me, context, tag, bytes: buf.len() as u64 }
+    }
+
+    /// Receives into `buf` the earliest message of `context` from `source` with `tag`; `None` is any. Done at once when
+    /// the message is here already; otherwise a completion with `user` follows.
+    ///
+    /// A wildcard also matches unordered messages of its context: give collectives a context of their own.
+    #[inline]
+    pub fn recv(
+        &mut self,
+        source: Option<Peer>,
+        context: Context,
+        tag: Option<Tag>,
+        buf: Buf,
+        user: u64,
+    ) -> Submitted {
+        let pattern = Pattern { context, source, tag };
+        if let Some((name, item)) = self.matching.take(&pattern) {
+            return self.recv_unexpected(name, item, buf, user);
+        }
+        if self.faults.any()
+            && let Some(fault) = self.hopeless(source)
+        {
+            return Submitted::Done(Err(Failure::Fault(fault)));
+        }
+        let matching = &mut self.matching;
+        Submitted::Pending(self.requests.insert_with(|id| {
+            Request::Posted(PostedReceive { buf, user, source, posted: matching.post(pattern, id) })
+        }))
+    }
+
+    fn recv_unexpected(&mut self, name: Name, item: Item, buf: Buf, user: u64) -> Submitted {
+        let envelope = envelope(&name, item.bytes());
+        match item {
+            Item::Offer(offer) => self.begin_pull(envelope, offer, buf, user),
+            Item::Eager(stored) => {
+                let bytes = stored.bytes();
+                buf.fill_from(&bytes[..bytes.len().min(buf.len())]);
+                let cost = credit::units(bytes.len());
+                self.store.recycle(stored);
+                self.stats.unexpected_bytes -= u64::from(cost) * UNIT_BYTES;
+                self.owe(name.source, cost);
+                Submitted::Done(envelope.into_outcome(buf.len() as u64))
+            }
+        }
+    }
+
+    /// The earliest message of `context` from `source` with `tag` that is here and was not received, `None` being any.
+    /// Makes progress first if there is none.
+    pub fn probe(&mut self, source: Option<Peer>, context: Context, tag: Option<Tag>) -> Option<Envelope> {
+        let pattern = Pattern { context, source, tag };
+        if self.matching.peek(&pattern).is_none() {
+            let completion = self.advance();
+            self.completions.extend(completion);
+        }
+        self.matching.peek(&pattern).map(|(name, item)| envelope(&name, item.bytes()))
+    }
+
+    /// Ends a receive that is not matched, or a send that has not begun; its completion says
+    /// [`Failure::Cancelled`]. False, and nothing happens, when it is too late.
+    pub fn cancel(&mut self, request: RequestId) -> bool {
+        let user = match self.requests.get_mut(request) {
+            Some(Request::Posted(receive)) => {
+                let PostedReceive { posted, user, .. } = *receive;
+                self.matching.withdraw(posted);
+                user
+            }
+            Some(Request::Send(send)) if matches!(send.stage, SendStage::Queued) => {
+                let (user, exposed) = (send.user, send.exposed.take());
+                exposed.into_iter().for_each(|key| self.transport.deregister(key));
+                user
+            }
+            _ => return false,
+        };
+        self.finish(request, user, Err(Failure::Cancelled));
+        true
+    }
+
+    /// Moves what can move and returns the next operation that has ended, if there is one.
+    ///
+    /// Cost: one poll of the transport when nothing happens. Returns after some events even without a completion, so
+    /// `None` does not mean that the transport has nothing more to tell.
+    #[inline]
+    pub fn poll(&mut self) -> Option<Completion> {
+        if !self.completions.is_empty() {
+            return self.completions.pop_front();
+        }
+        let completion = self.advance();
+        if completion.is_some() {
+            return completion;
+        }
+        self.completions.pop_front()
+    }
+
+    /// Sleeps until [`poll`](Engine::poll) may have something to return, at most `at_most`. Returns at once when there
+    /// is something to return or to try already.
+    pub fn wait(&mut self, at_most: Duration) {
+        if self.completions.is_empty() && self.peers.all_tried() {
+            self.transport.wait(at_most);
+        }
+    }
+
+    /// Serves the queues, then takes events until one of them ends an operation.
+    #[inline]
+    fn advance(&mut self) -> Option<Completion> {
+        if self.peers.ready_len() != 0 || !self.one_sided.is_empty() {
+            self.serve_queues();
+        }
+        for _ in 0..EVENTS_PER_POLL {
+            let completion = match self.transport.poll()? {
+                Event::Packet { from, slot } => self.on_packet(from, slot),
+                other => self.on_other_event(other),
+            };
+            if completion.is_some() || !self.completions.is_empty() {
+                return completion;
+            }
+        }
+        None
+    }
+
+    #[cold]
+    fn on_other_event(&mut self, event: Event) -> Option<Completion> {
+        match event {
+            Event::Done(token) => self.on_one_sided(RequestId::from_bits(token.0), None),
+            Event::Failed(token, fault) => self.on_one_sided(RequestId::from_bits(token.0), Some(fault)),
+            Event::Fault(fault) => self.on_fault(fault),
+            Event::Packet { from, slot } => return self.on_packet(from, slot),
+        }
+        None
+    }
+
+    /// A packet arrived. Its slot is released before anything is sent.
+    #[inline]
+    fn on_packet(&mut self, from: Peer, slot: Slot) -> Option<Completion> {
+        let Ok(Packet::Eager { head, payload }) = wire::parse(self.transport.packet(&slot)) else {
+            self.on_other_packet(from, slot);
+            return None;
+        };
+        let cost = credit::units(payload.len());
+        let peer = self.peers.get_mut(from);
+        // What a peer may spend and may be given is known: more is a mistake of the peer, not of ours.
+        let overdrawn =
+            peer.allowance < cost || peer.credit + u32::from(head.credit) > self.limits.credit_units;
+        let in_turn = head.seq.is_none_or(|seq| seq == peer.seq_expected);
+        if overdrawn || !in_turn || (head.credit != 0 && peer.flags & flag::BLOCKED != 0) {
+            self.on_eager_slowly(from, slot);
+            return None;
+        }
+        peer.allowance -= cost;
+        peer.credit += u32::from(head.credit);
+        peer.seq_expected = peer.seq_expected.wrapping_add(u32::from(head.seq.is_some()));
+        let catch_up = head.seq.is_some() && peer.early != 0;
+
+        let name = name(from, &head);
+        let Some(id) = self.matching.arrive(&name) else {
+            self.keep_unexpected(name, slot, cost);
+            if catch_up {
+                self.catch_up(from);
+            }
+            return None;
+        };
+        let receive = self.requests.remove_posted(id).expect("a posted receive is a request");
+        receive.buf.fill_from(&payload[..payload.len().min(receive.buf.len())]);
+        let outcome = envelope(&name, payload.len() as u64).into_outcome(receive.buf.len() as u64);
+        peer.owed += cost;
+        let return_due = peer.owed >= self.limits.credit_reserve;
+        self.transport.release(slot);
+        if return_due || catch_up {
+            self.after_delivery(from, return_due, catch_up);
+        }
+        Some(Completion { user: receive.user, outcome })
+    }
+
+    #[cold]
+    fn after_delivery(&mut self, from: Peer, return_due: bool, catch_up: bool) {
+        if return_due {
+            self.return_credit(from);
+        }
+        if catch_up {
+            self.catch_up(from);
+        }
+    }
+
+    /// An eager message that nobody has asked for.
+    #[cold]
+    fn keep_unexpected(&mut self, mut name: Name, slot: Slot, cost: u32) {
+        let item = self.store_eager(slot, cost);
+        self.stats.unexpected += 1;
+        match self.mutant {
+            Some(Mutant::UnexpectedLifo) => return self.matching.keep_in_front(name, item),
+            Some(Mutant::UnorderedTagCut) => name.tag.0 &= u64::from(u32::MAX),
+            _ => {}
+        }
+        self.matching.keep(name, item);
+    }
+
+    fn store_eager(&mut self, slot: Slot, cost: u32) -> Item {
+        let payload = &self.transport.packet(&slot)[wire::EAGER_HEADER_BYTES..];
+        let stored = self.store.keep(payload);
+        self.transport.release(slot);
+        self.stats.unexpected_bytes += u64::from(cost) * UNIT_BYTES;
+        self.stats.unexpected_bytes_max = self.stats.unexpected_bytes_max.max(self.stats.unexpected_bytes);
+        Item::Eager(stored)
+    }
+
+    /// An eager message that is early, or brings credit that somebody waits for, or is wrong.
+    #[cold]
+    fn on_eager_slowly(&mut self, from: Peer, slot: Slot) {
+        let Ok(Packet::Eager { head, payload }) = wire::parse(self.transport.packet(&slot)) else {
+            return self.transport.release(slot);
+        };
+        let cost = credit::units(payload.len());
+        if !self.accept_credit(from, head.credit)
+            || !self.charge(from, cost)
+            || !self.turn_is_possible(from, &head)
+        {
+            return self.transport.release(slot);
+        }
+        let item = self.store_eager(slot, cost);
+        self.arrive_in_turn(name(from, &head), head.seq, item);
+    }
+
+    /// Everything that is not an eager message. Copies what it says, so that the slot can be released first.
+    #[cold]
+    fn on_other_packet(&mut self, from: Peer, slot: Slot) {
+        match wire::parse(self.transport.packet(&slot)) {
+            Ok(Packet::Rts { head, offer }) => {
+                self.transport.release(slot);
+                if self.accept_credit(from, head.credit)
+                    && self.charge(from, ENTRY_UNITS)
+                    && self.turn_is_possible(from, &head)
+                {
+                    self.arrive_in_turn(name(from, &head), head.seq, Item::Offer(offer));
+                }
+            }
+            Ok(Packet::Control { credit, control }) => {
+                self.transport.release(slot);
+                if self.accept_credit(from, credit) {
+                    self.on_control(from, control);
+                }
+            }
+            Ok(Packet::Data { credit, receiver, offset, payload }) => {
+                let delivered = self
+                    .requests
+                    .pull_mut(RequestId::from_bits(receiver))
+                    .is_some_and(|pull| pull.envelope.source == from && pull.accept_data(offset, payload));
+                self.transport.release(slot);
+                if self.accept_credit(from, credit) {
+                    self.on_data(from, RequestId::from_bits(receiver), delivered);
+                }
+            }
+            Ok(Packet::Eager { .. }) => self.transport.release(slot),
+            Err(malformed) => {
+                self.transport.release(slot);
+                self.on_malformed(from, &malformed);
+            }
+        }
+    }
+
+    /// Delivers a message whose turn it is, with all that waited for it, or lets it wait.
+    fn arrive_in_turn(&mut self, name: Name, seq: Option<u32>, item: Item) {
+        let from = name.source;
+        let Some(seq) = seq else { return self.deliver(name, item) };
+        let peer = self.peers.get_mut(from);
+        if seq == peer.seq_expected || self.mutant == Some(Mutant::SkipOrderWindow) {
+            peer.seq_expected = peer.seq_expected.wrapping_add(1);
+            self.deliver(name, item);
+            return self.catch_up(from);
+        }
+        if self.early.keep(seq, name, item) {
+            self.peers.get_mut(from).early += 1;
+            self.stats.early += 1;
+        } else {
+            self.on_impossible(from, "two messages of the same sequence number");
+        }
+    }
+
+    /// Delivers early messages whose turn has come.
+    fn catch_up(&mut self, from: Peer) {
+        loop {
+            let peer = self.peers.get_mut(from);
+            if peer.early == 0 {
+                return;
+            }
+            let Some((name, item)) = self.early.take(from, peer.seq_expected) else { return };
+            peer.early -= 1;
+            peer.seq_expected = peer.seq_expected.wrapping_add(1);
+            self.deliver(name, item);
+        }
+    }
+
+    /// Whether a message of this number can be under way: not delivered yet, and covered by credit.
+    fn turn_is_possible(&mut self, from: Peer, head: &Head) -> bool {
+        let Some(seq) = head.seq else { return true };
+        let ahead = seq.wrapping_sub(self.peers.get_mut(from).seq_expected);
+        let possible = ahead <= self.limits.credit_units / ENTRY_UNITS || self.mutant.is_some();
+        if !possible {
+            self.on_impossible(from, "a sequence number that was used or is too far ahead");
+        }
+        possible
+    }
+
+    /// Matches a stored message.
+    fn deliver(&mut self, name: Name, item: Item) {
+        if matches!(item, Item::Offer(_)) && self.mutant != Some(Mutant::CreditLost) {
+            // An announcement held credit for its place in the order window only.
+            self.owe(name.source, ENTRY_UNITS);
+        }
+        let Some(id) = self.matching.arrive(&name) else {
+            self.stats.unexpected += 1;
+            return self.matching.keep(name, item);
+        };
+        let receive = self.requests.remove_posted(id).expect("a posted receive is a request");
+        if let Submitted::Done(outcome) = self.recv_unexpected(name, item, receive.buf, receive.user) {
+            self.completions.push_back(Completion { user: receive.user, outcome });
+        }
+    }
+
+    /// Ends a request and tells its user.
+    pub(crate) fn finish(&mut self, id: RequestId, user: u64, outcome: Result<Envelope, Failure>) {
+        self.requests.remove(id);
+        self.completions.push_back(Completion { user, outcome });
+    }
+
+    /// Whether the memory of a message is open to the peer in this mode before the peer has answered.
+    pub(crate) fn exposes(mode: Mode) -> bool {
+        matches!(mode, Mode::Read | Mode::Both)
+    }
+}
+
+#[inline]
+fn name(source: Peer, head: &Head) -> Name {
+    Name { context: Context(head.context), source, tag: Tag(head.tag) }
+}
+
+#[inline]
+fn envelope(name: &Name, bytes: u64) -> Envelope {
+    Envelope { source: name.source, context: name.context, tag: name.tag, bytes }
+}

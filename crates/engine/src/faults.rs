@@ -1,0 +1,165 @@
+//! Who is told what when something is wrong with the world.
+//!
+//! A peer that fails takes along every operation that depends on it: sends to it, receives from it, rendezvous in
+//! flight, and receives from anyone that are posted, because the message they wait for may have been its. Later
+//! operations with it fail at once. Later receives from anyone fail as well, until the owner of the engine has taken
+//! note with [`Engine::take_faults`] (as MPI_ERR_PROC_FAILED_PENDING and MPI_Comm_ack_failed of the User Level Failure
+//! Mitigation proposal do).
+//!
+//! One thing must not be hurried: memory that is open to a peer which is confused but alive. It is given back when that
+//! peer has said its last word about it, or is gone.
+
+use std::collections::BTreeMap;
+
+use selvedge_transport::{Cause, Fault, Peer, Scope, Transport};
+
+use crate::Engine;
+use crate::config::Mutant;
+use crate::message::Failure;
+use crate::peers::flag;
+use crate::request::{PostedReceive, Request, RequestId, SendStage};
+use crate::wire::{Malformed, VERSION};
+
+/// Faults with scope `Local` that are kept for [`Engine::take_faults`]; older ones make room. Those of peers are
+/// bounded by the number of peers.
+const LOCAL_FAULTS_MAX: usize = 64;
+
+/// Faults seen so far.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    /// The first of each peer.
+    by_peer: BTreeMap<Peer, Box<Fault>>,
+    /// Those nobody has taken.
+    fresh: Vec<Fault>,
+    /// Whether `fresh` has one of a peer.
+    wildcards_hopeless: Option<Box<Fault>>,
+}
+
+impl Faults {
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        !self.by_peer.is_empty()
+    }
+
+    /// The fault of a peer that has one.
+    pub(crate) fn of(&self, peer: Peer) -> Box<Fault> {
+        self.by_peer.get(&peer).expect("the peer is marked faulty").clone()
+    }
+}
+
+impl<T: Transport> Engine<T> {
+    /// What went wrong since this was last asked, each fault once. Asking is taking note: receives from anyone are
+    /// possible again, and it is now the caller's knowledge that some message will never come.
+    pub fn take_faults(&mut self) -> Vec<Fault> {
+        self.faults.wildcards_hopeless = None;
+        std::mem::take(&mut self.faults.fresh)
+    }
+
+    /// Why a receive that finds no message would wait in vain.
+    #[cold]
+    pub(crate) fn hopeless(&self, source: Option<Peer>) -> Option<Box<Fault>> {
+        match source {
+            Some(peer) => self.peers.has(peer, flag::FAULTY).then(|| self.faults.of(peer)),
+            None => self.faults.wildcards_hopeless.clone(),
+        }
+    }
+
+    /// Something is wrong with the world.
+    #[cold]
+    pub(crate) fn on_fault(&mut self, fault: Box<Fault>) {
+        let Scope::Peer(peer) = fault.scope else {
+            let locals = self.faults.fresh.iter().filter(|fault| fault.scope == Scope::Local).count();
+            if locals >= LOCAL_FAULTS_MAX
+                && let Some(oldest) = self.faults.fresh.iter().position(|fault| fault.scope == Scope::Local)
+            {
+                self.faults.fresh.remove(oldest);
+            }
+            return self.faults.fresh.push(*fault);
+        };
+        let gone = !matches!(fault.cause, Cause::Malformed | Cause::Version);
+        let news = flag::FAULTY | if gone { flag::GONE } else { 0 };
+        let state = self.peers.get_mut(peer);
+        let known = state.flags;
+        if known & news == news {
+            return;
+        }
+        // Nobody returns credit any more; what is queued is skipped or dropped when its turn comes.
+        state.flags = (known | news) & !flag::BLOCKED;
+        self.peers.make_ready(peer);
+        if known & flag::FAULTY == 0 {
+            self.faults.fresh.push((*fault).clone());
+            self.faults.wildcards_hopeless = Some(fault.clone());
+        }
+        self.faults.by_peer.insert(peer, fault.clone());
+        self.fail_dependents(peer, &fault, gone, known & flag::FAULTY == 0);
+    }
+
+    /// Ends what depends on `peer`. Cost: one pass over the operations in flight.
+    fn fail_dependents(&mut self, peer: Peer, fault: &Fault, gone: bool, wildcards_too: bool) {
+        let wildcards_too = wildcards_too && self.mutant != Some(Mutant::WildcardsNotTold);
+        let depends = |request: &Request| match request {
+            Request::Posted(receive) => receive.source.map_or(wildcards_too, |source| source == peer),
+            Request::Send(send) => send.to == peer,
+            Request::Pull(pull) => pull.envelope.source == peer,
+        };
+        let dependents: Vec<RequestId> =
+            self.requests.iter().filter(|(_, request)| depends(request)).map(|(id, _)| id).collect();
+        for id in dependents {
+            self.fail(id, fault, gone);
+        }
+    }
+
+    fn fail(&mut self, id: RequestId, fault: &Fault, gone: bool) {
+        let boxed = || Box::new(fault.clone());
+        match self.requests.get_mut(id) {
+            None => {}
+            Some(Request::Posted(receive)) => {
+                let PostedReceive { posted, user, .. } = *receive;
+                self.matching.withdraw(posted);
+                self.finish(id, user, Err(Failure::Fault(boxed())));
+            }
+            Some(Request::Send(send)) => match &mut send.stage {
+                SendStage::Writing(write) => {
+                    if gone || send.exposed.is_none() {
+                        write.pieces.fault = Some(boxed());
+                        self.settle_write(id);
+                    }
+                }
+                SendStage::Offered if !gone && send.exposed.is_some() => {}
+                SendStage::Queued | SendStage::Offered | SendStage::Window(_) => {
+                    let (user, exposed) = (send.user, send.exposed.take());
+                    exposed.into_iter().for_each(|key| self.transport.deregister(key));
+                    self.finish(id, user, Err(Failure::Fault(boxed())));
+                }
+            },
+            Some(Request::Pull(pull)) => {
+                if gone || pull.lent.is_none() {
+                    pull.reads.fault = Some(boxed());
+                    self.settle_pull(id);
+                }
+            }
+        }
+    }
+
+    /// Bytes arrived that are no packet.
+    #[cold]
+    pub(crate) fn on_malformed(&mut self, from: Peer, malformed: &Malformed) {
+        let (cause, next_step) = match malformed {
+            Malformed::Version(_) => (Cause::Version, "start all ranks with the same build of the program"),
+            _ => (Cause::Malformed, "look for memory corruption in that process, or for a foreign sender"),
+        };
+        self.blame(from, cause, format!("sent {malformed} (ours is version {VERSION})"), next_step);
+    }
+
+    /// A well-formed packet arrived that says something impossible.
+    #[cold]
+    pub(crate) fn on_impossible(&mut self, from: Peer, what: &str) {
+        let next_step = "check that all ranks run the same build with the same configuration";
+        self.blame(from, Cause::Malformed, format!("sent {what}"), next_step);
+    }
+
+    fn blame(&mut self, from: Peer, cause: Cause, detail: String, next_step: &'static str) {
+        self.stats.malformed += 1;
+        self.on_fault(Box::new(Fault { scope: Scope::Peer(from), cause, age: None, detail, next_step }));
+    }
+}

@@ -1,0 +1,581 @@
+//! Everything that crosses the wire, and nothing else. The prose is in docs/PROTOCOL.md; the two move together.
+//!
+//! All integers are little endian. Every packet starts with the same four bytes: kind, version and flags, and a
+//! piggybacked return of credit. Parsing never panics and never allocates; what it accepts, the encoders of this file
+//! produce byte for byte.
+
+use selvedge_transport::Key;
+
+/// Version of the protocol, 0..=15. Two ranks that speak different versions refuse each other.
+pub const VERSION: u8 = 1;
+
+/// Bytes before the payload of an eager message. With 48 bytes of payload it is one cache line.
+pub const EAGER_HEADER_BYTES: usize = 16;
+/// Bytes of a request to send.
+pub const RTS_BYTES: usize = EAGER_HEADER_BYTES + 32;
+/// Bytes before the payload of a piece of a windowed message.
+pub const DATA_HEADER_BYTES: usize = PREFIX_BYTES + 16;
+/// The longest control packet, [`Control::CtsWrite`].
+pub const CONTROL_BYTES_MAX: usize = PREFIX_BYTES + 48;
+
+/// Kind, version and flags, credit, and four bytes that control packets leave zero.
+const PREFIX_BYTES: usize = 8;
+
+const KIND_EAGER: u8 = 1;
+const KIND_RTS: u8 = 2;
+const KIND_CTS: u8 = 3;
+const KIND_CTS_WRITE: u8 = 4;
+const KIND_GRANT: u8 = 5;
+const KIND_DATA: u8 = 6;
+const KIND_FIN: u8 = 7;
+const KIND_WRITTEN: u8 = 8;
+const KIND_REFUSED: u8 = 9;
+const KIND_CREDIT: u8 = 10;
+
+const VERSION_MASK: u8 = 0x0f;
+/// Eager and RTS: the message has no sequence number; its tag is 64 bits wide.
+const FLAG_UNORDERED: u8 = 0x10;
+/// RTS: two bits of [`Mode`].
+const MODE_SHIFT: u32 = 5;
+const MODE_MASK: u8 = 0x60;
+
+/// How the payload of a rendezvous travels. Chosen by the sender, from capabilities and sizes alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In datagrams, within windows that the receiver grants. Works on every transport.
+    Window,
+    /// The receiver reads it out of the sender's memory.
+    Read,
+    /// The sender writes it into the receiver's memory.
+    Write,
+    /// Both at the same time: the receiver reads the front, the sender writes the back.
+    Both,
+}
+
+impl Mode {
+    const ALL: [Mode; 4] = [Mode::Window, Mode::Read, Mode::Write, Mode::Both];
+
+    fn bits(self) -> u8 {
+        match self {
+            Mode::Window => 0,
+            Mode::Read => 1,
+            Mode::Write => 2,
+            Mode::Both => 3,
+        }
+    }
+}
+
+/// What both kinds of message announcement say: credit, order, and what is matched on (with the packet's source).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Units of credit given back to whoever receives this packet.
+    pub credit: u16,
+    /// Place in the order of messages from this sender to this receiver; `None` for unordered messages.
+    pub seq: Option<u32>,
+    /// Context id of the communicator.
+    pub context: u32,
+    /// Tag; below 2^32 when `seq` is there.
+    pub tag: u64,
+}
+
+impl Head {
+    /// The 16 bytes, as two words: they are built in registers and stored once.
+    #[inline]
+    fn encode(&self, kind: u8, mode_bits: u8) -> [u8; EAGER_HEADER_BYTES] {
+        let (flags, high, low) = match self.seq {
+            Some(seq) => (mode_bits, seq, self.tag as u32),
+            None => (mode_bits | FLAG_UNORDERED, (self.tag >> 32) as u32, self.tag as u32),
+        };
+        let first = u64::from(prefix(kind, flags, self.credit)) | u64::from(high) << 32;
+        let second = u64::from(self.context) | u64::from(low) << 32;
+        (u128::from(first) | u128::from(second) << 64).to_le_bytes()
+    }
+
+    #[inline]
+    fn decode(bytes: &[u8; EAGER_HEADER_BYTES]) -> Head {
+        let word = u128::from_le_bytes(*bytes);
+        let (first, second) = (word as u64, (word >> 64) as u64);
+        let (high, low) = ((first >> 32) as u32, (second >> 32) as u32);
+        let unordered = bytes[1] & FLAG_UNORDERED != 0;
+        Head {
+            credit: (first >> 16) as u16,
+            seq: if unordered { None } else { Some(high) },
+            context: second as u32,
+            tag: if unordered { u64::from(high) << 32 | u64::from(low) } else { u64::from(low) },
+        }
+    }
+}
+
+/// The rest of a request to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// How the sender wants the payload to travel.
+    pub mode: Mode,
+    /// Bytes of the message.
+    pub bytes: u64,
+    /// The sender's request, to be named in every answer.
+    pub sender: u64,
+    /// The sender's memory; meaningful in [`Mode::Read`] and [`Mode::Both`], zero otherwise.
+    pub key: Key,
+}
+
+/// Packets without payload that drive a rendezvous or return credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Receiver to sender: send the first `wanted` bytes as [`Packet::Data`], up to offset `granted` for now.
+    Cts {
+        /// The sender's request.
+        sender: u64,
+        /// The receiver's request, named in every piece.
+        receiver: u64,
+        /// Bytes that fit the receive; less than the message where it is truncated.
+        wanted: u64,
+        /// Offset up to which pieces may be sent.
+        granted: u64,
+    },
+    /// Receiver to sender: write bytes `offset..offset + bytes` of the message to the start of `key`, then say
+    /// [`Control::Written`].
+    CtsWrite {
+        /// The sender's request.
+        sender: u64,
+        /// The receiver's request.
+        receiver: u64,
+        /// First byte of the message to be written.
+        offset: u64,
+        /// Number of bytes to be written.
+        bytes: u64,
+        /// The receiver's memory.
+        key: Key,
+    },
+    /// Receiver to sender: pieces may now be sent up to offset `granted`.
+    Grant {
+        /// The sender's request.
+        sender: u64,
+        /// Offset up to which pieces may be sent.
+        granted: u64,
+    },
+    /// Receiver to sender: I have all I want, the memory is yours again.
+    Fin {
+        /// The sender's request.
+        sender: u64,
+    },
+    /// Sender to receiver: all that [`Control::CtsWrite`] asked for is in your memory.
+    Written {
+        /// The receiver's request.
+        receiver: u64,
+    },
+    /// Sender to receiver: I may not write to your memory and no longer try; ask for windows.
+    Refused {
+        /// The receiver's request.
+        receiver: u64,
+    },
+    /// Nothing but the credit that every packet carries.
+    Credit,
+}
+
+/// A packet, taken apart. Payloads borrow from the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packet<'a> {
+    /// A whole message.
+    Eager {
+        /// Order and matching.
+        head: Head,
+        /// The message.
+        payload: &'a [u8],
+    },
+    /// Request to send: the envelope of a message whose payload follows when it is matched.
+    Rts {
+        /// Order and matching.
+        head: Head,
+        /// How to get the payload.
+        offer: Offer,
+    },
+    /// A piece of a windowed message.
+    Data {
+        /// Units of credit given back.
+        credit: u16,
+        /// The receiver's request.
+        receiver: u64,
+        /// Where the piece belongs in the message.
+        offset: u64,
+        /// The piece; never empty.
+        payload: &'a [u8],
+    },
+    /// Everything without a payload.
+    Control {
+        /// Units of credit given back.
+        credit: u16,
+        /// What it says.
+        control: Control,
+    },
+}
+
+/// Bytes that no Selvedge of this version sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Fewer (or, for packets of fixed length, more) bytes than the kind has.
+    #[error("a packet of kind {kind} with {bytes} bytes instead of {expected}")]
+    Length {
+        /// First byte of the packet, 0 if there is none.
+        kind: u8,
+        /// Bytes it has.
+        bytes: usize,
+        /// Bytes it should have, at least.
+        expected: usize,
+    },
+    /// Another version of the protocol.
+    #[error("a packet of protocol version {0} instead of {VERSION}")]
+    Version(u8),
+    /// A kind that does not exist.
+    #[error("a packet of unknown kind {0}")]
+    Kind(u8),
+    /// A flag, or a byte that has to be zero, that this kind does not have.
+    #[error("a packet of kind {kind} with reserved bits set")]
+    Reserved {
+        /// First byte of the packet.
+        kind: u8,
+    },
+}
+
+/// The header of an eager message; its payload follows in the same packet.
+#[inline]
+pub fn eager(head: &Head) -> [u8; EAGER_HEADER_BYTES] {
+    head.encode(KIND_EAGER, 0)
+}
+
+/// A request to send.
+pub fn rts(head: &Head, offer: &Offer) -> [u8; RTS_BYTES] {
+    let mut out = [0; RTS_BYTES];
+    out[..EAGER_HEADER_BYTES].copy_from_slice(&head.encode(KIND_RTS, offer.mode.bits() << MODE_SHIFT));
+    put_words(&mut out[EAGER_HEADER_BYTES..], &[offer.bytes, offer.sender, offer.key.base, offer.key.name]);
+    out
+}
+
+/// The header of a piece of a windowed message; the piece follows in the same packet.
+pub fn data(credit: u16, receiver: u64, offset: u64) -> [u8; DATA_HEADER_BYTES] {
+    let mut out = [0; DATA_HEADER_BYTES];
+    out[..4].copy_from_slice(&prefix(KIND_DATA, 0, credit).to_le_bytes());
+    put_words(&mut out[PREFIX_BYTES..], &[receiver, offset]);
+    out
+}
+
+impl Control {
+    /// Writes the packet into `out` and returns the part of it that was used.
+    pub fn encode<'a>(&self, credit: u16, out: &'a mut [u8; CONTROL_BYTES_MAX]) -> &'a [u8] {
+        let (kind, words, count) = self.words();
+        out[..4].copy_from_slice(&prefix(kind, 0, credit).to_le_bytes());
+        out[4..PREFIX_BYTES].fill(0);
+        put_words(&mut out[PREFIX_BYTES..], &words[..count]);
+        &out[..PREFIX_BYTES + 8 * count]
+    }
+
+    fn words(&self) -> (u8, [u64; 6], usize) {
+        match *self {
+            Control::Cts { sender, receiver, wanted, granted } => {
+                (KIND_CTS, [sender, receiver, wanted, granted, 0, 0], 4)
+            }
+            Control::CtsWrite { sender, receiver, offset, bytes, key } => {
+                (KIND_CTS_WRITE, [sender, receiver, offset, bytes, key.base, key.name], 6)
+            }
+            Control::Grant { sender, granted } => (KIND_GRANT, [sender, granted, 0, 0, 0, 0], 2),
+            Control::Fin { sender } => (KIND_FIN, [sender, 0, 0, 0, 0, 0], 1),
+            Control::Written { receiver } => (KIND_WRITTEN, [receiver, 0, 0, 0, 0, 0], 1),
+            Control::Refused { receiver } => (KIND_REFUSED, [receiver, 0, 0, 0, 0, 0], 1),
+            Control::Credit => (KIND_CREDIT, [0; 6], 0),
+        }
+    }
+}
+
+/// Takes a packet apart.
+///
+/// # Errors
+/// [`Malformed`] when no encoder of this file could have made it.
+#[inline]
+pub fn parse(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
+    // The common case first: an eager message of our version, ordered or not.
+    if let Some((header, payload)) = bytes.split_first_chunk::<EAGER_HEADER_BYTES>()
+        && header[0] == KIND_EAGER
+        && header[1] & !FLAG_UNORDERED == VERSION
+    {
+        return Ok(Packet::Eager { head: Head::decode(header), payload });
+    }
+    parse_rest(bytes)
+}
+
+#[cold]
+fn parse_rest(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
+    let &[kind, flags, low, high, ..] = bytes else {
+        return Err(Malformed::Length {
+            kind: bytes.first().copied().unwrap_or(0),
+            bytes: bytes.len(),
+            expected: 4,
+        });
+    };
+    if flags & VERSION_MASK != VERSION {
+        return Err(Malformed::Version(flags & VERSION_MASK));
+    }
+    let flags = flags & !VERSION_MASK;
+    let credit = u16::from_le_bytes([low, high]);
+    match kind {
+        KIND_EAGER => {
+            // The common case was taken before: too short, or a flag that eager messages do not have.
+            let expected = EAGER_HEADER_BYTES;
+            if bytes.len() < expected {
+                return Err(Malformed::Length { kind, bytes: bytes.len(), expected });
+            }
+            Err(Malformed::Reserved { kind })
+        }
+        KIND_RTS => parse_rts(bytes, flags),
+        KIND_DATA => {
+            let [receiver, offset] = words(kind, flags, bytes, DATA_HEADER_BYTES + 1)?;
+            Ok(Packet::Data { credit, receiver, offset, payload: &bytes[DATA_HEADER_BYTES..] })
+        }
+        _ => parse_control(kind, flags, bytes).map(|control| Packet::Control { credit, control }),
+    }
+}
+
+fn parse_rts(bytes: &[u8], flags: u8) -> Result<Packet<'_>, Malformed> {
+    let length = Malformed::Length { kind: KIND_RTS, bytes: bytes.len(), expected: RTS_BYTES };
+    let (header, rest) = bytes.split_first_chunk::<EAGER_HEADER_BYTES>().ok_or(length)?;
+    if rest.len() != RTS_BYTES - EAGER_HEADER_BYTES {
+        return Err(length);
+    }
+    if flags & !(FLAG_UNORDERED | MODE_MASK) != 0 {
+        return Err(Malformed::Reserved { kind: KIND_RTS });
+    }
+    let mode = Mode::ALL[usize::from((flags & MODE_MASK) >> MODE_SHIFT)];
+    let [bytes, sender, base, name] = take_words(rest);
+    Ok(Packet::Rts {
+        head: Head::decode(header),
+        offer: Offer { mode, bytes, sender, key: Key { base, name } },
+    })
+}
+
+fn parse_control(kind: u8, flags: u8, bytes: &[u8]) -> Result<Control, Malformed> {
+    let exactly = |count: usize| {
+        let expected = PREFIX_BYTES + 8 * count;
+        let bytes = bytes.len();
+        if bytes == expected { Ok(expected) } else { Err(Malformed::Length { kind, bytes, expected }) }
+    };
+    match kind {
+        KIND_CTS => {
+            let [sender, receiver, wanted, granted] = words(kind, flags, bytes, exactly(4)?)?;
+            Ok(Control::Cts { sender, receiver, wanted, granted })
+        }
+        KIND_CTS_WRITE => {
+            let [sender, receiver, offset, len, base, name] = words(kind, flags, bytes, exactly(6)?)?;
+            Ok(Control::CtsWrite { sender, receiver, offset, bytes: len, key: Key { base, name } })
+        }
+        KIND_GRANT => {
+            let [sender, granted] = words(kind, flags, bytes, exactly(2)?)?;
+            Ok(Control::Grant { sender, granted })
+        }
+        KIND_FIN => {
+            let [sender] = words(kind, flags, bytes, exactly(1)?)?;
+            Ok(Control::Fin { sender })
+        }
+        KIND_WRITTEN => {
+            let [receiver] = words(kind, flags, bytes, exactly(1)?)?;
+            Ok(Control::Written { receiver })
+        }
+        KIND_REFUSED => {
+            let [receiver] = words(kind, flags, bytes, exactly(1)?)?;
+            Ok(Control::Refused { receiver })
+        }
+        KIND_CREDIT => {
+            let [] = words(kind, flags, bytes, exactly(0)?)?;
+            Ok(Control::Credit)
+        }
+        _ => Err(Malformed::Kind(kind)),
+    }
+}
+
+/// The words after the prefix of a packet that has at least `expected` bytes, no flags, and zeroes where they belong.
+fn words<const N: usize>(kind: u8, flags: u8, bytes: &[u8], expected: usize) -> Result<[u64; N], Malformed> {
+    if bytes.len() < expected.max(PREFIX_BYTES + 8 * N) {
+        return Err(Malformed::Length { kind, bytes: bytes.len(), expected });
+    }
+    if flags != 0 || bytes[4..PREFIX_BYTES] != [0; 4] {
+        return Err(Malformed::Reserved { kind });
+    }
+    Ok(take_words(&bytes[PREFIX_BYTES..]))
+}
+
+#[inline]
+fn prefix(kind: u8, flags: u8, credit: u16) -> u32 {
+    u32::from(kind) | u32::from(flags | VERSION) << 8 | u32::from(credit) << 16
+}
+
+fn put_words(out: &mut [u8], words: &[u64]) {
+    for (place, word) in out.chunks_exact_mut(8).zip(words) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// The first `N` words of `bytes`, which has that many.
+fn take_words<const N: usize>(bytes: &[u8]) -> [u64; N] {
+    std::array::from_fn(|i| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[8 * i..8 * i + 8]);
+        u64::from_le_bytes(word)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ORDERED: Head =
+        Head { credit: 0x0201, seq: Some(0x1413_1211), context: 0x2423_2221, tag: 0x3433_3231 };
+    const UNORDERED: Head =
+        Head { credit: 0x0201, seq: None, context: 0x2423_2221, tag: 0x1413_1211_3433_3231 };
+    const KEY: Key = Key { base: 0x5857_5655_5453_5251, name: 0x6867_6665_6463_6261 };
+
+    /// Encodes what was parsed again.
+    fn encode(packet: &Packet<'_>) -> Vec<u8> {
+        match packet {
+            Packet::Eager { head, payload } => [&eager(head)[..], payload].concat(),
+            Packet::Rts { head, offer } => rts(head, offer).to_vec(),
+            Packet::Data { credit, receiver, offset, payload } => {
+                [&data(*credit, *receiver, *offset)[..], payload].concat()
+            }
+            Packet::Control { credit, control } => {
+                control.encode(*credit, &mut [0; CONTROL_BYTES_MAX]).to_vec()
+            }
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// One packet of every kind, with the bytes that docs/PROTOCOL.md promises.
+    fn golden() -> Vec<(Packet<'static>, &'static str)> {
+        let control = |control| Packet::Control { credit: 0x0201, control };
+        let offer = |mode| Offer { mode, bytes: 0x10, sender: 0x0807_0605_0403_0201, key: KEY };
+        let (sender, receiver) = (0x0807_0605_0403_0201, 0x0f0e_0d0c_0b0a_0908);
+        vec![
+            (Packet::Eager { head: ORDERED, payload: b"hi" }, "0101010211121314212223243132333468 69"),
+            (Packet::Eager { head: UNORDERED, payload: b"" }, "01110102111213142122232431323334"),
+            (
+                Packet::Rts { head: ORDERED, offer: offer(Mode::Window) },
+                "02010102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+            ),
+            (
+                Packet::Rts { head: UNORDERED, offer: offer(Mode::Read) },
+                "02310102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+            ),
+            (
+                Packet::Rts { head: ORDERED, offer: offer(Mode::Write) },
+                "02410102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+            ),
+            (
+                Packet::Rts { head: ORDERED, offer: offer(Mode::Both) },
+                "02610102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+            ),
+            (
+                control(Control::Cts { sender, receiver, wanted: 9, granted: 7 }),
+                "0301010200000000 0102030405060708 08090a0b0c0d0e0f 0900000000000000 0700000000000000",
+            ),
+            (
+                control(Control::CtsWrite { sender, receiver, offset: 5, bytes: 6, key: KEY }),
+                "0401010200000000 0102030405060708 08090a0b0c0d0e0f 0500000000000000 0600000000000000 \
+                 5152535455565758 6162636465666768",
+            ),
+            (
+                control(Control::Grant { sender, granted: 7 }),
+                "0501010200000000 0102030405060708 0700000000000000",
+            ),
+            (
+                Packet::Data { credit: 0x0201, receiver, offset: 3, payload: b"hi" },
+                "0601010200000000 08090a0b0c0d0e0f 0300000000000000 6869",
+            ),
+            (control(Control::Fin { sender }), "0701010200000000 0102030405060708"),
+            (control(Control::Written { receiver }), "0801010200000000 08090a0b0c0d0e0f"),
+            (control(Control::Refused { receiver }), "0901010200000000 08090a0b0c0d0e0f"),
+            (control(Control::Credit), "0a01010200000000"),
+        ]
+    }
+
+    #[test]
+    fn every_kind_of_packet_has_the_bytes_of_the_protocol_document() {
+        for (packet, bytes) in golden() {
+            assert_eq!(hex(&encode(&packet)), bytes.replace(' ', ""), "{packet:?}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_packet_is_parsed_back() {
+        for (packet, _) in golden() {
+            assert_eq!(parse(&encode(&packet)), Ok(packet));
+        }
+    }
+
+    #[test]
+    fn a_packet_cut_short_anywhere_is_refused_unless_only_payload_is_missing() {
+        for (packet, _) in golden() {
+            let bytes = encode(&packet);
+            for len in 0..bytes.len() {
+                match (parse(&bytes[..len]), &packet) {
+                    (Err(Malformed::Length { .. }), _) => {}
+                    (Ok(_), Packet::Eager { .. }) if len >= EAGER_HEADER_BYTES => {}
+                    (Ok(_), Packet::Data { .. }) if len > DATA_HEADER_BYTES => {}
+                    (other, _) => panic!("{len} bytes of {packet:?}: {other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_of_another_version_is_refused_as_such() {
+        for (packet, _) in golden() {
+            let mut bytes = encode(&packet);
+            bytes[1] ^= 3;
+            assert_eq!(parse(&bytes), Err(Malformed::Version(2)));
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_and_reserved_bits_are_refused() {
+        assert_eq!(parse(&[11, VERSION, 0, 0, 0, 0, 0, 0]), Err(Malformed::Kind(11)));
+        assert_eq!(parse(&[10, VERSION, 0, 0, 0, 1, 0, 0]), Err(Malformed::Reserved { kind: 10 }));
+        assert_eq!(parse(&[10, VERSION | 0x80, 0, 0, 0, 0, 0, 0]), Err(Malformed::Reserved { kind: 10 }));
+        let mut bytes = eager(&ORDERED);
+        bytes[1] |= 0x40;
+        assert_eq!(parse(&bytes), Err(Malformed::Reserved { kind: 1 }));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn random_bytes_never_panic_and_what_is_accepted_is_what_we_would_send(
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            if let Ok(packet) = parse(&bytes) {
+                prop_assert_eq!(encode(&packet), bytes);
+            }
+        }
+
+        #[test]
+        fn mutated_packets_never_panic_and_what_is_accepted_is_what_we_would_send(
+            which in 0..14_usize,
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            cut in any::<prop::sample::Index>(),
+            extra in proptest::collection::vec(any::<u8>(), 0..4),
+        ) {
+            let mut bytes = encode(&golden()[which].0);
+            for (place, value) in changes {
+                let place = place.index(bytes.len());
+                bytes[place] = value;
+            }
+            bytes.truncate(cut.index(bytes.len() + 8).max(1));
+            bytes.extend(extra);
+            if let Ok(packet) = parse(&bytes) {
+                prop_assert_eq!(encode(&packet), bytes);
+            }
+        }
+    }
+}
