@@ -16,16 +16,20 @@
 mod buf;
 pub mod conformance;
 mod fault;
+mod faulty;
 mod machine;
 mod memory;
 mod rng;
 pub mod sim;
+pub mod trace;
 mod transport;
 
 pub use buf::{Buf, Key, RemoteSlice};
 pub use fault::{Cause, Fault, Scope};
+pub use faulty::{Faulty, FaultyConfig};
 pub use machine::{Link, Machine};
 pub use memory::Memory;
 pub use rng::{Digest, Rng};
 pub use sim::{Sim, SimConfig, SimPort};
+pub use trace::Trace;
 pub use transport::{Busy, Caps, Event, Peer, Slot, Token, Transport};

@@ -38,6 +38,7 @@ pub fn a_packet_that_is_there_ends_the_wait(harness: &dyn Harness) {
             } else {
                 seat.rest(100).await;
                 let before = seat.now();
+                seat.transport.wait(LONG);
                 while seat.packet_now().is_none() {
                     seat.transport.wait(LONG);
                 }
