@@ -119,24 +119,21 @@ impl<T: Transport> Engine<T> {
                 self.finish(id, user, Err(Failure::Fault(boxed())));
             }
             Some(Request::Send(send)) => match &mut send.stage {
+                SendStage::Writing(_) | SendStage::Offered if !gone && send.exposed.is_some() => {}
                 SendStage::Writing(write) => {
-                    if gone || send.exposed.is_none() {
-                        write.pieces.fault = Some(boxed());
-                        self.settle_write(id);
-                    }
+                    write.pieces.fault = Some(boxed());
+                    self.settle_write(id);
                 }
-                SendStage::Offered if !gone && send.exposed.is_some() => {}
                 SendStage::Queued | SendStage::Offered | SendStage::Window(_) => {
                     let (user, exposed) = (send.user, send.exposed.take());
                     exposed.into_iter().for_each(|key| self.transport.deregister(key));
                     self.finish(id, user, Err(Failure::Fault(boxed())));
                 }
             },
+            Some(Request::Pull(pull)) if !gone && pull.lent.is_some() => {}
             Some(Request::Pull(pull)) => {
-                if gone || pull.lent.is_none() {
-                    pull.reads.fault = Some(boxed());
-                    self.settle_pull(id);
-                }
+                pull.reads.fault = Some(boxed());
+                self.settle_pull(id);
             }
         }
     }
@@ -159,6 +156,10 @@ impl<T: Transport> Engine<T> {
     }
 
     fn blame(&mut self, from: Peer, cause: Cause, detail: String, next_step: &'static str) {
+        if self.peers.has(from, flag::GONE) {
+            // What the dead had sent may arrive after what it was about has ended.
+            return;
+        }
         self.stats.malformed += 1;
         self.on_fault(Box::new(Fault { scope: Scope::Peer(from), cause, age: None, detail, next_step }));
     }

@@ -245,7 +245,8 @@ impl<T: Transport> Engine<T> {
         let hasty = self.mutant == Some(Mutant::WrittenBeforeWrite);
         let Some(send) = self.requests.send_mut(id) else { return };
         let SendStage::Writing(SendWrite { receiver, pieces, .. }) = &mut send.stage else { return };
-        if !pieces.is_over() && !(hasty && pieces.next == pieces.end) {
+        let over = pieces.is_over() || (hasty && pieces.next == pieces.end);
+        if !over {
             return;
         }
         let (to, receiver) = (send.to, *receiver);
@@ -322,12 +323,12 @@ impl<T: Transport> Engine<T> {
     }
 
     fn on_grant(&mut self, from: Peer, id: RequestId, granted: u64) -> bool {
-        let Some(send) = self.requests.send_mut(id) else { return false };
+        // Grants may overtake each other: the last one may have come, and ended the request, before this one.
+        let Some(send) = self.requests.send_mut(id) else { return true };
         let SendStage::Window(window) = &mut send.stage else { return false };
         if send.to != from || granted > window.wanted {
             return false;
         }
-        // Grants may overtake each other.
         window.granted = window.granted.max(granted);
         self.queue_data(id);
         true

@@ -1,0 +1,94 @@
+//! Peers that die, and peers that talk nonsense.
+
+use selvedge_engine::{Config, Failure, Mutant, Order};
+use selvedge_transport::{Cause, Peer, Rng};
+
+use crate::program;
+use crate::world::World;
+
+/// Runs a program of random sends and receives in which the last rank dies at a random moment. Everybody must be told
+/// of everything, and what does not depend on the dead rank must go on.
+pub(crate) fn run(seed: u64, mutant: Option<Mutant>) -> Result<(), String> {
+    let mut rng = Rng::new(seed);
+    let peers = *rng.pick(&[2, 3, 4]);
+    let network = program::network(&mut rng, peers);
+    let config = Config { piece_bytes_max: 300, ..program::config(&mut rng, mutant) };
+    let mut world = World::new(network, &config);
+    let victim = peers - 1;
+    let mut alive = Vec::new();
+    for _ in 0..rng.within(1..=30) {
+        let (from, to) = (rng.index(peers), rng.index(peers));
+        let len = rng.below(3_000) as usize;
+        let bytes = rng.bytes(len);
+        let tag = rng.below(2);
+        world.send(from, to, 0, tag, Order::Ordered, &bytes);
+        let source = (!rng.one_in(3)).then_some(from);
+        world.recv(to, source, 0, Some(tag), 3_000);
+        for _ in 0..rng.below(6) {
+            if !world.poll(rng.index(peers)) {
+                world.sim.advance();
+            }
+        }
+    }
+    world.sim.kill(Peer(victim as u32));
+    world.settle();
+    // Whoever still waits for the dead rank must not: everything left depends on the living only.
+    for at in 0..victim {
+        let expected = world.engines[at].take_faults();
+        if expected.len() != 1 || expected[0].cause != Cause::PeerDied {
+            return Err(format!("rank {at} was told {expected:?}"));
+        }
+        for other in 0..victim {
+            let bytes = rng.bytes(5_000);
+            let sent = world.send(at, other, 1, 9, Order::Ordered, &bytes);
+            let received = world.recv(other, Some(at), 1, Some(9), 5_000);
+            alive.push((at, other, sent, received, bytes));
+        }
+        let late_send = world.send(at, victim, 0, 0, Order::Ordered, b"too late");
+        let late_receive = world.recv(at, Some(victim), 1, None, 10);
+        for user in [late_send, late_receive] {
+            if !matches!(world.outcome(at, user), Some(Err(Failure::Fault(_)))) {
+                return Err(format!("rank {at} may still talk to the dead"));
+            }
+        }
+    }
+    world.settle();
+    for (at, other, sent, received, bytes) in alive {
+        if world.outcome(at, sent).is_none() || world.received(other, received) != bytes {
+            return Err(format!("ranks {at} and {other} are alive and cannot talk"));
+        }
+    }
+    // What is pending now waits for the living. Sends to the living are received by wildcards; then nothing is left.
+    for at in 0..victim {
+        while world.probe(at, None, 0, None).is_some() {
+            world.recv(at, None, 0, None, 3_000);
+            world.settle();
+        }
+    }
+    told(&world, victim)
+}
+
+/// Whether every operation of the living that needs the dead has ended; a receive from anyone that was posted before
+/// the death counts, because the dead might have been meant.
+fn told(world: &World, victim: usize) -> Result<(), String> {
+    for at in 0..victim {
+        let pending = world.engines[at].pending();
+        let exact = world.pending_on_the_living(at, victim);
+        if pending != exact {
+            return Err(format!("rank {at} waits for {pending} operations, {exact} of them for the living"));
+        }
+    }
+    match world.late_writes() {
+        Some(wrong) => Err(wrong),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn whoever_depends_on_a_dead_peer_is_told_and_nobody_else() {
+    for seed in 0..1_500 {
+        if let Err(wrong) = run(seed, None) {
+            panic!("seed {seed}: {wrong}");
+        }
+    }
+}

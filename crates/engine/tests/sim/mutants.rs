@@ -1,0 +1,84 @@
+//! Each mistake that an engine can be told to make is noticed by the random programs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use selvedge_engine::Mutant;
+
+use crate::{faults, program};
+
+/// Programs tried before a mutant is declared alive.
+const SEEDS: u64 = 3_000;
+
+fn assert_caught(mutant: Mutant) {
+    let run = |seed| match mutant {
+        Mutant::WildcardsNotTold => faults::run(seed, Some(mutant)),
+        _ => program::run(seed, Some(mutant)),
+    };
+    let caught = (0..SEEDS).find_map(|seed| match catch_unwind(AssertUnwindSafe(|| run(seed))) {
+        Ok(Ok(())) => None,
+        Ok(Err(wrong)) => Some((seed, wrong)),
+        Err(_) => Some((seed, "a panic".to_owned())),
+    });
+    let (seed, wrong) = caught.unwrap_or_else(|| panic!("{mutant:?} survived {SEEDS} programs"));
+    println!("{mutant:?}: seed {seed}: {wrong}");
+}
+
+#[test]
+fn an_engine_that_skips_the_order_window_is_caught() {
+    assert_caught(Mutant::SkipOrderWindow);
+}
+
+#[test]
+fn an_engine_that_takes_unexpected_messages_last_in_first_out_is_caught() {
+    assert_caught(Mutant::UnexpectedLifo);
+}
+
+#[test]
+fn an_engine_that_cuts_unordered_tags_is_caught() {
+    assert_caught(Mutant::UnorderedTagCut);
+}
+
+#[test]
+fn an_engine_that_loses_credit_is_caught() {
+    assert_caught(Mutant::CreditLost);
+}
+
+#[test]
+fn an_engine_that_says_fin_before_it_has_read_is_caught() {
+    assert_caught(Mutant::FinBeforeRead);
+}
+
+#[test]
+fn an_engine_that_says_written_before_it_has_written_is_caught() {
+    assert_caught(Mutant::WrittenBeforeWrite);
+}
+
+#[test]
+fn an_engine_that_reads_pieces_from_the_wrong_place_is_caught() {
+    assert_caught(Mutant::PieceOffset);
+}
+
+#[test]
+fn an_engine_that_gives_memory_back_before_fin_is_caught() {
+    assert_caught(Mutant::DoneBeforeFin);
+}
+
+#[test]
+fn an_engine_that_forgets_to_extend_windows_is_caught() {
+    assert_caught(Mutant::GrantForgotten);
+}
+
+#[test]
+fn an_engine_that_hides_truncation_is_caught() {
+    assert_caught(Mutant::TruncationHidden);
+}
+
+#[test]
+fn an_engine_that_does_not_tell_wildcards_of_a_dead_peer_is_caught() {
+    assert_caught(Mutant::WildcardsNotTold);
+}
+
+#[test]
+fn every_mutant_has_a_test_of_its_own() {
+    assert_eq!(Mutant::ALL.len(), 11);
+}
