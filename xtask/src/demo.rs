@@ -54,7 +54,7 @@ fn steps(workspace: &Workspace) -> Result<(), String> {
 fn heat(workspace: &Workspace, folder: &Path) -> Result<(), String> {
     let picture = folder.join("heat2d.png");
     let words = ["-n".into(), "4".into(), workspace.release("heat2d").into_os_string()];
-    let options = ["--output".into(), picture.clone().into_os_string()];
+    let options = ["--check".into(), "--out".into(), picture.clone().into_os_string()];
     let run = Run::new(workspace.release("mpirun"), words.into_iter().chain(options));
     succeeded(run.inside(&workspace.root).in_the_open())?;
     let size = fs::metadata(&picture).map_err(|e| format!("heat2d left no picture: {e}"))?.len();

@@ -60,6 +60,7 @@ pub fn run(ours: &Workspace, wheels: &Path, limit: Duration) -> Score {
         ("our osu under MPICH's mpiexec is one job, not singletons", osu_under_mpiexec),
         ("our osu under MPICH's mpiexec with a PMI port is one job", osu_under_mpiexec_with_a_port),
         ("our osu under MPICH's mpiexec runs a collective on four ranks", collective_under_mpiexec),
+        ("our heat2d under MPICH's mpiexec agrees with the serial run", heat2d_under_mpiexec),
     ];
     let began = Instant::now();
     let mut score = Score::default();
@@ -113,6 +114,16 @@ fn osu_under_mpiexec_with_a_port(sides: &Sides<'_>) -> Result<(), String> {
 fn collective_under_mpiexec(sides: &Sides<'_>) -> Result<(), String> {
     let arguments = ["allreduce", "-m", "8:1024", "-i", "200", "--json", "-"];
     expect_ranks(&sides.under_their_mpiexec(&["-n", "4"], "osu", &arguments), "allreduce", 4)
+}
+
+fn heat2d_under_mpiexec(sides: &Sides<'_>) -> Result<(), String> {
+    let outcome = sides.under_their_mpiexec(&["-n", "4"], "heat2d", &["--steps", "100", "--check"]);
+    let said = |words: &str| outcome.text.matches(words).count() == 1;
+    match outcome.is_ok() {
+        false => Err(outcome.reason()),
+        true if said("on 4 ranks") && said("identical to the serial run") => Ok(()),
+        true => Err(format!("not one checked run on 4 ranks: {:?}", outcome.text)),
+    }
 }
 
 /// A short run of a benchmark that needs exactly two ranks.
