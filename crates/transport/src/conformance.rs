@@ -1,13 +1,26 @@
-//! The suite that every transport runs: the promises of [`Transport`], each as a case named by a sentence.
+//! The suite that every transport runs: the promises of [`Transport`](crate::Transport), each as a case named by a sentence.
 //!
 //! A transport joins by writing a [`Harness`], which makes a group of connected endpoints and drives a program on each
 //! of them, and one line in a test file:
 //!
-//! ```ignore
-//! selvedge_transport::conformance_tests!(my_harness());
+//! ```
+//! use selvedge_transport::conformance::{Group, Harness, Program, drive_together};
+//! use selvedge_transport::{Sim, SimConfig};
+//!
+//! struct Simulated;
+//!
+//! impl Harness for Simulated {
+//!     fn run(&self, group: Group, program: &Program<'_>) {
+//!         let sim = Sim::new(SimConfig { peers: group.peers, ..SimConfig::default() });
+//!         drive_together(&mut sim.ports(), &|| sim.now(), program, &|_| {});
+//!     }
+//! }
+//!
+//! selvedge_transport::conformance_tests!(Simulated);
+//! # fn main() { selvedge_transport::conformance::run_all(&Simulated) }
 //! ```
 //!
-//! which becomes one `#[test]` per case. [`run_all`] runs the same cases in a loop, for harnesses with seeds.
+//! The last line becomes one `#[test]` per case. [`run_all`] runs the same cases in a loop, for harnesses with seeds.
 //!
 //! A program is an `async` function over a [`Seat`]. It awaits nothing but its turn, so that the same case runs with
 //! all peers stepped round-robin in one thread ([`drive_together`], for the simulated network) and with a thread or a
@@ -62,7 +75,7 @@ impl Group {
     }
 }
 
-/// What each peer does in a case. The same for all; it looks at [`Seat::me`].
+/// What each peer does in a case. The same for all; it looks at [`Seat::me`]. It owns whatever it captures.
 pub type Program<'p> = dyn for<'a> Fn(Seat<'a>) -> Play<'a> + Sync + 'p;
 
 /// A program under way.

@@ -64,3 +64,39 @@ impl fmt::Display for Fault {
         write!(f, "; {}", self.next_step)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(scope: Scope, age: Option<Duration>) -> Fault {
+        Fault {
+            scope,
+            cause: Cause::PeerDied,
+            age,
+            detail: "process 4711 is gone".to_owned(),
+            next_step: "look at its last words",
+        }
+    }
+
+    #[test]
+    fn a_fault_says_who_what_since_when_and_what_to_do_in_one_line() {
+        let said = fault(Scope::Peer(Peer(3)), Some(Duration::from_millis(1500))).to_string();
+        assert_eq!(said, "peer 3: process 4711 is gone (since 1.5 s); look at its last words");
+    }
+
+    #[test]
+    fn a_fault_of_unknown_age_does_not_mention_it() {
+        let said = fault(Scope::Local, None).to_string();
+        assert_eq!(said, "this process: process 4711 is gone; look at its last words");
+    }
+
+    #[test]
+    fn a_fault_does_not_make_results_and_events_large() {
+        assert!(size_of::<Result<crate::Key, Box<Fault>>>() <= 3 * size_of::<u64>());
+        assert!(
+            size_of::<crate::Event>() <= 3 * size_of::<u64>(),
+            "an event is passed in registers or nearly so"
+        );
+    }
+}

@@ -26,8 +26,10 @@
 //! All ports live in one thread and share one clock. It moves in [`Transport::wait`](crate::Transport::wait), a little
 //! in each poll that finds nothing, and in [`Sim::advance`]. Nothing else moves it, so that computing takes no time.
 
+mod calendar;
 mod config;
 mod net;
+mod one_sided;
 mod port;
 
 use std::cell::RefCell;
@@ -97,14 +99,12 @@ impl Sim {
 
     /// Lets `time` pass.
     pub fn advance_by(&self, time: Duration) {
-        let mut net = self.net.borrow_mut();
-        net.now_ns = net.now_ns.saturating_add(nanoseconds(time));
-        net.do_due();
+        self.net.borrow_mut().advance_by(nanoseconds(time));
     }
 
     /// Virtual time since the network was made.
     pub fn now(&self) -> Duration {
-        Duration::from_nanos(self.net.borrow().now_ns)
+        Duration::from_nanos(self.net.borrow().calendar.now_ns())
     }
 
     /// True when nothing is on its way and nobody has anything left to poll for. If all ranks are waiting as well,
@@ -127,7 +127,7 @@ impl Sim {
 impl fmt::Debug for Sim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let net = self.net.borrow();
-        let now = Duration::from_nanos(net.now_ns);
+        let now = Duration::from_nanos(net.calendar.now_ns());
         write!(f, "Sim({} peers, seed {}, {now:?}, {:?})", net.config.peers, net.config.seed, net.stats)
     }
 }

@@ -147,3 +147,55 @@ async fn attend(
         Seat::step_aside().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{Buf, Sim, SimConfig, conformance::Group};
+
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    fn alone(program: &Program<'_>, gathering: &Gathering, dies: bool) {
+        let group = Group::of(1);
+        let sim = Sim::new(SimConfig { peers: group.peers, ..SimConfig::default() });
+        let mut port = sim.port(Peer(0));
+        drive_alone(&mut port, &|| sim.now(), program, gathering, dies, PATIENCE);
+    }
+
+    #[test]
+    fn a_peer_driven_alone_runs_to_its_end() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let program: &Program<'_> = &|mut seat| {
+            let heard = Arc::clone(&heard);
+            Box::pin(async move {
+                seat.send(Peer(0), b"me", Buf::EMPTY).await;
+                let (_, bytes) = seat.packet().await;
+                heard.lock().expect("one thread").push(bytes);
+                seat.finish().await;
+            })
+        };
+        for dies in [false, true] {
+            let gathering = Gathering::new(1);
+            alone(program, &gathering, dies);
+            assert!(gathering.all_ended());
+        }
+        assert_eq!(*heard.lock().unwrap(), [b"me", b"me"]);
+    }
+
+    #[test]
+    #[should_panic(expected = "no end; still running: peers [0]")]
+    fn a_peer_that_waits_for_nothing_is_given_up_when_patience_ends() {
+        let program: &Program<'_> = &|mut seat| Box::pin(async move { drop(seat.packet().await) });
+        alone(program, &Gathering::new(1), false);
+    }
+
+    #[test]
+    #[should_panic(expected = "another peer has failed")]
+    fn a_failing_peer_ends_the_others() {
+        let gathering = Gathering::new(1);
+        drop(Alarm { gathering: &gathering });
+        alone(&|mut seat| Box::pin(async move { drop(seat.packet().await) }), &gathering, false);
+    }
+}

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::nanoseconds;
-use super::net::{Kind, Net, Told};
+use super::net::{Net, Told};
+use super::one_sided::Kind;
 use crate::{Buf, Busy, Caps, Event, Fault, Key, Peer, RemoteSlice, Slot, Token, Transport};
 
 /// The endpoint of one peer on a [`Sim`](super::Sim).
@@ -66,11 +67,11 @@ impl Transport for SimPort {
     }
 
     fn read(&mut self, from: Peer, remote: RemoteSlice, local: Buf, token: Token) -> Result<(), Busy> {
-        self.net.borrow_mut().one_sided(self.me, Kind::Read, (from, remote), local, token)
+        self.net.borrow_mut().start(self.me, Kind::Read, (from, remote), local, token)
     }
 
     fn write(&mut self, to: Peer, local: Buf, remote: RemoteSlice, token: Token) -> Result<(), Busy> {
-        self.net.borrow_mut().one_sided(self.me, Kind::Write, (to, remote), local, token)
+        self.net.borrow_mut().start(self.me, Kind::Write, (to, remote), local, token)
     }
 
     fn poll(&mut self) -> Option<Event> {
