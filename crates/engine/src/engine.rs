@@ -28,6 +28,28 @@ const EVENTS_PER_POLL: usize = 64;
 /// [`Buf`] belongs to the engine until then. It belongs to one thread at a time, as its transport does.
 ///
 /// Cost of a message that fits a packet and is expected: one packet, one copy at each side, no allocation.
+///
+/// ```
+/// use std::time::Duration;
+/// use selvedge_engine::{Config, Context, Engine, Order, Tag};
+/// use selvedge_transport::{Memory, Peer, Sim, SimConfig};
+///
+/// let sim = Sim::new(SimConfig::shm_like());
+/// let mut ranks: Vec<_> = sim.ports().into_iter().map(|port| Engine::new(port, Config::default())).collect();
+/// let (from, to) = (Memory::of(&[7; 100_000]), Memory::zeroed(100_000));
+/// let _ = ranks[0].send(Peer(1), Context(0), Tag(3), Order::Ordered, from.buf(), 11);
+/// let _ = ranks[1].recv(None, Context(0), Some(Tag(3)), to.buf(), 22);
+/// let mut ended = Vec::new();
+/// while ended.len() < 2 {
+///     for rank in &mut ranks {
+///         match rank.poll() {
+///             Some(completion) => ended.push(completion.user),
+///             None => rank.wait(Duration::from_secs(1)),
+///         }
+///     }
+/// }
+/// assert_eq!(to.bytes(), [7; 100_000]);
+/// ```
 #[derive(Debug)]
 pub struct Engine<T: Transport> {
     pub(crate) transport: T,

@@ -1,7 +1,7 @@
-//! Peers that die, and peers that talk nonsense.
+//! Peers that die, and peers that leave.
 
-use selvedge_engine::{Config, Failure, Mutant, Order};
-use selvedge_transport::{Cause, Peer, Rng};
+use selvedge_engine::{Config, Context, Engine, Failure, Mutant, Order, Tag};
+use selvedge_transport::{Cause, Memory, Peer, Rng, Sim, SimConfig};
 
 use crate::program;
 use crate::world::World;
@@ -82,6 +82,78 @@ fn told(world: &World, victim: usize) -> Result<(), String> {
         Some(wrong) => Err(wrong),
         None => Ok(()),
     }
+}
+
+const ANY: Option<usize> = None;
+
+fn fault_of(world: &World, at: usize, user: u64) -> Cause {
+    match world.outcome(at, user) {
+        Some(Err(Failure::Fault(fault))) => fault.cause,
+        other => panic!("operation {user} of rank {at} ended as {other:?}"),
+    }
+}
+
+fn three() -> World {
+    World::new(SimConfig { peers: 3, ..SimConfig::default() }, &Config::default())
+}
+
+#[test]
+fn receives_from_anyone_fail_until_the_owner_has_taken_note_of_the_death() {
+    let mut world = three();
+    let before = world.recv(0, ANY, 0, None, 5);
+    world.sim.kill(Peer(2));
+    world.settle();
+    assert_eq!(fault_of(&world, 0, before), Cause::PeerDied);
+    let after = world.recv(0, ANY, 0, None, 5);
+    assert_eq!(
+        fault_of(&world, 0, after),
+        Cause::PeerDied,
+        "at once, though nothing was posted when it happened"
+    );
+    assert_eq!(world.engines[0].take_faults().len(), 1);
+    assert!(world.engines[0].take_faults().is_empty(), "each fault once");
+    let noted = world.recv(0, ANY, 0, None, 5);
+    world.send(1, 0, 0, 0, Order::Ordered, b"alive");
+    world.settle();
+    assert_eq!(world.received(0, noted), b"alive");
+}
+
+#[test]
+fn a_message_that_the_dead_had_sent_whole_can_still_be_received() {
+    let mut world = three();
+    world.send(2, 0, 0, 1, Order::Ordered, b"last words");
+    world.settle();
+    world.sim.kill(Peer(2));
+    world.settle();
+    let received = world.recv(0, Some(2), 0, Some(1), 10);
+    assert_eq!(world.received(0, received), b"last words");
+    let nothing = world.recv(0, Some(2), 0, Some(1), 10);
+    assert_eq!(fault_of(&world, 0, nothing), Cause::PeerDied);
+}
+
+#[test]
+fn a_long_message_whose_sender_died_before_it_was_fetched_is_a_fault() {
+    let mut world = three();
+    world.send(2, 0, 0, 1, Order::Ordered, &[1; 100_000]);
+    world.settle();
+    world.sim.kill(Peer(2));
+    world.settle();
+    let received = world.recv(0, Some(2), 0, Some(1), 100_000);
+    assert_eq!(fault_of(&world, 0, received), Cause::PeerDied);
+}
+
+#[test]
+fn fetching_from_a_peer_that_left_in_order_is_a_fault_and_not_a_hang() {
+    let sim = Sim::new(SimConfig::default());
+    let mut staying = Engine::new(sim.port(Peer(0)), Config::default());
+    let mut leaving = Engine::new(sim.port(Peer(1)), Config::default());
+    let (from, to) = (Memory::of(&[1; 100_000]), Memory::zeroed(100_000));
+    let _ = leaving.send(Peer(0), Context(0), Tag(0), Order::Ordered, from.buf(), 1);
+    drop(leaving);
+    let _ = staying.recv(Some(Peer(1)), Context(0), None, to.buf(), 2);
+    let completion = (0..1_000).find_map(|_| staying.poll().or_else(|| (sim.advance(), None).1));
+    let outcome = completion.expect("it ends").outcome;
+    assert!(matches!(outcome, Err(Failure::Fault(fault)) if fault.cause == Cause::PeerLeft));
 }
 
 #[test]

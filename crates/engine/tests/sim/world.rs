@@ -174,6 +174,18 @@ impl World {
         }
     }
 
+    /// The id of an operation that is pending.
+    pub(crate) fn request(&self, at: usize, user: u64) -> RequestId {
+        self.ops[at][&user].request.expect("it was not done at once")
+    }
+
+    /// As [`World::settle`], unless the operation has ended already.
+    pub(crate) fn settle_if_pending(&mut self, at: usize, user: u64) {
+        if self.outcome(at, user).is_none() {
+            self.settle();
+        }
+    }
+
     /// Operations at `at` that have not ended and depend on one peer other than `victim`.
     pub(crate) fn pending_on_the_living(&self, at: usize, victim: usize) -> usize {
         let pending = self.ops[at].values().filter(|op| op.outcome.is_none());
