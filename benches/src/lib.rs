@@ -1,0 +1,5 @@
+//! Measurements of Selvedge: what the binaries of this folder are made of.
+//!
+//! [`osu`] is the suite that everybody knows, with the flags and the columns of the OSU micro-benchmarks.
+
+pub mod osu;

@@ -1,0 +1,224 @@
+//! Collectives that are waited for: barrier, bcast, reduce, allreduce, allgather, alltoall.
+//!
+//! As OSU does it: each call is timed by itself on every rank, between calls all wait for all (not timed), the mean of
+//! each rank is averaged over the ranks. So the clock is always read twice per call.
+
+use std::time::Instant;
+
+use selvedge::{Communicator, Op, Request, Result, Scope};
+
+use super::buffer::Aligned;
+use super::cli::Plan;
+use super::stats::{self, Spread, Tail, everywhere, us_since};
+use super::table::{Column, Row, TAIL_COLUMNS};
+use super::validate;
+
+/// The rank that bcast starts from and reduce ends at.
+const ROOT: usize = 0;
+
+/// Which collective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Collective {
+    Barrier,
+    Broadcast,
+    Reduce,
+    Allreduce,
+    Allgather,
+    Alltoall,
+}
+
+impl Collective {
+    /// A message is a whole number of these: 4 where numbers are added, else 1.
+    pub(crate) fn element_bytes(self) -> usize {
+        match self {
+            Collective::Reduce | Collective::Allreduce => size_of::<i32>(),
+            _ => 1,
+        }
+    }
+
+    /// Buffers of one process, in messages.
+    pub(crate) fn blocks(self, ranks: usize) -> usize {
+        self.input_blocks(ranks) + self.output_blocks(ranks)
+    }
+
+    fn input_blocks(self, ranks: usize) -> usize {
+        match self {
+            Collective::Barrier | Collective::Broadcast => 0,
+            Collective::Reduce | Collective::Allreduce | Collective::Allgather => 1,
+            Collective::Alltoall => ranks,
+        }
+    }
+
+    fn output_blocks(self, ranks: usize) -> usize {
+        match self {
+            Collective::Barrier => 0,
+            Collective::Broadcast | Collective::Reduce | Collective::Allreduce => 1,
+            Collective::Allgather | Collective::Alltoall => ranks,
+        }
+    }
+
+    /// What the elements are, as OSU says it.
+    pub(crate) fn datatype(self) -> Option<&'static str> {
+        match self {
+            Collective::Barrier => None,
+            Collective::Reduce | Collective::Allreduce => Some("Datatype: i32, sum."),
+            _ => Some("Datatype: u8."),
+        }
+    }
+}
+
+/// The columns of [`measure`].
+pub(crate) fn columns(plan: &Plan) -> Vec<Column> {
+    let mut columns = vec![Column { title: "Avg Latency(us)", key: "avg_us" }];
+    if plan.full {
+        columns.push(Column { title: "Min Latency(us)", key: "min_rank_us" });
+        columns.push(Column { title: "Max Latency(us)", key: "max_rank_us" });
+    }
+    if plan.tail {
+        columns.extend(TAIL_COLUMNS);
+    }
+    columns
+}
+
+/// Time of a collective with messages of `bytes`. The row is the same on all ranks.
+pub(crate) fn measure(world: &Communicator, plan: &Plan, what: Collective, bytes: usize) -> Result<Row> {
+    let mut call = Call::new(world, what, bytes);
+    let repeat = plan.repeat(bytes);
+    let mut samples = Vec::with_capacity(repeat.iterations);
+    world.barrier()?;
+    for iteration in 0..repeat.warmup + repeat.iterations {
+        let start = Instant::now();
+        call.once()?;
+        let us = us_since(start);
+        if iteration >= repeat.warmup {
+            samples.push(us);
+        }
+        if what != Collective::Barrier {
+            world.barrier()?;
+        }
+    }
+    let spread = Spread::over_ranks(world, stats::mean(&samples))?;
+    let mut values = vec![spread.mean];
+    if plan.full {
+        values.extend([spread.min, spread.max]);
+    }
+    if plan.tail {
+        values.extend(Tail::of(&mut stats::slowest_rank(world, &samples)?).values());
+    }
+    let valid = if plan.validation { Some(call.check(Call::once)?) } else { None };
+    Ok(Row { bytes, values, iterations: repeat.iterations, valid })
+}
+
+/// A collective with its buffers, ready to be called again and again. Only those it needs have a length.
+pub(crate) struct Call<'w> {
+    world: &'w Communicator,
+    what: Collective,
+    bytes: usize,
+    input: Aligned<u8>,
+    output: Aligned<u8>,
+    summands: Aligned<i32>,
+    sums: Aligned<i32>,
+    sum: Op<i32>,
+}
+
+impl<'w> Call<'w> {
+    pub(crate) fn new(world: &'w Communicator, what: Collective, bytes: usize) -> Call<'w> {
+        let (inputs, outputs) =
+            (what.input_blocks(world.size()) * bytes, what.output_blocks(world.size()) * bytes);
+        let adds = what.element_bytes() == size_of::<i32>();
+        let lengths = |wanted: bool| if wanted { (inputs, outputs) } else { (0, 0) };
+        let ((byte_in, byte_out), (int_in, int_out)) = (lengths(!adds), lengths(adds));
+        Call {
+            world,
+            what,
+            bytes,
+            input: Aligned::new(b'a', byte_in),
+            output: Aligned::new(b'b', byte_out),
+            summands: Aligned::new(1, int_in / size_of::<i32>()),
+            sums: Aligned::new(0, int_out / size_of::<i32>()),
+            sum: Op::sum(),
+        }
+    }
+
+    /// Calls it and waits.
+    pub(crate) fn once(&mut self) -> Result<()> {
+        let world = self.world;
+        match self.what {
+            Collective::Barrier => world.barrier(),
+            Collective::Broadcast => world.broadcast(self.output.as_mut_slice(), ROOT),
+            Collective::Reduce => {
+                let sums = (world.rank() == ROOT).then(|| self.sums.as_mut_slice());
+                world.reduce(self.summands.as_slice(), sums, &self.sum, ROOT)
+            }
+            Collective::Allreduce => {
+                world.allreduce(self.summands.as_slice(), self.sums.as_mut_slice(), &self.sum)
+            }
+            Collective::Allgather => world.allgather(self.input.as_slice(), self.output.as_mut_slice()),
+            Collective::Alltoall => world.alltoall(self.input.as_slice(), self.output.as_mut_slice()),
+        }
+    }
+
+    /// Starts it.
+    pub(crate) fn start<'scope>(
+        &'scope mut self,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Result<Request<'scope>> {
+        match self.what {
+            Collective::Barrier => scope.ibarrier(),
+            Collective::Broadcast => scope.ibroadcast(self.output.as_mut_slice(), ROOT),
+            Collective::Reduce => {
+                let sums = (self.world.rank() == ROOT).then(|| self.sums.as_mut_slice());
+                scope.ireduce(self.summands.as_slice(), sums, &self.sum, ROOT)
+            }
+            Collective::Allreduce => {
+                scope.iallreduce(self.summands.as_slice(), self.sums.as_mut_slice(), &self.sum)
+            }
+            Collective::Allgather => scope.iallgather(self.input.as_slice(), self.output.as_mut_slice()),
+            Collective::Alltoall => scope.ialltoall(self.input.as_slice(), self.output.as_mut_slice()),
+        }
+    }
+
+    /// Collective: whether `once` brings every rank what it should, every time.
+    pub(crate) fn check(&mut self, mut once: impl FnMut(&mut Self) -> Result<()>) -> Result<bool> {
+        let mut right = true;
+        for round in 0..validate::ROUNDS {
+            self.fill(round);
+            once(self)?;
+            right &= self.holds(round);
+        }
+        everywhere(self.world, right)
+    }
+
+    /// What this rank gives in `round`. A block for one particular rank is marked as (sender, receiver).
+    fn fill(&mut self, round: usize) {
+        let (me, ranks) = (self.world.rank(), self.world.size());
+        validate::fill_summands(self.summands.as_mut_slice(), me, round);
+        match self.what {
+            Collective::Broadcast if me == ROOT => validate::fill(self.output.as_mut_slice(), ROOT, round),
+            Collective::Allgather => validate::fill(self.input.as_mut_slice(), me, round),
+            Collective::Alltoall => {
+                let blocks = self.input.as_mut_slice().chunks_exact_mut(self.bytes.max(1));
+                blocks.enumerate().for_each(|(to, block)| validate::fill(block, me * ranks + to, round));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether this rank has what it should after `round`.
+    fn holds(&self, round: usize) -> bool {
+        let (me, ranks) = (self.world.rank(), self.world.size());
+        let mut blocks = self.output.as_slice().chunks_exact(self.bytes.max(1)).enumerate();
+        match self.what {
+            Collective::Barrier => true,
+            Collective::Broadcast => blocks.all(|(_, block)| validate::holds(block, ROOT, round)),
+            Collective::Reduce if me != ROOT => true,
+            Collective::Reduce | Collective::Allreduce => {
+                validate::holds_sum(self.sums.as_slice(), ranks, round)
+            }
+            Collective::Allgather => blocks.all(|(from, block)| validate::holds(block, from, round)),
+            Collective::Alltoall => {
+                blocks.all(|(from, block)| validate::holds(block, from * ranks + me, round))
+            }
+        }
+    }
+}

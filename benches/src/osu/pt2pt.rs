@@ -1,0 +1,235 @@
+//! Messages between pairs: latency, bw, bibw, mbw_mr.
+//!
+//! In short: `latency` is half the time of a ping-pong; the others send a window of messages, all nonblocking, and
+//! wait for all of them and (except `bibw`, where each side's receives say it) for a 4-byte answer.
+//!
+//! One difference to OSU is forced by the language and is the honest thing anyway: OSU receives a whole window into one
+//! buffer, all receives at the same time, which no correct program does. Here each receive in flight has a buffer of
+//! its own. So that they stay in reach of a cache as OSU's does, at most [`POOL_BYTES`] of them are posted at a time.
+
+use selvedge::{Communicator, Request, Result, wait_all};
+
+use super::buffer::Aligned;
+use super::cli::{Bench, Plan};
+use super::stats::{self, Tail, everywhere, time_each};
+use super::table::{Column, Row, TAIL_COLUMNS};
+use super::validate;
+
+/// Tag of the messages, and of the answer to a window.
+const DATA: i32 = 100;
+const ANSWER: i32 = 101;
+/// Receive buffers of one window: 64 messages of 256 KiB; larger ones are received a few at a time.
+const POOL_BYTES: usize = 16 << 20;
+
+/// How many ranks the benchmark wants, where `ranks` is not it.
+pub(crate) fn wrong_ranks(bench: Bench, ranks: usize) -> Option<&'static str> {
+    match bench {
+        Bench::MbwMr => (ranks < 2).then_some("at least 2 ranks"),
+        _ => (ranks != 2).then_some("exactly 2 ranks"),
+    }
+}
+
+/// The columns of [`latency`] or [`bandwidth`].
+pub(crate) fn columns(plan: &Plan) -> Vec<Column> {
+    let mut columns = match plan.bench {
+        Bench::Latency => vec![Column { title: "Avg Latency(us)", key: "avg_us" }],
+        Bench::MbwMr => {
+            vec![Column { title: "MB/s", key: "mb_s" }, Column { title: "Messages/s", key: "messages_s" }]
+        }
+        _ => vec![Column { title: "Bandwidth (MB/s)", key: "mb_s" }],
+    };
+    if plan.tail {
+        columns.extend(TAIL_COLUMNS);
+    }
+    columns
+}
+
+/// One-way time of a message of `bytes`. The row is that of rank 0.
+pub(crate) fn latency(world: &Communicator, plan: &Plan, bytes: usize) -> Result<Row> {
+    let mut pair = PingPong { world, sent: Aligned::new(b'a', bytes), received: Aligned::new(b'b', bytes) };
+    let repeat = plan.repeat(bytes);
+    world.barrier()?;
+    let mut samples = time_each(repeat, plan.tail, || pair.once())?;
+    samples.iter_mut().for_each(|round_trip| *round_trip /= 2.0);
+    let mut values = vec![stats::mean(&samples)];
+    if plan.tail {
+        values.extend(Tail::of(&mut samples).values());
+    }
+    let valid = if plan.validation { Some(pair.check()?) } else { None };
+    Ok(Row { bytes, values, iterations: repeat.iterations, valid })
+}
+
+struct PingPong<'w> {
+    world: &'w Communicator,
+    sent: Aligned<u8>,
+    received: Aligned<u8>,
+}
+
+impl PingPong<'_> {
+    /// There and back.
+    fn once(&mut self) -> Result<()> {
+        if self.world.rank() == 0 {
+            self.world.send(self.sent.as_slice(), 1, DATA)?;
+            self.world.recv(self.received.as_mut_slice(), 1, DATA)?;
+        } else {
+            self.world.recv(self.received.as_mut_slice(), 0, DATA)?;
+            self.world.send(self.sent.as_slice(), 0, DATA)?;
+        }
+        Ok(())
+    }
+
+    /// Collective: whether both ranks got what the other sent, every time.
+    fn check(&mut self) -> Result<bool> {
+        let me = self.world.rank();
+        let mut right = true;
+        for round in 0..validate::ROUNDS {
+            validate::fill(self.sent.as_mut_slice(), me, round);
+            self.once()?;
+            right &= validate::holds(self.received.as_slice(), 1 - me, round);
+        }
+        everywhere(self.world, right)
+    }
+}
+
+/// Megabytes (10^6) per second, and messages per second for mbw_mr. The row is that of rank 0.
+pub(crate) fn bandwidth(world: &Communicator, plan: &Plan, bytes: usize) -> Result<Row> {
+    let mut stream = Stream::new(world, plan, bytes);
+    let repeat = plan.repeat(bytes);
+    world.barrier()?;
+    let samples = time_each(repeat, plan.tail, || stream.once())?;
+
+    // The time of a window is what its sender sees, on average over the pairs.
+    let mine = if stream.sends() { stats::mean(&samples) } else { 0.0 };
+    let pairs = world.size() / 2;
+    let directions = if plan.bench == Bench::Bibw { 2 } else { 1 };
+    let senders = pairs * directions;
+    let window_us = stats::Spread::over_ranks(world, mine)?.mean * world.size() as f64 / senders as f64;
+    let messages_us = (senders * plan.window) as f64 / window_us;
+    let mut values = vec![messages_us * bytes as f64];
+    if plan.bench == Bench::MbwMr {
+        values.push(messages_us * 1e6);
+    }
+    if plan.tail {
+        let seen = if stream.sends() { samples } else { vec![0.0; samples.len()] };
+        values.extend(Tail::of(&mut stats::slowest_rank(world, &seen)?).values());
+    }
+    let valid = if plan.validation { Some(stream.check()?) } else { None };
+    Ok(Row { bytes, values, iterations: repeat.iterations, valid })
+}
+
+/// What a rank does with its windows of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Send {
+        to: usize,
+    },
+    Receive {
+        from: usize,
+    },
+    Both {
+        peer: usize,
+    },
+    /// The last of an odd number of ranks.
+    Idle,
+}
+
+struct Stream<'w> {
+    world: &'w Communicator,
+    role: Role,
+    window: usize,
+    bytes: usize,
+    sent: Aligned<u8>,
+    pool: Aligned<u8>,
+}
+
+impl<'w> Stream<'w> {
+    fn new(world: &'w Communicator, plan: &Plan, bytes: usize) -> Stream<'w> {
+        let (me, pairs) = (world.rank(), world.size() / 2);
+        let role = match plan.bench {
+            Bench::Bibw => Role::Both { peer: 1 - me },
+            _ if me < pairs => Role::Send { to: me + pairs },
+            _ if me < 2 * pairs => Role::Receive { from: me - pairs },
+            _ => Role::Idle,
+        };
+        let receives = matches!(role, Role::Receive { .. } | Role::Both { .. });
+        let posted = plan.window.min(POOL_BYTES / bytes.max(1)).max(1);
+        let pool = if receives { posted * bytes.max(1) } else { 0 };
+        let (sent, pool) = (Aligned::new(b'a', bytes), Aligned::new(b'b', pool));
+        Stream { world, role, window: plan.window, bytes, sent, pool }
+    }
+
+    fn sends(&self) -> bool {
+        matches!(self.role, Role::Send { .. } | Role::Both { .. })
+    }
+
+    /// One window.
+    fn once(&mut self) -> Result<()> {
+        let mut answer = [0_u8; 4];
+        match self.role {
+            Role::Send { to } => {
+                self.send_window(to)?;
+                self.world.recv(&mut answer, to, ANSWER)?;
+            }
+            Role::Receive { from } => {
+                self.receive_window(from)?;
+                self.world.send(&answer, from, ANSWER)?;
+            }
+            Role::Both { peer } => self.exchange_window(peer)?,
+            Role::Idle => {}
+        }
+        Ok(())
+    }
+
+    fn send_window(&self, to: usize) -> Result<()> {
+        self.world.scope(|scope| {
+            let sends = (0..self.window).map(|_| scope.isend(self.sent.as_slice(), to, DATA));
+            wait_all(sends.collect::<Result<Vec<Request<'_>>>>()?)?;
+            Ok(())
+        })
+    }
+
+    fn receive_window(&mut self, from: usize) -> Result<()> {
+        let mut left = self.window;
+        while left > 0 {
+            left -= self.world.scope(|scope| -> Result<usize> {
+                let slots = self.pool.as_mut_slice().chunks_mut(self.bytes.max(1)).take(left);
+                let receives = slots.map(|slot| scope.irecv(&mut slot[..self.bytes], from, DATA));
+                Ok(wait_all(receives.collect::<Result<Vec<Request<'_>>>>()?)?.len())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn exchange_window(&mut self, peer: usize) -> Result<()> {
+        let mut left = self.window;
+        while left > 0 {
+            left -= self.world.scope(|scope| -> Result<usize> {
+                let slots = self.pool.as_mut_slice().chunks_mut(self.bytes.max(1)).take(left);
+                let receives = slots.map(|slot| scope.irecv(&mut slot[..self.bytes], peer, DATA));
+                let mut requests = receives.collect::<Result<Vec<Request<'_>>>>()?;
+                let posted = requests.len();
+                for _ in 0..posted {
+                    requests.push(scope.isend(self.sent.as_slice(), peer, DATA)?);
+                }
+                wait_all(requests)?;
+                Ok(posted)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Collective: whether every receiver got what its sender sent, every time.
+    fn check(&mut self) -> Result<bool> {
+        let me = self.world.rank();
+        let mut right = true;
+        for round in 0..validate::ROUNDS {
+            validate::fill(self.sent.as_mut_slice(), me, round);
+            self.once()?;
+            if let Role::Receive { from: sender } | Role::Both { peer: sender } = self.role {
+                let mut slots = self.pool.as_slice().chunks(self.bytes.max(1));
+                right &= slots.all(|slot| validate::holds(&slot[..self.bytes], sender, round));
+            }
+        }
+        everywhere(self.world, right)
+    }
+}
