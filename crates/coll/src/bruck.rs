@@ -28,8 +28,9 @@ pub(crate) fn barrier_dissemination(shape: &Shape, me: Rank) -> Schedule {
     for (round, distance) in rounds(shape) {
         let sent = builder.signal(Rank(ahead(shape, me.0, distance)), round, &heard);
         let got = builder.await_signal(Rank(behind(shape, me.0, distance)), round);
-        // The send itself stands for all rounds before it.
-        heard = vec![sent, got];
+        // The send stands for all receives before it; the first one waited for nothing and stands for nothing.
+        let first = heard.is_empty();
+        heard = if first { vec![got] } else { vec![sent, got] };
     }
     builder.finish()
 }
@@ -38,22 +39,30 @@ pub(crate) fn barrier_dissemination(shape: &Shape, me: Rank) -> Schedule {
 ///
 /// The original gathers in scratch, starting with the own block, and rotates at the end. Sender and receiver of a
 /// message agree on where its blocks belong, so here they go straight to their place in `Output`: one message, or two
-/// where the blocks wrap around its end.
+/// where the blocks wrap around its end. A round's sends wait for all receives of the round before, also where half of
+/// a wrapped message could go earlier: sent early it would be taken in before more urgent ones.
 pub(crate) fn allgather(shape: &Shape, me: Rank) -> Schedule {
     let own = input(shape.bytes());
     let whole = output(own.len * u64::from(shape.ranks));
     let mut builder = Builder::new();
-    builder.copy(own, whole.part(u64::from(me.0) * own.len, own.len));
+    let mut before = Vec::new();
     for (round, distance) in rounds(shape) {
         let blocks = distance.min(shape.ranks - distance);
         let (to, from) = (behind(shape, me.0, distance), ahead(shape, me.0, distance));
         // The own block need not wait for its copy.
         let out = if round == 0 { [own, own.part(0, 0)] } else { pieces(shape, whole, me.0, blocks) };
         let inn = pieces(shape, whole, from, blocks);
-        for (half, label) in [2 * round, 2 * round + 1].into_iter().enumerate() {
-            builder.send(Rank(to), out[half], label);
-            builder.recv(Rank(from), inn[half], label);
+        let halves = [(out[0], inn[0], 2 * round), (out[1], inn[1], 2 * round + 1)];
+        for (ours, _, label) in halves {
+            builder.send_after(Rank(to), ours, label, &before);
         }
+        if round == 0 {
+            builder.copy(own, whole.part(u64::from(me.0) * own.len, own.len));
+        }
+        before = halves
+            .into_iter()
+            .filter_map(|(_, theirs, label)| builder.recv(Rank(from), theirs, label))
+            .collect();
     }
     builder.finish()
 }

@@ -229,11 +229,13 @@ pub(crate) fn allgather_doubling(shape: &Shape, me: Rank) -> Schedule {
     let own = input(shape.bytes());
     let whole = output(shape.bytes() * u64::from(shape.ranks));
     let group = |first: u32, len: u32| whole.part(u64::from(first) * own.len, u64::from(len) * own.len);
-    builder.copy(own, group(me.0, 1));
     for round in 0..shape.ranks.ilog2() {
         let (len, peer) = (1 << round, Rank(me.0 ^ 1 << round));
         let ours = if round == 0 { own } else { group(me.0 & !(len - 1), len) };
         builder.send(peer, ours, ROUND + round);
+        if round == 0 {
+            builder.copy(own, group(me.0, 1));
+        }
         builder.recv(peer, group(peer.0 & !(len - 1), len), ROUND + round);
     }
     builder.finish()

@@ -62,7 +62,6 @@ pub(crate) fn alltoall_pairwise(shape: &Shape, me: Rank) -> Schedule {
     let block = |rank: Rank| u64::from(rank.0) * shape.bytes();
     let all = shape.bytes() * u64::from(shape.ranks);
     let mut builder = Builder::new();
-    builder.copy(input(all).part(block(me), shape.bytes()), output(all).part(block(me), shape.bytes()));
     let mut previous: Vec<StepIndex> = Vec::new();
     for distance in 1..shape.ranks {
         let (to, from) = if shape.ranks.is_power_of_two() {
@@ -74,6 +73,7 @@ pub(crate) fn alltoall_pairwise(shape: &Shape, me: Rank) -> Schedule {
         let got = builder.recv_after(from, output(all).part(block(from), shape.bytes()), BLOCK, &previous);
         previous = sent.into_iter().chain(got).collect();
     }
+    builder.copy(input(all).part(block(me), shape.bytes()), output(all).part(block(me), shape.bytes()));
     builder.finish()
 }
 

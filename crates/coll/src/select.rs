@@ -2,26 +2,40 @@
 
 use selvedge_transport::Machine;
 
-use crate::{Algorithm, Collective, FLAT, Shape};
+use crate::estimate::estimate;
+use crate::price::Nanoseconds;
+use crate::{Algorithm, Shape};
 
-/// The algorithm that should be fastest for `shape` on `machine`. Same arguments, same answer, on every rank.
+/// The algorithm that should be fastest for `shape` on `machine`.
+///
+/// Same arguments, same answer, on every rank: only additions, multiplications and comparisons of 64-bit floats in a
+/// fixed order, which give the same bits everywhere. Nothing is generated; below 1 us.
+///
+/// ```
+/// use selvedge_coll::{Algorithm, Collective, Shape, select};
+/// use selvedge_transport::Machine;
+/// let shape = |count| Shape { collective: Collective::Allreduce, ranks: 8, count, element_bytes: 8, commutative: true };
+/// let roomy = Machine::one_host(8, 8);
+/// assert_eq!(select(&shape(1), &roomy), Algorithm::AllreduceDirect);
+/// assert_eq!(select(&shape(1 << 20), &roomy), Algorithm::AllreduceRabenseifner);
+/// ```
 pub fn select(shape: &Shape, machine: &Machine) -> Algorithm {
-    let crowded = machine.ranks_per_host.min(shape.ranks) > machine.cores_per_host;
-    let large = shape.bytes() >= 64 << 10;
-    match shape.collective {
-        Collective::Barrier if crowded => Algorithm::BarrierTree { radix: FLAT },
-        Collective::Barrier => Algorithm::BarrierDissemination,
-        Collective::Broadcast { .. } if large => Algorithm::BroadcastScatterRing,
-        Collective::Broadcast { .. } if crowded => Algorithm::BroadcastTree { radix: FLAT },
-        Collective::Broadcast { .. } => Algorithm::BroadcastTree { radix: 2 },
-        Collective::Reduce { .. } if large => Algorithm::ReduceRabenseifner,
-        Collective::Reduce { .. } if crowded => Algorithm::ReduceTree { radix: FLAT },
-        Collective::Reduce { .. } => Algorithm::ReduceTree { radix: 2 },
-        Collective::Allreduce if large => Algorithm::AllreduceRabenseifner,
-        Collective::Allreduce if crowded => Algorithm::AllreduceTree { radix: FLAT },
-        Collective::Allreduce => Algorithm::AllreduceDoubling,
-        Collective::Allgather if large => Algorithm::AllgatherRing,
-        Collective::Allgather => Algorithm::AllgatherBruck,
-        Collective::Alltoall => Algorithm::AlltoallScattered { window: FLAT },
+    let mut known = Algorithm::all_for(shape.collective).iter().filter(|algorithm| algorithm.applies(shape));
+    let first = *known.next().expect("each collective has algorithms for all shapes");
+    let mut best = (first, estimate(first, shape, machine));
+    for &algorithm in known {
+        let cost = estimate(algorithm, shape, machine);
+        if cost < best.1 {
+            best = (algorithm, cost);
+        }
     }
+    best.0
+}
+
+/// All algorithms for `shape` with what [`select`] thinks they cost, the cheapest first.
+pub fn explain(shape: &Shape, machine: &Machine) -> Vec<(Algorithm, Nanoseconds)> {
+    let known = Algorithm::all_for(shape.collective).iter().filter(|algorithm| algorithm.applies(shape));
+    let mut all: Vec<_> = known.map(|&algorithm| (algorithm, estimate(algorithm, shape, machine))).collect();
+    all.sort_by(|a, b| a.1.0.total_cmp(&b.1.0));
+    all
 }

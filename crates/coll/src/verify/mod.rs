@@ -11,6 +11,7 @@ mod pairing;
 mod result;
 
 pub use flaw::{Duty, Flaw, Provenance, Why};
+pub(crate) use pairing::Pairing;
 
 use crate::{Action, Rank, Schedule, Shape, Slice, Space};
 
@@ -76,7 +77,7 @@ fn check_action(shape: &Shape, rank: Rank, schedule: &Schedule, action: Action) 
     };
     let writable = |slice: Slice| {
         inside(slice)?;
-        if slice.space == Space::Input { Err(Why::WritesInput(slice)) } else { Ok(()) }
+        if slice.space == Space::Input && slice.len > 0 { Err(Why::WritesInput(slice)) } else { Ok(()) }
     };
     let partner = |other: Rank| {
         if other == rank || other.0 >= shape.ranks { Err(Why::NoSuchPartner(other)) } else { Ok(()) }

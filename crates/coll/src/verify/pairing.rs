@@ -6,7 +6,7 @@ use super::{Flaw, Why, all};
 use crate::{Action, Rank, Schedule, StepIndex};
 
 /// Which receive each send fills, over all ranks. Steps are numbered through: rank after rank.
-pub(super) struct Pairing {
+pub(crate) struct Pairing {
     /// Number of the first step of each rank, and behind the last the number of all steps.
     first: Vec<u32>,
     /// For a send its receive, for a receive its send, for other steps themselves.
@@ -14,7 +14,7 @@ pub(super) struct Pairing {
 }
 
 impl Pairing {
-    pub(super) fn new(schedules: &[Schedule]) -> Result<Pairing, Box<Flaw>> {
+    pub(crate) fn new(schedules: &[Schedule]) -> Result<Pairing, Box<Flaw>> {
         let mut first = vec![0];
         for schedule in schedules {
             first.push(first[first.len() - 1] + schedule.len() as u32);
@@ -65,18 +65,18 @@ impl Pairing {
     }
 
     /// The number of a rank's step.
-    pub(super) fn number(&self, rank: Rank, step: StepIndex) -> u32 {
+    pub(crate) fn number(&self, rank: Rank, step: StepIndex) -> u32 {
         self.first[rank.index()] + step
     }
 
     /// The step with a number.
-    pub(super) fn step(&self, number: u32) -> (Rank, StepIndex) {
+    pub(crate) fn step(&self, number: u32) -> (Rank, StepIndex) {
         let rank = self.first.partition_point(|&first| first <= number) - 1;
         (Rank(rank as u32), number - self.first[rank])
     }
 
     /// For a send its receive and the other way round.
-    pub(super) fn partner(&self, number: u32) -> u32 {
+    pub(crate) fn partner(&self, number: u32) -> u32 {
         self.partner[number as usize]
     }
 
