@@ -1,11 +1,13 @@
 //! `cargo xtask demo`: the main job on this machine, then what a message costs beside what the machine allows.
 
 use std::fs;
+use std::io::IsTerminal;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::manifests::Workspace;
+use crate::picture;
 use crate::shell::{Outcome, Run};
 
 /// Sizes shown, in bytes: one per kind of road (a cache line, a ring slot, a large copy).
@@ -19,7 +21,7 @@ struct Floor {
     memcpy: Vec<(u64, f64)>,
 }
 
-/// Builds, runs the heat equation on 4 ranks, prints the latency table. Whether all of it worked; if not, the last line
+/// Builds, runs the heat equation on 4 ranks, shows its picture and the latency table. Whether all of it worked; if not, the last line
 /// says what did not.
 pub fn run() -> bool {
     match steps(&Workspace::load()) {
@@ -58,6 +60,9 @@ fn heat(workspace: &Workspace, folder: &Path) -> Result<(), String> {
     let run = Run::new(workspace.release("mpirun"), words.into_iter().chain(options));
     succeeded(run.inside(&workspace.root).in_the_open())?;
     let size = fs::metadata(&picture).map_err(|e| format!("heat2d left no picture: {e}"))?.len();
+    if std::io::stdout().is_terminal() {
+        print!("\n{}", picture::for_terminal(&picture)?);
+    }
     println!("\nThe picture: {} ({} KiB)", picture.display(), size.div_ceil(1024));
     Ok(())
 }

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod facts;
 pub mod interop;
 pub mod manifests;
+pub mod picture;
 pub mod rules;
 pub mod shell;
 pub mod source;
