@@ -2,7 +2,7 @@
 
 use selvedge_transport::Caps;
 
-use crate::credit;
+use crate::credit::{self, ENTRY_UNITS};
 use crate::wire::{DATA_HEADER_BYTES, EAGER_HEADER_BYTES, Mode};
 
 /// What may be asked of an [`crate::Engine`]. All ranks of a job must ask for the same: credit is counted on both sides.
@@ -100,10 +100,10 @@ pub(crate) struct Limits {
     pub(crate) eager_bytes_max: usize,
     /// Credit that a peer starts with, in units.
     pub(crate) credit_units: u32,
-    /// Credit that eager messages leave for announcements, and that may be owed before it is returned by a packet of
-    /// its own. One number for both, so that announcements never wait for each other: when a sender has none left,
-    /// announcements hold at least the reserve, each is returned when it passes the order window, and before all of
-    /// them are owed the return is sent.
+    /// Credit that eager messages leave for announcements, and that is owed when it is returned by a packet of its own.
+    /// One number for both, and a whole number of announcements, so that announcements never wait in vain: when a
+    /// sender has no credit for another, those under way hold at least the reserve; each is owed when it passes the
+    /// order window; and when all of them are, the return is sent.
     pub(crate) credit_reserve: u32,
     /// Largest one-sided operations; 0 where there is none.
     pub(crate) read_bytes_max: u64,
@@ -123,7 +123,7 @@ impl Limits {
         Limits {
             eager_bytes_max: config.eager_bytes_max.min(caps.packet_bytes_max - EAGER_HEADER_BYTES),
             credit_units,
-            credit_reserve: credit_units / 4,
+            credit_reserve: credit_units / 4 / ENTRY_UNITS * ENTRY_UNITS,
             read_bytes_max: config.piece_bytes_max.max(1).min(caps.read_bytes_max),
             write_bytes_max: config.piece_bytes_max.max(1).min(caps.write_bytes_max),
             data_bytes_max,
@@ -179,6 +179,19 @@ mod tests {
         assert_eq!(mode(9, 9, 1_000, 1_000), Mode::Both);
         assert_eq!(mode(9, 9, 1_001, 1_000), Mode::Read);
         assert_eq!(mode(9, 9, 0, 232), Mode::Window);
+    }
+
+    #[test]
+    fn the_reserve_is_a_whole_number_of_announcements() {
+        for limit in [0, 40_000, 1 << 20, 64 << 20, u64::MAX] {
+            let config = Config { unexpected_bytes_limit: limit, ..Config::default() };
+            for peers in [1, 2, 7, 1_000] {
+                let limits = Limits::derive(&config, &caps(0, 0), peers);
+                assert!(
+                    limits.credit_reserve >= ENTRY_UNITS && limits.credit_reserve.is_multiple_of(ENTRY_UNITS)
+                );
+            }
+        }
     }
 
     #[test]

@@ -518,3 +518,71 @@ fn name(source: Peer, head: &Head) -> Name {
 fn envelope(name: &Name, bytes: u64) -> Envelope {
     Envelope { source: name.source, context: name.context, tag: name.tag, bytes }
 }
+
+#[cfg(test)]
+mod tests {
+    use selvedge_transport::{Memory, Sim, SimConfig, SimPort};
+
+    use super::*;
+
+    impl<T: Transport> Engine<T> {
+        /// Capacity of everything that can grow.
+        fn footprint(&self) -> Vec<usize> {
+            vec![
+                self.completions.capacity(),
+                self.one_sided.capacity(),
+                self.matching.capacity(),
+                self.requests.capacity(),
+                self.peers.capacity(),
+                self.store.capacity_bytes() as usize,
+                self.early.capacity(),
+            ]
+        }
+    }
+
+    /// A hundred messages of some lengths each way, received before and after they come.
+    fn exchange(sim: &Sim, ranks: &mut [Engine<SimPort>], from: &Memory, to: &Memory) {
+        for (tag, bytes) in (0..100).zip([0, 8, 40, 41, 200, 1_000, 10_000].into_iter().cycle()) {
+            for (at, other) in [(0, 1), (1, 0)] {
+                let (tag, part) = (Tag(tag), from.buf().slice(0..bytes));
+                let (sender, receiver) = (Peer(at as u32), Peer(other));
+                let _ = ranks[at].send(receiver, Context(0), tag, Order::Ordered, part, 0);
+                let _ = ranks[other as usize].recv(Some(sender), Context(1), Some(tag), to.buf(), 0);
+                let _ = ranks[at].send(receiver, Context(1), tag, Order::Ordered, part, 0);
+            }
+        }
+        let settle = |ranks: &mut [Engine<SimPort>]| {
+            while !sim.idle() {
+                for rank in ranks.iter_mut() {
+                    while rank.poll().is_some() {}
+                }
+                sim.advance();
+            }
+        };
+        settle(ranks);
+        for tag in 0..100 {
+            for (at, other) in [(0, 1), (1, 0)] {
+                let _ = ranks[at].recv(Some(Peer(other)), Context(0), Some(Tag(tag)), to.buf(), 0);
+            }
+        }
+        settle(ranks);
+        assert!(ranks.iter().all(|rank| rank.pending() == 0));
+    }
+
+    #[test]
+    fn after_warm_up_nothing_grows_any_more() {
+        let sim = Sim::new(SimConfig::default());
+        let mut ranks: Vec<_> =
+            sim.ports().into_iter().map(|port| Engine::new(port, Config::default())).collect();
+        let (from, to) = (Memory::zeroed(10_000), Memory::zeroed(10_000));
+        // The order of arrival is random, so the high-water marks need a few rounds.
+        for _ in 0..30 {
+            exchange(&sim, &mut ranks, &from, &to);
+        }
+        let warm: Vec<_> = ranks.iter().map(Engine::footprint).collect();
+        for _ in 0..30 {
+            exchange(&sim, &mut ranks, &from, &to);
+        }
+        assert_eq!(ranks.iter().map(Engine::footprint).collect::<Vec<_>>(), warm);
+    }
+}

@@ -179,6 +179,11 @@ impl<R, M> Matching<R, M> {
         self.unexpected_count
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.posted.capacity() + self.unexpected.capacity()
+    }
+
     #[inline]
     fn find(&mut self, pattern: &Pattern) -> Option<u32> {
         if self.unexpected_count == 0 {
@@ -319,6 +324,11 @@ impl<V, const LANES: usize> Queues<V, LANES> {
             #[cfg(test)]
             steps: std::cell::Cell::new(0),
         }
+    }
+
+    #[cfg(test)]
+    fn capacity(&self) -> usize {
+        self.nodes.capacity() + self.bins.capacity() + self.buckets.capacity()
     }
 
     /// An entry in no queue.

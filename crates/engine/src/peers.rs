@@ -116,6 +116,11 @@ impl Peers {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.nodes.capacity() + self.ready.capacity()
+    }
+
     #[inline]
     pub(crate) fn get_mut(&mut self, peer: Peer) -> &mut PeerState {
         &mut self.states[peer.index()]

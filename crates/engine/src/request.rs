@@ -246,6 +246,11 @@ impl Requests {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.entries.capacity()
+    }
+
     /// Number of operations that are not over.
     pub(crate) fn len(&self) -> usize {
         self.len

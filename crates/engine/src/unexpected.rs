@@ -116,6 +116,11 @@ impl Store {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.free_bytes + self.used_bytes
+    }
+
     fn take(&mut self, class: Class) -> Box<[u8]> {
         if self.free.len() <= class.index {
             self.free.resize_with(class.index + 1, Vec::new);

@@ -17,6 +17,11 @@ pub(crate) struct Early {
 }
 
 impl Early {
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.messages.capacity()
+    }
+
     /// Keeps a message until its turn. False when there is one of that number already.
     pub(crate) fn keep(&mut self, seq: u32, name: Name, item: Item) -> bool {
         self.messages.insert((name.source, seq), (name, item)).is_none()

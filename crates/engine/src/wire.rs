@@ -507,6 +507,17 @@ mod tests {
     }
 
     #[test]
+    fn the_protocol_document_shows_the_same_bytes() {
+        let document = include_str!("../../../docs/PROTOCOL.md");
+        let examples = document.split("## Examples").nth(1).expect("the document ends with examples");
+        // A line is a name, two spaces or more, and the bytes.
+        let lines = examples.lines().filter_map(|line| line.rsplit_once("  "));
+        let shown: Vec<String> = lines.map(|(_, bytes)| bytes.replace(' ', "")).collect();
+        let promised: Vec<String> = golden().iter().map(|(_, bytes)| bytes.replace(' ', "")).collect();
+        assert_eq!(shown, promised);
+    }
+
+    #[test]
     fn every_kind_of_packet_is_parsed_back() {
         for (packet, _) in golden() {
             assert_eq!(parse(&encode(&packet)), Ok(packet));
