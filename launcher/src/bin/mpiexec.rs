@@ -1,0 +1,5 @@
+//! `mpirun` by its other name.
+
+fn main() -> std::process::ExitCode {
+    selvedge_launcher::main()
+}

@@ -1,0 +1,143 @@
+//! Our own standard output and error. A thread does the writing, because a reader may stop reading for as long as it
+//! likes, and a descriptor shared with others must not be made nonblocking.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use crate::proto::Stream;
+
+/// Bytes on their way out, and how much of the agent's output they account for.
+struct Parcel {
+    stream: Stream,
+    bytes: Vec<u8>,
+    taken_bytes: u32,
+}
+
+/// What the writing threads have to tell.
+#[derive(Debug)]
+pub enum Written {
+    /// So much of the agent's output is out, or thrown away because nobody reads it.
+    Taken(u32),
+    /// Nothing more can be written here. Said once; what follows is thrown away.
+    Broken(Stream, io::Error),
+}
+
+/// Where the lines of the job go. Unbounded by itself: bounded by the output window of the agent.
+#[derive(Debug)]
+pub struct Sink {
+    parcels: [Sender<Parcel>; 2],
+    written: Receiver<Written>,
+    bell: OwnedFd,
+    outstanding: usize,
+}
+
+impl Sink {
+    /// Starts the writing threads: one where both streams lead to the same place, so that their lines stay whole.
+    ///
+    /// # Errors
+    /// The system's: no thread, no descriptor.
+    pub fn start(one_place: bool) -> io::Result<Sink> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let (tell, written) = channel();
+        let spawn = || {
+            let (parcels, inbox) = channel();
+            let (tell, bell) = (tell.clone(), bell.try_clone()?);
+            thread::Builder::new().name("mpirun-output".into()).spawn(move || work(&inbox, &tell, &bell))?;
+            io::Result::Ok(parcels)
+        };
+        let first = spawn()?;
+        let second = if one_place { first.clone() } else { spawn()? };
+        Ok(Sink { parcels: [first, second], written, bell, outstanding: 0 })
+    }
+
+    /// Becomes readable when there is something for [`poll_written`](Sink::poll_written).
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// Queues bytes. Never waits.
+    pub fn write(&mut self, stream: Stream, bytes: Vec<u8>, taken_bytes: u32) {
+        self.outstanding += 1;
+        let parcel = Parcel { stream, bytes, taken_bytes };
+        // The thread ends only with this end of the channel, or by a panic that has already been shown.
+        let _ = self.parcels[usize::from(stream == Stream::Err)].send(parcel);
+    }
+
+    /// What has been written since the last call.
+    pub fn poll_written(&mut self) -> Option<Written> {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.bell, &mut count);
+        let written = self.written.try_recv().ok()?;
+        self.outstanding -= usize::from(matches!(written, Written::Taken(_)));
+        Some(written)
+    }
+
+    /// Whether all that was queued is out.
+    pub fn is_empty(&self) -> bool {
+        self.outstanding == 0
+    }
+}
+
+/// Whether both of our outputs lead to the same place: a terminal, or a pipe or file after `2>&1`.
+pub fn is_one_place() -> bool {
+    let id = |fd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    match (id(rustix::stdio::stdout()), id(rustix::stdio::stderr())) {
+        (Ok(out), Ok(err)) => out == err,
+        _ => false,
+    }
+}
+
+fn work(inbox: &Receiver<Parcel>, tell: &Sender<Written>, bell: &OwnedFd) {
+    const BATCH_PARCELS: usize = 64;
+    let mut broken = [false; 2];
+    let mut batch: VecDeque<Parcel> = VecDeque::new();
+    loop {
+        match inbox.recv() {
+            Ok(parcel) => batch.push_back(parcel),
+            Err(_) => return,
+        }
+        batch.extend(inbox.try_iter().take(BATCH_PARCELS - 1));
+        while let Some(first) = batch.front() {
+            let stream = first.stream;
+            let alike = batch.iter().take_while(|parcel| parcel.stream == stream).count();
+            let broken = &mut broken[usize::from(stream == Stream::Err)];
+            if !*broken && let Err(error) = write_all(stream, batch.iter().take(alike)) {
+                *broken = true;
+                let _ = tell.send(Written::Broken(stream, error));
+            }
+            for parcel in batch.drain(..alike) {
+                let _ = tell.send(Written::Taken(parcel.taken_bytes));
+            }
+            let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// Writes all parcels in as few calls as the system lets us. Waits as long as the reader makes us.
+fn write_all<'a>(stream: Stream, parcels: impl Iterator<Item = &'a Parcel>) -> io::Result<()> {
+    let fd = match stream {
+        Stream::Out => rustix::stdio::stdout(),
+        Stream::Err => rustix::stdio::stderr(),
+    };
+    let mut slices: Vec<IoSlice<'_>> = parcels.map(|parcel| IoSlice::new(&parcel.bytes)).collect();
+    let mut rest = &mut slices[..];
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match rustix::io::writev(fd, rest) {
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => {
+                // Somebody who shares the descriptor has made it nonblocking.
+                let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
+                let _ = poll(&mut fds, None);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! From a block of the command line to running processes: where the program is, and what each rank is born with.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::Access;
+use rustix::process::{Pid, Resource, Rlimit};
+
+use crate::proto::{Block, Launch};
+use crate::supervise::code;
+use crate::sys::{self, Birth};
+
+/// Why a job cannot be started, with the exit code for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What mpirun should exit with.
+    pub code: u8,
+    /// What is wrong and what to do.
+    pub why: String,
+}
+
+/// A block whose program has been found.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    block: &'a Block,
+    program: PathBuf,
+    wdir: PathBuf,
+}
+
+/// Our ends of what connects us with a rank. The two outputs are nonblocking, as is the PMI connection.
+#[derive(Debug)]
+pub struct Newborn {
+    /// Its process, also its process group.
+    pub pid: Pid,
+    /// Its PMI connection.
+    pub pmi: UnixStream,
+    /// What it writes to standard output.
+    pub out: OwnedFd,
+    /// What it writes to standard error.
+    pub err: OwnedFd,
+    /// Its standard input, where it has one of its own.
+    pub input: Option<OwnedFd>,
+}
+
+/// What all ranks of a node share.
+#[derive(Debug)]
+pub struct Nursery<'a> {
+    /// The job.
+    pub launch: &'a Launch,
+    /// Limit of descriptors that the user had.
+    pub descriptors: Rlimit,
+    /// Name of this host.
+    pub host: &'a str,
+    /// This process.
+    pub agent: Pid,
+}
+
+/// Finds the program and the working directory of a block.
+///
+/// # Errors
+/// 127 where there is no such program, 126 where it cannot be executed, 2 where there is no such directory.
+pub fn plan<'a>(launch: &Launch, block: &'a Block) -> Result<Plan<'a>, Refusal> {
+    let dir = Path::new(OsStr::from_bytes(&launch.dir));
+    let wdir = match &block.wdir {
+        Some(wdir) => dir.join(OsStr::from_bytes(wdir)),
+        None => dir.to_owned(),
+    };
+    if !wdir.is_dir() {
+        let what = if wdir.exists() { "is not a directory" } else { "does not exist" };
+        let why = format!("the working directory {} {what}", wdir.display());
+        return Err(Refusal { code: code::USAGE, why });
+    }
+    let path = launch.env.iter().find(|(name, _)| name == b"PATH").map(|(_, value)| OsStr::from_bytes(value));
+    let program = find(OsStr::from_bytes(&block.program), dir, &wdir, path.unwrap_or_default())?;
+    Ok(Plan { block, program, wdir })
+}
+
+/// A program as a shell finds it: by its path where it has a slash (from the launch directory, then from the working
+/// directory), else along PATH.
+fn find(program: &OsStr, dir: &Path, wdir: &Path, path: &OsStr) -> Result<PathBuf, Refusal> {
+    let shown = program.display();
+    let refuse = |code, why| Err(Refusal { code, why });
+    if program.as_bytes().contains(&b'/') {
+        let near = dir.join(program);
+        let found = if near.exists() { near } else { wdir.join(program) };
+        return match judge(&found) {
+            Fit::Program => Ok(found),
+            Fit::Nothing => refuse(code::NOT_FOUND, format!("cannot find the program {shown}: no such file")),
+            Fit::Directory => refuse(
+                code::NOT_EXECUTABLE,
+                format!("cannot run {shown}: it is a directory; name a program in it"),
+            ),
+            Fit::Forbidden => refuse(
+                code::NOT_EXECUTABLE,
+                format!(
+                    "cannot run {shown}: it is not executable (or its folder is closed to you); chmod +x {shown}"
+                ),
+            ),
+        };
+    }
+    let mut best = Fit::Nothing;
+    for folder in std::env::split_paths(path) {
+        let candidate = dir.join(folder).join(program);
+        match judge(&candidate) {
+            Fit::Program => return Ok(candidate),
+            Fit::Nothing => {}
+            fit => best = fit,
+        }
+    }
+    if let Fit::Forbidden = best {
+        return refuse(
+            code::NOT_EXECUTABLE,
+            format!("cannot run {shown}: the one on PATH is not executable"),
+        );
+    }
+    match judge(&dir.join(program)) {
+        Fit::Program => refuse(
+            code::NOT_FOUND,
+            format!("cannot find the program {shown} on PATH; for the one in this folder write ./{shown}"),
+        ),
+        Fit::Directory => refuse(
+            code::NOT_EXECUTABLE,
+            format!("cannot run {shown}: it is a directory, and no program of that name is on PATH"),
+        ),
+        _ => refuse(
+            code::NOT_FOUND,
+            format!("cannot find the program {shown}: it is not on PATH, nor in this folder"),
+        ),
+    }
+}
+
+enum Fit {
+    Program,
+    Nothing,
+    Directory,
+    Forbidden,
+}
+
+fn judge(path: &Path) -> Fit {
+    match path.metadata() {
+        Ok(meta) if meta.is_dir() => Fit::Directory,
+        Ok(_) if rustix::fs::access(path, Access::EXEC_OK).is_ok() => Fit::Program,
+        Ok(_) => Fit::Forbidden,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Fit::Forbidden,
+        Err(_) => Fit::Nothing,
+    }
+}
+
+impl Nursery<'_> {
+    /// Starts `rank`, which is on this node the `local`-th of `locals`. `has_input`: its standard input comes through
+    /// us; else it is empty.
+    ///
+    /// # Errors
+    /// 126 where the system does not take it for a program, 1 where the system has no room for it.
+    pub fn start(&self, plan: &Plan<'_>, rank: u32, has_input: bool) -> Result<Newborn, Refusal> {
+        let trouble = |error: io::Error| Refusal {
+            code: code::INTERNAL,
+            why: format!("cannot start rank {rank}: {error}; {}", advice(&error)),
+        };
+        let (pmi, theirs) = UnixStream::pair().map_err(trouble)?;
+        pmi.set_nonblocking(true).map_err(trouble)?;
+        let mut command = self.command(plan, rank, theirs.as_raw_fd());
+        command.stdin(if has_input { Stdio::piped() } else { Stdio::null() });
+        let mut child = command.spawn().map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOEXEC) => self.not_a_program(
+                plan,
+                "it is no program of this machine; a script needs a first line such as #!/bin/sh",
+            ),
+            Some(libc::ENOENT) => self.not_a_program(plan, "the interpreter that it names does not exist"),
+            Some(libc::EACCES) => self.not_a_program(plan, "permission denied"),
+            _ => trouble(error),
+        })?;
+        let pid =
+            i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("the pid of a child is positive");
+        let ours = |fd: Option<OwnedFd>| {
+            let fd = fd.expect("asked for a pipe above");
+            rustix::io::ioctl_fionbio(&fd, true).map(|()| fd)
+        };
+        let out = ours(child.stdout.take().map(OwnedFd::from)).map_err(|errno| trouble(errno.into()))?;
+        let err = ours(child.stderr.take().map(OwnedFd::from)).map_err(|errno| trouble(errno.into()))?;
+        let input = match child.stdin.take() {
+            Some(input) => Some(ours(Some(input.into())).map_err(|errno| trouble(errno.into()))?),
+            None => None,
+        };
+        Ok(Newborn { pid, pmi, out, err, input })
+    }
+
+    fn command(&self, plan: &Plan<'_>, rank: u32, pmi_fd: i32) -> Command {
+        let os = |bytes: &Vec<u8>| OsString::from_vec(bytes.clone());
+        let size = self.launch.size();
+        let mut command = Command::new(&plan.program);
+        command
+            .arg0(os(&plan.block.program))
+            .args(plan.block.args.iter().map(os))
+            .current_dir(&plan.wdir)
+            .process_group(0)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .env_clear()
+            .envs(self.launch.env.iter().map(|(name, value)| (os(name), os(value))));
+        for (name, number) in [
+            ("PMI_FD", i64::from(pmi_fd)),
+            ("PMI_RANK", rank.into()),
+            ("PMI_SIZE", size.into()),
+            ("MPI_LOCALRANKID", rank.into()),
+            ("MPI_LOCALNRANKS", size.into()),
+            ("SELVEDGE_RANK", rank.into()),
+            ("SELVEDGE_SIZE", size.into()),
+            ("SELVEDGE_LOCAL_RANK", rank.into()),
+        ] {
+            command.env(name, number.to_string());
+        }
+        command.env("PMI_HOSTNAME", self.host).env("SELVEDGE_JOB", &self.launch.job);
+        if plan.block.wdir.is_some() {
+            command.env("PWD", &plan.wdir);
+        }
+        let birth = Birth { pmi_fd, descriptors: self.descriptors, agent: self.agent };
+        sys::bear(&mut command, birth);
+        command
+    }
+
+    fn not_a_program(&self, plan: &Plan<'_>, why: &str) -> Refusal {
+        let why = format!("cannot run {}: {why}", plan.program.display());
+        Refusal { code: code::NOT_EXECUTABLE, why }
+    }
+}
+
+/// What to do about a system that has no room for another process.
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => {
+            "raise the limit of processes (ulimit -u, or the container's) or use fewer ranks"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of descriptors (ulimit -n) or use fewer ranks",
+        Some(libc::ENOMEM) => "use fewer ranks, or a machine with more memory",
+        Some(libc::E2BIG) => "the arguments and the environment together are too long",
+        _ => "this is the system's answer",
+    }
+}
+
+/// Descriptors an agent needs: for each rank two outputs and the PMI connection; for all of them input, its own nine,
+/// and eight that are open while a rank is being started.
+pub fn descriptors_for(ranks: u32) -> u64 {
+    3 * u64::from(ranks) + 1 + 9 + 8
+}
+
+/// Raises the soft limit of descriptors to the hard one. Gives back what it was.
+///
+/// # Errors
+/// 1 where even the hard limit is too low for so many ranks.
+pub fn make_room(ranks: u32) -> Result<Rlimit, Refusal> {
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
+    let now = match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised.current,
+        Err(_) => before.current,
+    };
+    let needed = descriptors_for(ranks);
+    match now {
+        Some(limit) if limit < needed => Err(Refusal {
+            code: code::INTERNAL,
+            why: format!(
+                "{ranks} ranks need {needed} file descriptors and the limit is {limit}; raise it (ulimit -Hn) or use \
+                 fewer ranks"
+            ),
+        }),
+        _ => Ok(before),
+    }
+}
