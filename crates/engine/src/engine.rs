@@ -132,21 +132,21 @@ impl<T: Transport> Engine<T> {
         let ordered = order == Order::Ordered;
         assert!(!ordered || tag.0 >> 32 == 0, "the tag of an ordered message has 32 bits");
         let peer = self.peers.get_mut(to);
-        let cost = credit::units(buf.len());
-        if peer.flags == 0
-            && buf.len() <= self.limits.eager_bytes_max
-            && peer.credit >= cost + self.limits.credit_reserve
-        {
-            let seq = if ordered { Some(peer.seq_next) } else { None };
-            let header = wire::eager(&Head { credit: peer.owed as u16, seq, context: context.0, tag: tag.0 });
-            if self.transport.send(to, &header, buf).is_ok() {
-                peer.seq_next = peer.seq_next.wrapping_add(u32::from(ordered));
-                peer.credit -= cost;
-                peer.return_owed();
-                self.stats.sent_eager += 1;
-                return Submitted::Done(Ok(self.sent(context, tag, buf)));
+        if peer.flags == 0 && buf.len() <= self.limits.eager_bytes_max {
+            let cost = credit::units(buf.len());
+            if peer.credit >= cost + self.limits.credit_reserve {
+                let seq = if ordered { Some(peer.seq_next) } else { None };
+                let header =
+                    wire::eager(&Head { credit: peer.owed as u16, seq, context: context.0, tag: tag.0 });
+                if self.transport.send(to, &header, buf).is_ok() {
+                    peer.seq_next = peer.seq_next.wrapping_add(u32::from(ordered));
+                    peer.credit -= cost;
+                    peer.return_owed();
+                    self.stats.sent_eager += 1;
+                    return Submitted::Done(Ok(self.sent(context, tag, buf)));
+                }
+                self.stats.busy += 1;
             }
-            self.stats.busy += 1;
         }
         self.send_later(to, context, tag, order, buf, user)
     }

@@ -1,13 +1,14 @@
 //! Sending what could not be sent at once: per peer first in, first out, for those peers only that have something.
 
-use selvedge_transport::{Buf, Busy, Peer, Transport};
+use selvedge_transport::{Buf, Busy, Key, Peer, Transport};
 
 use crate::Engine;
 use crate::config::Mutant;
 use crate::credit::{self, ENTRY_UNITS};
-use crate::message::Order;
+use crate::message::{Completion, Order};
 use crate::peers::{LaneKind, PeerState, Queued, Served, flag};
-use crate::request::{RequestId, SendStage};
+use crate::request::{RequestId, Send, SendStage};
+use crate::stats::Stats;
 use crate::wire::{self, CONTROL_BYTES_MAX, Control, Head, Mode, Offer};
 
 /// Peers served in one poll; the others have their turn in the next ones.
@@ -133,7 +134,7 @@ impl<T: Transport> Engine<T> {
             tag: send.tag.0,
         };
         let short = send.buf.len() <= self.limits.eager_bytes_max;
-        let eager_cost = credit::units(send.buf.len());
+        let eager_cost = if short { credit::units(send.buf.len()) } else { 0 };
         let eager = short && peer.credit >= eager_cost + self.limits.credit_reserve;
         let cost = if eager { eager_cost } else { ENTRY_UNITS };
         if peer.credit < cost {
@@ -142,21 +143,7 @@ impl<T: Transport> Engine<T> {
         let sent = if eager {
             self.transport.send(send.to, &wire::eager(&head), send.buf)
         } else {
-            let key = match send.exposed {
-                None if Self::exposes(send.mode) => match self.transport.register(send.buf) {
-                    Ok(key) => {
-                        send.exposed = Some(key);
-                        key
-                    }
-                    // No room for another registration: datagrams need none.
-                    Err(_) => {
-                        self.stats.refused += 1;
-                        send.mode = Mode::Window;
-                        Default::default()
-                    }
-                },
-                exposed => exposed.unwrap_or_default(),
-            };
+            let key = Self::expose(&mut self.transport, &mut self.stats, send);
             let offer = Offer { mode: send.mode, bytes: send.buf.len() as u64, sender: id.to_bits(), key };
             self.transport.send(send.to, &wire::rts(&head, &offer), Buf::EMPTY)
         };
@@ -168,23 +155,46 @@ impl<T: Transport> Engine<T> {
         peer.credit -= cost;
         peer.return_owed();
         peer.flags &= !flag::CREDIT_DUE;
-        let (context, tag, buf, user) = (send.context, send.tag, send.buf, send.user);
         if eager {
             self.stats.sent_eager += 1;
-            let exposed = send.exposed.take();
-            exposed.into_iter().for_each(|key| self.transport.deregister(key));
-            let envelope = self.sent(context, tag, buf);
-            self.finish(id, user, Ok(envelope));
+            self.finish_send(id);
         } else {
             send.stage = SendStage::Offered;
             self.stats.sent_rendezvous += 1;
             self.stats.sent_demoted += u64::from(short);
             if self.mutant == Some(Mutant::DoneBeforeFin) && Self::exposes(send.mode) {
-                let envelope = self.sent(context, tag, buf);
-                self.completions.push_back(crate::Completion { user, outcome: Ok(envelope) });
+                let (context, tag, buf, user) = (send.context, send.tag, send.buf, send.user);
+                let outcome = Ok(self.sent(context, tag, buf));
+                self.completions.push_back(Completion { user, outcome });
             }
         }
         Ok(())
+    }
+
+    /// Opens the memory of a message that its receiver will read. Once, however often the announcement is tried.
+    fn expose(transport: &mut T, stats: &mut Stats, send: &mut Send) -> Key {
+        if send.exposed.is_none() && Self::exposes(send.mode) {
+            match transport.register(send.buf) {
+                Ok(key) => send.exposed = Some(key),
+                Err(_) => {
+                    // No room for another registration: datagrams need none.
+                    stats.refused += 1;
+                    send.mode = Mode::Window;
+                }
+            }
+        }
+        send.exposed.unwrap_or_default()
+    }
+
+    /// A send has ended well: closes its memory and tells its user.
+    pub(crate) fn finish_send(&mut self, id: RequestId) {
+        let Some(send) = self.requests.send_mut(id) else { return };
+        let (context, tag, buf, user) = (send.context, send.tag, send.buf, send.user);
+        if let Some(key) = send.exposed.take() {
+            self.transport.deregister(key);
+        }
+        let outcome = Ok(self.sent(context, tag, buf));
+        self.finish(id, user, outcome);
     }
 
     /// Sends a packet without payload, now or as soon as there is room.
@@ -229,9 +239,7 @@ impl<T: Transport> Engine<T> {
         if window.sent < window.wanted {
             return Ok(window.queued);
         }
-        let (context, tag, buf, user) = (send.context, send.tag, send.buf, send.user);
-        let envelope = self.sent(context, tag, buf);
-        self.finish(id, user, Ok(envelope));
+        self.finish_send(id);
         Ok(false)
     }
 

@@ -259,13 +259,11 @@ impl<T: Transport> Engine<T> {
             send.stage = SendStage::Offered;
             return self.control(to, Control::Refused { receiver });
         }
-        let (context, tag, buf, user) = (send.context, send.tag, send.buf, send.user);
         let last_word_is_ours = send.mode == Mode::Write;
         send.stage = SendStage::Offered;
         self.control(to, Control::Written { receiver });
         if last_word_is_ours {
-            let envelope = self.sent(context, tag, buf);
-            self.finish(id, user, Ok(envelope));
+            self.finish_send(id);
         }
     }
 
@@ -336,15 +334,12 @@ impl<T: Transport> Engine<T> {
 
     fn on_fin(&mut self, from: Peer, id: RequestId) -> bool {
         let premature = self.mutant == Some(Mutant::DoneBeforeFin);
-        let Some(send) = self.offered(from, id) else { return false };
-        let (context, tag, buf, user) = (send.context, send.tag, send.buf, send.user);
-        let exposed = send.exposed.take();
-        exposed.into_iter().for_each(|key| self.transport.deregister(key));
+        if self.offered(from, id).is_none() {
+            return false;
+        }
+        self.finish_send(id);
         if premature {
-            self.requests.remove(id);
-        } else {
-            let envelope = self.sent(context, tag, buf);
-            self.finish(id, user, Ok(envelope));
+            self.completions.pop_back();
         }
         true
     }
