@@ -1,7 +1,7 @@
 //! What the engine itself costs per message, in nanoseconds: post a receive, send, poll, match, deliver, over a transport
 //! that does as little as a transport can. The sum of both sides; a real transport adds its own.
 //!
-//! `cargo run -p selvedge-engine --release --example hotpath`
+//! `cargo run -p selvedge-engine --release --example hotpath [messages per run, 1000000]`
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -113,24 +113,25 @@ impl Transport for Loopback {
 }
 
 fn main() {
+    let count =
+        std::env::args().nth(1).map_or(1_000_000, |count| count.parse().expect("a number of messages"));
     println!("{:>8}  {:<42} {:>8}", "bytes", "what", "ns");
     for bytes in [8, 48, 1_024] {
-        report(bytes, "transport alone", transport_alone);
-        report(bytes, "receive posted, then sent", expected);
-        report(bytes, "the same, 10,000 receives on other tags", beside_others);
-        report(bytes, "sent, then received", unexpected);
+        report(bytes, "transport alone", count, transport_alone);
+        report(bytes, "receive posted, then sent", count, expected);
+        report(bytes, "the same, 10,000 receives on other tags", count, beside_others);
+        report(bytes, "sent, then received", count, unexpected);
     }
 }
 
 /// Best of several runs: the machine is shared.
-fn report(bytes: usize, what: &str, body: fn(usize, usize)) {
-    const COUNT: usize = 1_000_000;
-    body(bytes, COUNT / 10);
+fn report(bytes: usize, what: &str, count: usize, body: fn(usize, usize)) {
+    body(bytes, count / 10);
     let best = (0..5)
         .map(|_| {
             let start = Instant::now();
-            body(bytes, COUNT);
-            start.elapsed().as_secs_f64() * 1e9 / COUNT as f64
+            body(bytes, count);
+            start.elapsed().as_secs_f64() * 1e9 / count as f64
         })
         .fold(f64::INFINITY, f64::min);
     println!("{bytes:>8}  {what:<42} {best:>8.1}");

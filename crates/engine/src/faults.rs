@@ -31,7 +31,7 @@ pub(crate) struct Faults {
     by_peer: BTreeMap<Peer, Box<Fault>>,
     /// Those nobody has taken.
     fresh: Vec<Fault>,
-    /// Whether `fresh` has one of a peer.
+    /// The latest of a peer among `fresh`: what a receive from anyone is told that would have to wait.
     wildcards_hopeless: Option<Box<Fault>>,
 }
 
