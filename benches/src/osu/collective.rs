@@ -222,3 +222,47 @@ impl<'w> Call<'w> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Collective; 5] = [
+        Collective::Broadcast,
+        Collective::Reduce,
+        Collective::Allreduce,
+        Collective::Allgather,
+        Collective::Alltoall,
+    ];
+
+    #[selvedge::test(ranks = [1, 2, 3, 5])]
+    fn what_the_collectives_bring_is_right(world: selvedge::World) {
+        for what in ALL {
+            for bytes in [0, 4, 4096] {
+                assert!(Call::new(&world, what, bytes).check(Call::once).unwrap(), "{what:?} of {bytes}");
+            }
+        }
+    }
+
+    #[selvedge::test(ranks = [2, 3])]
+    fn one_wrong_element_on_one_rank_fails_the_check_on_all(world: selvedge::World) {
+        for what in ALL {
+            let spoil = |call: &mut Call<'_>| {
+                call.once()?;
+                if world.rank() == ROOT {
+                    call.output.as_mut_slice().iter_mut().skip(9).take(1).for_each(|byte| *byte ^= 4);
+                    call.sums.as_mut_slice().iter_mut().skip(2).take(1).for_each(|sum| *sum += 1);
+                }
+                Ok(())
+            };
+            assert!(!Call::new(&world, what, 16).check(spoil).unwrap(), "{what:?}");
+        }
+    }
+
+    #[selvedge::test(ranks = [2, 3])]
+    fn a_collective_that_brings_nothing_fails_the_check(world: selvedge::World) {
+        for what in ALL {
+            assert!(!Call::new(&world, what, 16).check(|_| Ok(())).unwrap(), "{what:?}");
+        }
+    }
+}

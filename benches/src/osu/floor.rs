@@ -28,9 +28,10 @@ use super::place::cpus_allowed;
 use super::stats::{median, us_since};
 use super::table::{Output, rounded};
 
-/// Round trips of a cache line in a batch, and batches: 0.2 s at 160 ns one way.
-const ROUNDS: u64 = 2000;
-const BATCHES: usize = 300;
+/// Round trips of a cache line in a batch, and batches: 0.2 s at 160 ns one way. Batches are short, so that on a busy
+/// machine most of them pass without a thread being moved off its processor, and the median is of those.
+const ROUNDS: u64 = 100;
+const BATCHES: usize = 6000;
 /// Time spent on each size of memcpy, both ways of doing it.
 const COPY_TIME: Duration = Duration::from_millis(100);
 /// A timed batch of copies moves at least this much, so that reading the clock does not show.

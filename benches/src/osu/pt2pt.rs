@@ -55,7 +55,7 @@ pub(crate) fn latency(world: &Communicator, plan: &Plan, bytes: usize) -> Result
     if plan.tail {
         values.extend(Tail::of(&mut samples).values());
     }
-    let valid = if plan.validation { Some(pair.check()?) } else { None };
+    let valid = if plan.validation { Some(pair.check(PingPong::once)?) } else { None };
     Ok(Row { bytes, values, iterations: repeat.iterations, valid })
 }
 
@@ -78,13 +78,13 @@ impl PingPong<'_> {
         Ok(())
     }
 
-    /// Collective: whether both ranks got what the other sent, every time.
-    fn check(&mut self) -> Result<bool> {
+    /// Collective: whether `once` brings both ranks what the other sent, every time.
+    fn check(&mut self, mut once: impl FnMut(&mut Self) -> Result<()>) -> Result<bool> {
         let me = self.world.rank();
         let mut right = true;
         for round in 0..validate::ROUNDS {
             validate::fill(self.sent.as_mut_slice(), me, round);
-            self.once()?;
+            once(self)?;
             right &= validate::holds(self.received.as_slice(), 1 - me, round);
         }
         everywhere(self.world, right)
@@ -231,5 +231,56 @@ impl<'w> Stream<'w> {
             }
         }
         everywhere(self.world, right)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::cli::Cli;
+    use super::*;
+
+    fn plan(world: &Communicator, line: &str) -> Plan {
+        Plan::new(&Cli::parse_from(line.split_whitespace()), world.size()).unwrap()
+    }
+
+    #[selvedge::test(ranks = [2])]
+    fn a_byte_that_changes_on_the_way_fails_the_check_on_both_ranks(world: selvedge::World) {
+        let (sent, received) = (Aligned::new(0, 64), Aligned::new(0, 64));
+        let mut pair = PingPong { world: &world, sent, received };
+        assert!(pair.check(PingPong::once).unwrap());
+        let spoil = |pair: &mut PingPong<'_>| {
+            pair.once()?;
+            pair.received.as_mut_slice()[40] ^= u8::from(pair.world.rank() == 1);
+            Ok(())
+        };
+        assert!(!pair.check(spoil).unwrap());
+    }
+
+    #[selvedge::test(ranks = [2, 3, 4])]
+    fn every_message_of_a_window_has_arrived_when_its_answer_has(world: selvedge::World) {
+        let benches = if world.size() == 2 { ["bw", "bibw", "mbw_mr"].as_slice() } else { &["mbw_mr"] };
+        for bench in benches {
+            for bytes in [0, 1, 5000] {
+                let plan = plan(&world, &format!("osu {bench} -W 7"));
+                assert!(Stream::new(&world, &plan, bytes).check().unwrap(), "{bench} of {bytes}");
+            }
+        }
+    }
+
+    #[selvedge::test(ranks = [3])]
+    fn the_last_of_an_odd_number_of_ranks_has_no_partner(world: selvedge::World) {
+        let stream = Stream::new(&world, &plan(&world, "osu mbw_mr"), 8);
+        let expected = [Role::Send { to: 1 }, Role::Receive { from: 0 }, Role::Idle];
+        assert_eq!(stream.role, expected[world.rank()]);
+    }
+
+    #[selvedge::test(ranks = [2])]
+    fn large_messages_of_a_window_are_received_a_few_at_a_time(world: selvedge::World) {
+        let stream = Stream::new(&world, &plan(&world, "osu bibw"), 4 << 20);
+        assert_eq!(stream.pool.as_slice().len(), POOL_BYTES);
+        let stream = Stream::new(&world, &plan(&world, "osu bibw"), 8);
+        assert_eq!(stream.pool.as_slice().len(), 64 * 8);
     }
 }
