@@ -58,7 +58,6 @@ pub fn run(launch: Launch, manner: Manner) -> io::Result<u8> {
         prompts: [Stream::Out, Stream::Err].map(|stream| (stream, is_terminal(stream))),
         held_since: None,
         input: Input::Open { under_way: 0 },
-        trouble: None,
         chunk: vec![0; CHUNK_BYTES_MAX],
     };
     front.tell(&ToAgent::Launch(launch), &[]);
@@ -121,7 +120,6 @@ struct Front {
     prompts: [(Stream, bool); 2],
     held_since: Option<Instant>,
     input: Input,
-    trouble: Option<u8>,
     chunk: Vec<u8>,
 }
 
@@ -287,14 +285,13 @@ impl Front {
         match written {
             Written::Taken(0) => {}
             Written::Taken(bytes) => self.tell(&ToAgent::OutputTaken { bytes }, &[]),
-            Written::Broken(stream, error) => {
+            // Whoever read it has what it wants: the ranks learn so as in a shell.
+            Written::Broken(stream, error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.tell(&ToAgent::OutputClosed(stream), &[]);
-                if error.kind() != io::ErrorKind::BrokenPipe {
-                    self.trouble = Some(code::INTERNAL);
-                    let name = if stream == Stream::Out { "output" } else { "error" };
-                    let line = self.printer.say(&format!("cannot write standard {name}: {error}"));
-                    self.sink.write(Stream::Err, line, 0);
-                }
+            }
+            Written::Broken(stream, error) => {
+                let name = if stream == Stream::Out { "output" } else { "error" };
+                self.supervisor.handle_lost_output(format!("cannot write standard {name}: {error}"));
             }
         }
     }
@@ -347,10 +344,6 @@ impl Front {
         if self.supervisor.exit_code().is_some() {
             let _ = self.agent.wait();
         }
-        match self.supervisor.exit_code() {
-            Some(0) => self.trouble.unwrap_or(0),
-            Some(code) => code,
-            None => code::INTERNAL,
-        }
+        self.supervisor.exit_code().unwrap_or(code::INTERNAL)
     }
 }

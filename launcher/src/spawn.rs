@@ -168,10 +168,6 @@ impl Nursery<'_> {
         let mut command = self.command(plan, rank, theirs.as_raw_fd());
         command.stdin(if has_input { Stdio::piped() } else { Stdio::null() });
         let mut child = command.spawn().map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOEXEC) => self.not_a_program(
-                plan,
-                "it is no program of this machine; a script needs a first line such as #!/bin/sh",
-            ),
             Some(libc::ENOENT) => self.not_a_program(plan, "the interpreter that it names does not exist"),
             Some(libc::EACCES) => self.not_a_program(plan, "permission denied"),
             _ => trouble(error),

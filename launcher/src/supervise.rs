@@ -245,6 +245,17 @@ impl Supervisor {
         self.phase = Phase::Over;
     }
 
+    /// What the ranks write is being lost, and not because its reader has gone away: a full disk, most often.
+    pub fn handle_lost_output(&mut self, why: String) {
+        match self.phase {
+            Phase::Running | Phase::Interrupted { .. } => self.condemn(code::INTERNAL, why, 0),
+            Phase::Ending { .. } | Phase::Over => {
+                self.actions.push_back(Action::Say(why.clone()));
+                self.verdict.get_or_insert(Verdict { code: code::INTERNAL, why });
+            }
+        }
+    }
+
     fn end_interrupted(&mut self, by: Signal, what: String) {
         let why = format!("stopped by {what}");
         self.verdict.get_or_insert(Verdict { code: exit_code_of(by), why });

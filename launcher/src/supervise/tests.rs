@@ -207,3 +207,17 @@ fn a_dead_agent_is_our_own_trouble() {
     assert_eq!(actions(&mut job), [Action::Say(expected.into())]);
     assert_eq!(job.exit_code(), Some(1));
 }
+
+#[test]
+fn output_that_is_lost_is_a_failure_whenever_it_is_noticed() {
+    let mut job = started(2);
+    job.handle_lost_output("no space".into());
+    assert_eq!(actions(&mut job), [Action::End(GRACE)]);
+    assert_eq!(end(&mut job, 0).0, 1);
+    let mut job = started(1);
+    exit(&mut job, 0, Outcome::Code(0));
+    assert_eq!(end(&mut job, 0).0, 0);
+    job.handle_lost_output("no space".into());
+    assert_eq!(actions(&mut job), [Action::Say("no space".into())]);
+    assert_eq!(job.exit_code(), Some(1));
+}

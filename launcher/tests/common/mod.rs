@@ -1,0 +1,236 @@
+//! Running jobs from tests: every job has a marker in its environment by which whatever it leaves behind is found, and
+//! a deadline after which it has failed.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A job that has not started yet.
+pub struct Job {
+    pub command: Command,
+    marker: String,
+}
+
+/// How a job went.
+pub struct Done {
+    pub status: ExitStatus,
+    pub out: Vec<u8>,
+    pub err: String,
+    pub took: Duration,
+}
+
+impl Done {
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| panic!("mpirun itself died: {}", self.status))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    /// The lines of standard output, sorted: ranks write in any order.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.text().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
+    /// What mpirun itself has said: exactly one line.
+    pub fn verdict(&self) -> &str {
+        let own: Vec<&str> = self.err.lines().filter(|line| line.starts_with("mpirun: ")).collect();
+        assert_eq!(own.len(), 1, "one line of mpirun's in {:?}", self.err);
+        own[0]
+    }
+}
+
+/// A running job.
+pub struct Running {
+    pub child: Child,
+    marker: String,
+    started: Instant,
+}
+
+/// `mpirun` with these words.
+pub fn mpirun<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Job {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let marker = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mpirun"));
+    command.args(words).env("SELVEDGE_TEST_MARKER", &marker);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Job { command, marker }
+}
+
+/// `mpirun -n N sh -c SCRIPT`.
+pub fn shell(ranks: u32, script: &str) -> Job {
+    mpirun(["-n", &ranks.to_string(), "sh", "-c", script])
+}
+
+/// `mpirun -n N pmi_probe MODES`.
+pub fn probe(ranks: u32, modes: &[&str]) -> Job {
+    let ranks = ranks.to_string();
+    let program = probe_path();
+    let mut words = vec!["-n", &ranks, program.to_str().unwrap()];
+    words.extend(modes);
+    mpirun(words)
+}
+
+/// The example of that name, which `cargo test` builds beside us.
+pub fn probe_path() -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_mpirun")).with_file_name("examples").join("pmi_probe");
+    assert!(path.exists(), "{} is not built; cargo build --examples does", path.display());
+    path
+}
+
+impl Job {
+    pub fn env(mut self, name: &str, value: &str) -> Job {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn dir(mut self, dir: &std::path::Path) -> Job {
+        self.command.current_dir(dir);
+        self
+    }
+
+    pub fn input(mut self, input: Stdio) -> Job {
+        self.command.stdin(input);
+        self
+    }
+
+    pub fn start(mut self) -> Running {
+        let started = Instant::now();
+        Running { child: self.command.spawn().unwrap(), marker: self.marker, started }
+    }
+
+    /// Runs it to its end, and makes sure that nothing of it is left.
+    pub fn run(self) -> Done {
+        self.start().finish()
+    }
+}
+
+impl Running {
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// All processes of the job but mpirun itself, found by its marker.
+    pub fn others(&self) -> Vec<i32> {
+        let me = self.pid().as_raw_nonzero().get();
+        processes_of(&self.marker).into_iter().filter(|pid| *pid != me).collect()
+    }
+
+    /// Waits until so many other processes of the job run.
+    pub fn wait_for_others(&self, count: usize) -> Vec<i32> {
+        eventually("all processes have started", || {
+            let others = self.others();
+            (others.len() >= count).then_some(others)
+        })
+    }
+
+    /// The node agent: the only child of mpirun.
+    pub fn agent(&self) -> rustix::process::Pid {
+        let pid = self.pid().as_raw_nonzero().get();
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let child = eventually("the agent has started", || {
+            std::fs::read_to_string(&path).unwrap().split_whitespace().next()?.parse().ok()
+        });
+        rustix::process::Pid::from_raw(child).unwrap()
+    }
+
+    /// Waits for its end within the deadline; then nothing of it may be left.
+    pub fn finish(mut self) -> Done {
+        let drain = |pipe: Option<Box<dyn Read + Send>>| {
+            thread::spawn(move || {
+                let mut bytes = Vec::new();
+                if let Some(mut pipe) = pipe {
+                    pipe.read_to_end(&mut bytes).unwrap();
+                }
+                bytes
+            })
+        };
+        let out = drain(self.child.stdout.take().map(|pipe| Box::new(pipe) as _));
+        let err = drain(self.child.stderr.take().map(|pipe| Box::new(pipe) as _));
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if self.started.elapsed() > DEADLINE {
+                self.child.kill().unwrap();
+                self.child.wait().unwrap();
+                panic!("mpirun was still running after {DEADLINE:?}");
+            }
+            thread::sleep(Duration::from_millis(2));
+        };
+        let took = self.started.elapsed();
+        self.assert_nothing_left();
+        let err = String::from_utf8_lossy(&err.join().unwrap()).into_owned();
+        Done { status, out: out.join().unwrap(), err, took }
+    }
+
+    pub fn assert_nothing_left(&self) {
+        eventually("nothing of the job is left", || self.others().is_empty().then_some(()));
+    }
+}
+
+/// Processes that were started with this marker in their environment.
+fn processes_of(marker: &str) -> Vec<i32> {
+    let wanted = format!("SELVEDGE_TEST_MARKER={marker}");
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        // Empty for a zombie, which is as good as gone.
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+    })
+    .collect()
+}
+
+/// Asks until there is an answer; fails after some seconds.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "not in time: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A folder that is removed when the test is over.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Folder {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    /// Writes a file into it.
+    pub fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
