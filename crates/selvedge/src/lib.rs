@@ -1,1 +1,55 @@
-//! Placeholder.
+//! Selvedge: MPI-style communication for Rust HPC codes.
+//!
+//! ```no_run
+//! # fn main() -> selvedge::Result<()> {
+//! let world = selvedge::init()?;
+//! let mut sum = [0.0];
+//! world.allreduce(&[world.rank() as f64], &mut sum, &selvedge::Op::sum())?;
+//! println!("rank {} of {}: {}", world.rank(), world.size(), sum[0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Start it with `mpirun -n 4 program`. Without a launcher it is a job of one rank. Ranks can also be threads of one
+//! process: [`local::run`], and [`test`] for tests under plain `cargo test`.
+//!
+//! Read first: [`World`] and [`Communicator`], then [`Scope`] for nonblocking calls. Names are MPI's, and those of the
+//! `mpi` crate where it has a good one (docs/guide-rsmpi.md).
+//!
+//! What it is not: there is no progress thread, no global state (a process can hold several worlds), no hidden abort.
+//! In this version all ranks are on one host; many hosts, and EFA, come with the libfabric transport.
+//!
+//! Inside: this crate is where the rooms meet. A call becomes a shape, the shape a schedule (`selvedge-coll`), the
+//! schedule steps ([`runtime`]), the steps messages and packets (`selvedge-engine`), the packets cache lines
+//! (`selvedge-shm`).
+
+mod blocking;
+mod collective;
+mod communicator;
+mod error;
+mod executor;
+mod group;
+mod job;
+pub mod local;
+mod memory;
+mod message;
+mod op;
+mod plan;
+mod request;
+pub mod runtime;
+mod scope;
+mod wire_up;
+mod world;
+
+pub use communicator::Communicator;
+pub use error::{Error, Misuse, Result};
+pub use memory::Datatype;
+pub use message::{ANY_SOURCE, ANY_TAG, Source, Status, Tag};
+pub use op::{Integer, Number, Op};
+pub use request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some};
+pub use scope::Scope;
+pub use selvedge_macros::test;
+pub use world::{World, init, wtime};
+
+/// What went wrong in the world, and with whom; the inside of [`Error::Fault`].
+pub use selvedge_transport::{Cause, Fault};

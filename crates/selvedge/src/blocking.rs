@@ -1,0 +1,126 @@
+//! Blocking calls: start, then wait. The claims made here end before the call returns, whatever happens.
+
+use std::time::Duration;
+
+use selvedge_coll::Collective;
+use selvedge_engine::Tag;
+use selvedge_transport::Peer;
+
+use crate::collective::Prepared;
+use crate::communicator::Communicator;
+use crate::error::Result;
+use crate::memory::{Datatype, claim, claim_mut};
+use crate::message::{Pattern, Status};
+use crate::runtime::{Call, Operation, Outcome, Started};
+
+/// Longest sleep of a rank that waits, between two looks around. Nothing depends on it: whatever ends the wait also
+/// ends the sleep.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+
+impl Communicator {
+    #[inline]
+    pub(crate) fn send_and_wait<T: Datatype>(&self, message: &[T], peer: Peer, tag: Tag) -> Result<()> {
+        // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
+        let buf = unsafe { claim(message) };
+        let started = self.runtime.borrow_mut().send(peer, self.message_context(), tag, buf);
+        self.finish(started).map(drop).map_err(|trouble| self.explain(trouble))
+    }
+
+    #[inline]
+    pub(crate) fn recv_and_wait<T: Datatype>(&self, message: &mut [T], pattern: Pattern) -> Result<Status> {
+        // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
+        let buf = unsafe { claim_mut(message) };
+        let started = self.runtime.borrow_mut().recv(pattern.0, self.message_context(), pattern.1, buf);
+        self.finish(started).map(|envelope| self.status(envelope)).map_err(|trouble| self.explain(trouble))
+    }
+
+    pub(crate) fn send_recv_and_wait<T: Datatype, U: Datatype>(
+        &self,
+        send: &[T],
+        peer: Peer,
+        tag: Tag,
+        recv: &mut [U],
+        pattern: Pattern,
+    ) -> Result<Status> {
+        // SAFETY: the borrow lasts until this function returns, and both `finish` return after their operations.
+        let from = unsafe { claim(send) };
+        // SAFETY: as above.
+        let into = unsafe { claim_mut(recv) };
+        let (receiving, sending) = {
+            let mut runtime = self.runtime.borrow_mut();
+            let receiving = runtime.recv(pattern.0, self.message_context(), pattern.1, into);
+            (receiving, runtime.send(peer, self.message_context(), tag, from))
+        };
+        let sent = self.finish(sending);
+        let received = self.finish(receiving);
+        sent.map_err(|trouble| self.explain(trouble))?;
+        received.map(|envelope| self.status(envelope)).map_err(|trouble| self.explain(trouble))
+    }
+
+    pub(crate) fn probe_and_wait(&self, pattern: Pattern) -> Result<Status> {
+        let mut runtime = self.runtime.borrow_mut();
+        loop {
+            if let Some(envelope) = runtime.probe(pattern.0, self.message_context(), pattern.1) {
+                return Ok(self.status(envelope));
+            }
+            if !runtime.progress() {
+                runtime.wait(SLEEP_MAX);
+            }
+        }
+    }
+
+    /// Runs a collective to its end.
+    pub(crate) fn run<T: Datatype>(&self, prepared: Prepared<'_, T>) -> Result<()> {
+        let Prepared { shape, input, output, reducer } = prepared;
+        if shape.count == 0 && shape.collective != Collective::Barrier {
+            return Ok(());
+        }
+        let call = Call {
+            plan: self.plans.get(&shape),
+            group: self.group.clone(),
+            context: self.collective_context(),
+            sequence: self.next_sequence(),
+            // SAFETY: the borrow lasts until this function returns, `finish` returns after the operation is complete,
+            // and a verified schedule does not write its input.
+            input: unsafe { claim(input) },
+            // SAFETY: as above; the output may be written.
+            output: unsafe { claim_mut(output) },
+            reducer,
+        };
+        let started = self.runtime.borrow_mut().collective(call);
+        self.finish(started).map(drop).map_err(|trouble| self.explain(trouble))
+    }
+
+    /// Waits for the end of something that was started.
+    #[inline]
+    pub(crate) fn finish(&self, started: Started) -> Outcome {
+        match started {
+            Started::Done(outcome) => outcome,
+            Started::Pending(operation) => self.wait_for(operation),
+        }
+    }
+
+    /// Waits for the end of an operation. Does not unwind before it: memory of the caller is claimed.
+    pub(crate) fn wait_for(&self, operation: Operation) -> Outcome {
+        let mut runtime = self.runtime.borrow_mut();
+        let guard = AbortOnUnwind;
+        runtime.progress();
+        while !runtime.is_done(operation) {
+            runtime.wait(SLEEP_MAX);
+            runtime.progress();
+        }
+        std::mem::forget(guard);
+        runtime.take(operation).expect("a done operation has an outcome")
+    }
+}
+
+/// Ends the process when dropped. A panic below a wait is a defect of this library; to continue would give back memory
+/// that another process may still be writing to.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        eprintln!("selvedge: panic while an operation was in flight; the process ends to protect its memory");
+        std::process::abort();
+    }
+}

@@ -1,0 +1,167 @@
+//! Collectives (MPI 5.0 chapter 6): arguments checked and made into a shape, once for the blocking and the nonblocking
+//! form of each.
+
+use std::mem::size_of;
+
+use selvedge_coll::{Collective, Rank, Shape};
+
+use crate::communicator::Communicator;
+use crate::error::{Misuse, Result};
+use crate::memory::Datatype;
+use crate::op::{Op, Reducer};
+
+/// A collective whose arguments are right.
+#[derive(Debug)]
+pub(crate) struct Prepared<'a, T> {
+    pub(crate) shape: Shape,
+    pub(crate) input: &'a [T],
+    pub(crate) output: &'a mut [T],
+    pub(crate) reducer: Option<Reducer>,
+}
+
+/// Every rank of the communicator calls the same collective with the same counts, types, root and operation; calls that
+/// disagree end in [`Misuse::Disagreement`] where a message shows it, and wait for each other where none does.
+impl Communicator {
+    /// Returns after every rank has called it (MPI_Barrier).
+    pub fn barrier(&self) -> Result<()> {
+        self.run(self.prepare_barrier())
+    }
+
+    /// Gives every rank the root's `message` (MPI_Bcast). Shape: ranks x `message.len()` elements.
+    pub fn broadcast<T: Datatype>(&self, message: &mut [T], root: usize) -> Result<()> {
+        self.run(self.prepare_broadcast(message, root)?)
+    }
+
+    /// Combines everybody's `input` element by element into the root's `output`, `Some` there and `None` elsewhere
+    /// (MPI_Reduce). Shape: ranks x `input.len()` elements.
+    pub fn reduce<T: Datatype>(
+        &self,
+        input: &[T],
+        output: Option<&mut [T]>,
+        op: &Op<T>,
+        root: usize,
+    ) -> Result<()> {
+        self.run(self.prepare_reduce(input, output, op, root)?)
+    }
+
+    /// Combines everybody's `input` element by element into everybody's `output`, which is as long (MPI_Allreduce).
+    pub fn allreduce<T: Datatype>(&self, input: &[T], output: &mut [T], op: &Op<T>) -> Result<()> {
+        self.run(self.prepare_allreduce(input, output, op)?)
+    }
+
+    /// Gives every rank everybody's `input` in order of ranks; `output` has `size * input.len()` elements
+    /// (MPI_Allgather).
+    pub fn allgather<T: Datatype>(&self, input: &[T], output: &mut [T]) -> Result<()> {
+        self.run(self.prepare_allgather(input, output)?)
+    }
+
+    /// Gives rank `i` block `i` of everybody's `input`, in order of ranks; both buffers have a multiple of `size`
+    /// elements (MPI_Alltoall).
+    pub fn alltoall<T: Datatype>(&self, input: &[T], output: &mut [T]) -> Result<()> {
+        self.run(self.prepare_alltoall(input, output)?)
+    }
+
+    pub(crate) fn prepare_barrier(&self) -> Prepared<'static, u8> {
+        Prepared {
+            shape: self.shape::<u8>(Collective::Barrier, 0),
+            input: &[],
+            output: &mut [],
+            reducer: None,
+        }
+    }
+
+    pub(crate) fn prepare_broadcast<'a, T: Datatype>(
+        &self,
+        message: &'a mut [T],
+        root: usize,
+    ) -> Result<Prepared<'a, T>> {
+        let root = self.checked_root(root)?;
+        let shape = self.shape::<T>(Collective::Broadcast { root }, message.len());
+        Ok(Prepared { shape, input: &[], output: message, reducer: None })
+    }
+
+    pub(crate) fn prepare_reduce<'a, T: Datatype>(
+        &self,
+        input: &'a [T],
+        output: Option<&'a mut [T]>,
+        op: &Op<T>,
+        root: usize,
+    ) -> Result<Prepared<'a, T>> {
+        let root_rank = self.checked_root(root)?;
+        if output.is_some() != (self.rank() == root) {
+            return Err(Misuse::RootOutput { rank: self.rank(), root }.into());
+        }
+        let output = match output {
+            Some(output) => same_length(input, output)?,
+            None => &mut [],
+        };
+        let shape = self.shape::<T>(Collective::Reduce { root: root_rank }, input.len());
+        Ok(reducing(shape, input, output, op))
+    }
+
+    pub(crate) fn prepare_allreduce<'a, T: Datatype>(
+        &self,
+        input: &'a [T],
+        output: &'a mut [T],
+        op: &Op<T>,
+    ) -> Result<Prepared<'a, T>> {
+        let output = same_length(input, output)?;
+        Ok(reducing(self.shape::<T>(Collective::Allreduce, input.len()), input, output, op))
+    }
+
+    pub(crate) fn prepare_allgather<'a, T: Datatype>(
+        &self,
+        input: &'a [T],
+        output: &'a mut [T],
+    ) -> Result<Prepared<'a, T>> {
+        if output.len() != self.size() * input.len() {
+            let (given, expected) = (output.len(), self.size() * input.len());
+            return Err(Misuse::Length { what: "output", given, expected, why: "size * input.len()" }.into());
+        }
+        let shape = self.shape::<T>(Collective::Allgather, input.len());
+        Ok(Prepared { shape, input, output, reducer: None })
+    }
+
+    pub(crate) fn prepare_alltoall<'a, T: Datatype>(
+        &self,
+        input: &'a [T],
+        output: &'a mut [T],
+    ) -> Result<Prepared<'a, T>> {
+        let output = same_length(input, output)?;
+        if !input.len().is_multiple_of(self.size()) {
+            let (given, expected) = (input.len(), input.len().next_multiple_of(self.size()));
+            return Err(
+                Misuse::Length { what: "input", given, expected, why: "a block for each rank" }.into()
+            );
+        }
+        let shape = self.shape::<T>(Collective::Alltoall, input.len() / self.size());
+        Ok(Prepared { shape, input, output, reducer: None })
+    }
+
+    fn shape<T: Datatype>(&self, collective: Collective, count: usize) -> Shape {
+        // Elements of no bytes make a message of no bytes.
+        let count = if size_of::<T>() == 0 { 0 } else { count as u64 };
+        let element_bytes = size_of::<T>().max(1) as u32;
+        Shape { collective, ranks: self.size() as u32, count, element_bytes, commutative: true }
+    }
+
+    fn checked_root(&self, root: usize) -> Result<Rank> {
+        if root >= self.size() {
+            return Err(Misuse::RankOutOfRange { what: "root", given: root, size: self.size() }.into());
+        }
+        Ok(Rank(root as u32))
+    }
+}
+
+fn reducing<'a, T>(shape: Shape, input: &'a [T], output: &'a mut [T], op: &Op<T>) -> Prepared<'a, T> {
+    let shape = Shape { commutative: op.commutative, ..shape };
+    Prepared { shape, input, output, reducer: Some(op.reducer.clone()) }
+}
+
+fn same_length<'a, T>(input: &[T], output: &'a mut [T]) -> Result<&'a mut [T]> {
+    if input.len() != output.len() {
+        let (given, expected) = (output.len(), input.len());
+        return Err(Misuse::Length { what: "output", given, expected, why: "as long as the input" }.into());
+    }
+    Ok(output)
+}

@@ -1,0 +1,191 @@
+//! A communicator: a group of ranks with a context of its own, and how new ones are made.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+
+use selvedge_coll::Rank;
+use selvedge_engine::{Context, Envelope, Failure};
+use selvedge_transport::Peer;
+
+use crate::error::{Error, Misuse, Result};
+use crate::group::Group;
+use crate::job::Job;
+use crate::plan::Plans;
+use crate::runtime::{Runtime, Trouble};
+
+/// The road that all peers of this version are reached by.
+pub(crate) type Road = selvedge_shm::Shm;
+
+/// A group of ranks that exchange messages no other communicator sees (MPI 5.0 section 7.2).
+///
+/// Every call takes `&self`. A communicator belongs to the thread that made it; threads of the program that do not
+/// communicate are free to do what they like (MPI_THREAD_FUNNELED). All collective calls, and the making of new
+/// communicators, must be made by all ranks of the group in the same order.
+///
+/// Communication moves only while some call of this library is running.
+pub struct Communicator {
+    pub(crate) runtime: Rc<RefCell<Runtime<Road>>>,
+    pub(crate) group: Rc<Group>,
+    pub(crate) plans: Plans,
+    job: Rc<Job>,
+    me: Rank,
+    context: Context,
+    sequence: Cell<u32>,
+}
+
+impl fmt::Debug for Communicator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Communicator(rank {} of {}, context {})", self.rank(), self.size(), self.context.0)
+    }
+}
+
+impl Communicator {
+    pub(crate) fn new(
+        runtime: Rc<RefCell<Runtime<Road>>>,
+        job: Rc<Job>,
+        group: Rc<Group>,
+        me: Rank,
+        context: u32,
+    ) -> Communicator {
+        let plans = Plans::new(me, job.machine(group.size()));
+        Communicator { runtime, group, plans, job, me, context: Context(context), sequence: Cell::new(0) }
+    }
+
+    /// This process's place in the group, `0..size`.
+    #[inline]
+    pub fn rank(&self) -> usize {
+        self.me.index()
+    }
+
+    /// Number of ranks in the group.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.group.size()
+    }
+
+    /// Number of ranks of this group on this rank's host.
+    pub fn local_ranks(&self) -> usize {
+        (0..self.size()).filter(|&rank| self.job.same_host(self.peer_of(rank))).count()
+    }
+
+    /// Name of the host a rank runs on. Panics when there is no such rank.
+    pub fn host_of(&self, rank: usize) -> &str {
+        self.job.host_name(self.peer_of(rank))
+    }
+
+    /// Process id of a rank on its host. Panics when there is no such rank.
+    pub fn pid_of(&self, rank: usize) -> u32 {
+        self.job.pid(self.peer_of(rank))
+    }
+
+    /// A communicator of the same ranks whose messages meet none of this one's (MPI_Comm_dup). Collective; costs one
+    /// allgather of 24 bytes a rank.
+    pub fn dup(&self) -> Result<Communicator> {
+        Ok(self.split(Some(0), self.rank() as i64)?.expect("everybody asked for colour 0"))
+    }
+
+    /// Divides the ranks by `color`; within a colour they are ordered by `key`, then by their rank here
+    /// (MPI_Comm_split). A rank that says `None` gets `None`. Collective; costs one allgather of 24 bytes a rank.
+    ///
+    /// ```
+    /// selvedge::local::run(5, |world| {
+    ///     let half = world.split(Some((world.rank() % 2) as u32), 0).unwrap().unwrap();
+    ///     assert_eq!(half.size(), if world.rank() % 2 == 0 { 3 } else { 2 });
+    ///     assert_eq!(half.rank(), world.rank() / 2);
+    /// });
+    /// ```
+    pub fn split(&self, color: Option<u32>, key: i64) -> Result<Option<Communicator>> {
+        const NO_COLOR: i64 = -1;
+        let mine = [color.map_or(NO_COLOR, i64::from), key, i64::from(self.job.next_context())];
+        let mut all = vec![[0i64; 3]; self.size()];
+        self.allgather(&[mine], &mut all)?;
+
+        // Contexts grow the same way on all ranks: from the largest that any of them would use next. Groups of
+        // different colours have no rank in common, so they can share one.
+        let context = all.iter().map(|asked| asked[2]).max().expect("a group has a rank") as u32;
+        self.job.use_context(context);
+        if color.is_none() {
+            return Ok(None);
+        }
+        let mut members: Vec<usize> = (0..self.size()).filter(|&rank| all[rank][0] == mine[0]).collect();
+        members.sort_by_key(|&rank| (all[rank][1], rank));
+        let me = members.iter().position(|&rank| rank == self.rank()).expect("a rank has its own colour");
+        let peers: Vec<Peer> = members.iter().map(|&rank| self.peer_of(rank)).collect();
+        let group = if members.len() == self.size() && peers.iter().enumerate().all(|(i, p)| p.index() == i) {
+            Group::World { size: self.size() as u32 }
+        } else {
+            Group::listed(peers)
+        };
+        let (runtime, job) = (self.runtime.clone(), self.job.clone());
+        Ok(Some(Communicator::new(runtime, job, Rc::new(group), Rank(me as u32), context)))
+    }
+
+    /// A communicator of the ranks on this host, in the same order (MPI_Comm_split_type with MPI_COMM_TYPE_SHARED).
+    /// Collective.
+    pub fn split_by_host(&self) -> Result<Communicator> {
+        let color = self.job.host_index(self.peer_of(self.rank()));
+        Ok(self.split(Some(color), 0)?.expect("every rank has a host"))
+    }
+
+    /// Ends the whole job at once with `code` as its exit code (MPI_Abort; 0 becomes 1). Messages in flight are lost.
+    /// In ranks that are threads ([`crate::local`]) it panics instead, which ends the group.
+    pub fn abort(&self, code: i32) -> ! {
+        self.job.abort(self.rank(), code)
+    }
+
+    /// The peer of an existing rank.
+    pub(crate) fn peer_of(&self, rank: usize) -> Peer {
+        assert!(rank < self.size(), "rank {rank} of {}", self.size());
+        self.group.peer(Rank(rank as u32))
+    }
+
+    /// The peer of a rank that the user named.
+    #[inline]
+    pub(crate) fn checked_peer(&self, what: &'static str, rank: usize) -> Result<Peer> {
+        if rank >= self.size() {
+            return Err(Misuse::RankOutOfRange { what, given: rank, size: self.size() }.into());
+        }
+        Ok(self.group.peer(Rank(rank as u32)))
+    }
+
+    /// The rank of a peer that belongs to the group.
+    pub(crate) fn rank_of(&self, peer: Peer) -> usize {
+        self.group.rank(peer).expect("messages of a context come from its group").index()
+    }
+
+    /// The context of point-to-point messages.
+    #[inline]
+    pub(crate) fn message_context(&self) -> Context {
+        self.context
+    }
+
+    /// The context of collectives.
+    #[inline]
+    pub(crate) fn collective_context(&self) -> Context {
+        Context(self.context.0 + 1)
+    }
+
+    /// The number of the next collective.
+    #[inline]
+    pub(crate) fn next_sequence(&self) -> u32 {
+        self.sequence.replace(self.sequence.get().wrapping_add(1))
+    }
+
+    /// What went wrong, in terms of ranks.
+    #[cold]
+    pub(crate) fn explain(&self, trouble: Trouble) -> Error {
+        match trouble {
+            Trouble::Engine(Failure::Truncated {
+                sent,
+                capacity,
+                envelope: Envelope { source, tag, .. },
+            }) => Error::Truncated { source_rank: self.rank_of(source), tag: tag.0 as i32, sent, capacity },
+            Trouble::Engine(Failure::Cancelled) => Error::Cancelled,
+            Trouble::Engine(Failure::Fault(fault)) => Error::Fault(fault),
+            Trouble::Disagreement { source, given, expected } => {
+                Misuse::Disagreement { source_rank: self.rank_of(source), given, expected }.into()
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What can go wrong, said so that the reader knows whose turn it is.
+
+use selvedge_transport::Fault;
+
+/// The result of every call that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call did not do what was asked.
+///
+/// Nothing aborts the process behind the caller's back (MPI's default error handler does): the program decides, and
+/// [`crate::Communicator::abort`] is there when it decides so.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The message was longer than the receive (MPI_ERR_TRUNCATE, MPI 5.0 section 3.2.4). The first `capacity` bytes
+    /// have been received, the rest is gone.
+    #[error(
+        "message of {sent} bytes from rank {source_rank} with tag {tag} does not fit a receive of {capacity} bytes; \
+         probe for the size first, or receive into a Vec with recv_vec"
+    )]
+    Truncated {
+        /// Who sent it.
+        source_rank: usize,
+        /// Its tag.
+        tag: i32,
+        /// How long it was, bytes.
+        sent: u64,
+        /// How long the receive was, bytes.
+        capacity: u64,
+    },
+    /// The caller asked for something that makes no sense.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    /// Something is wrong with the world: a dead rank, a limit of the machine.
+    #[error(transparent)]
+    Fault(#[from] Box<Fault>),
+    /// The job could not be joined: what the launcher said, or did not say.
+    #[error("cannot join the job: {0}")]
+    Start(String),
+    /// The request was cancelled before it was matched.
+    #[error("the request was cancelled before a message matched it")]
+    Cancelled,
+}
+
+/// What the caller got wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// A rank that does not exist.
+    #[error("{what} is rank {given}, but the communicator has ranks 0 to {}", size - 1)]
+    RankOutOfRange {
+        /// Which argument: `destination`, `source`, `root`.
+        what: &'static str,
+        /// The value.
+        given: usize,
+        /// Size of the communicator.
+        size: usize,
+    },
+    /// A negative tag.
+    #[error("tag {0} is negative; tags are 0 to 2147483647, and ANY_TAG matches all of them in a receive")]
+    TagOutOfRange(i32),
+    /// A buffer whose length does not fit the call.
+    #[error("{what} has {given} elements where {expected} are needed ({why})")]
+    Length {
+        /// Which buffer.
+        what: &'static str,
+        /// Elements it has.
+        given: usize,
+        /// Elements it should have.
+        expected: usize,
+        /// The rule.
+        why: &'static str,
+    },
+    /// Received bytes that are no whole number of elements.
+    #[error("{bytes} bytes from rank {source_rank} are no whole number of {element_bytes}-byte elements")]
+    PartialElement {
+        /// Bytes received.
+        bytes: u64,
+        /// Size of the element asked for.
+        element_bytes: usize,
+        /// Who sent them.
+        source_rank: usize,
+    },
+    /// The ranks of a collective did not all ask for the same.
+    #[error(
+        "rank {source_rank} sent {given} bytes in a collective where {expected} were expected; every rank must call the \
+         same collective with the same counts, types, root and operation"
+    )]
+    Disagreement {
+        /// Whose message shows it.
+        source_rank: usize,
+        /// Bytes it sent.
+        given: u64,
+        /// Bytes that this rank's own call expects.
+        expected: u64,
+    },
+    /// The root of a reduction gave no output, or another rank gave one.
+    #[error("reduce: the output is Some on the root and nowhere else; rank {rank}, root {root}")]
+    RootOutput {
+        /// Who asks.
+        rank: usize,
+        /// The root.
+        root: usize,
+    },
+    /// A value that serde could not turn into bytes, or bytes that are no such value.
+    #[error("{0}")]
+    Encoding(String),
+}

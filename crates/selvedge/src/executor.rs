@@ -1,0 +1,202 @@
+//! Runs schedules: the one executor behind blocking, nonblocking and (later) persistent collectives.
+//!
+//! A run is a plan, three memories and a count of blockers per step. A step whose count reaches zero is handed to the
+//! engine or done on the spot; its end lowers the counts of its successors. Nothing else orders steps.
+
+use std::any::Any;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use selvedge_coll::{Action, Slice, Space, StepIndex};
+use selvedge_engine::{Engine, Envelope, Failure, Order, RequestId, Submitted, Tag};
+use selvedge_transport::{Buf, Peer, Transport};
+
+use crate::memory::Scratch;
+use crate::runtime::{Call, Outcome, Trouble};
+
+/// Whether a run has steps left.
+pub(crate) enum Running {
+    Yes,
+    No,
+}
+
+/// One collective in flight, or the memory of one that has ended and will be used again.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    call: Option<Call>,
+    scratch: Scratch,
+    /// What a slice of each space is cut from, in the order of [`Space`].
+    spaces: Option<[Buf; 3]>,
+    /// For each step, how many steps it still waits for.
+    blockers: Vec<u32>,
+    /// For each step that the engine works on, its request.
+    requests: Vec<Option<RequestId>>,
+    in_flight: u32,
+    /// Steps to start, in order; those before `next` have been started.
+    ready: Vec<StepIndex>,
+    next: usize,
+    trouble: Option<Trouble>,
+    panic: Option<Box<dyn Any + Send>>,
+    operation: u32,
+    /// The word that names step 0 of this run to the engine.
+    word: u64,
+}
+
+impl Run {
+    /// Makes the run ready; nothing moves before [`Run::advance`].
+    pub(crate) fn start(&mut self, call: Call, operation: u32, word: u64) {
+        let plan = &call.plan;
+        let steps = plan.schedule().len();
+        self.spaces =
+            Some([call.input, call.output, self.scratch.claim(plan.schedule().scratch_bytes() as usize)]);
+        self.blockers.clear();
+        self.blockers.extend_from_slice(plan.blockers());
+        self.requests.clear();
+        self.requests.resize(steps, None);
+        self.ready.clear();
+        self.ready.extend_from_slice(plan.roots());
+        self.next = 0;
+        self.operation = operation;
+        self.word = word;
+        self.call = Some(call);
+    }
+
+    /// The operation that gets the outcome.
+    pub(crate) fn operation(&self) -> u32 {
+        self.operation
+    }
+
+    /// Whether the user's reduction has panicked.
+    pub(crate) fn panicked(&self) -> bool {
+        self.panic.is_some()
+    }
+
+    /// Starts every step that can start.
+    pub(crate) fn advance<T: Transport>(&mut self, engine: &mut Engine<T>) -> Running {
+        if self.trouble.is_none() {
+            while let Some(&step) = self.ready.get(self.next) {
+                self.next += 1;
+                self.begin(step, engine);
+                if self.trouble.is_some() {
+                    break;
+                }
+            }
+        }
+        if self.trouble.is_some() {
+            self.give_up(engine);
+        }
+        if self.in_flight == 0 { Running::No } else { Running::Yes }
+    }
+
+    /// Takes note that the engine has ended a step.
+    pub(crate) fn step_ended(&mut self, step: StepIndex, outcome: Result<Envelope, Failure>) {
+        self.requests[step as usize] = None;
+        self.in_flight -= 1;
+        self.conclude(step, outcome);
+    }
+
+    /// The outcome; afterwards the run is only memory.
+    pub(crate) fn end(&mut self, me: Peer) -> (Outcome, Option<Box<dyn Any + Send>>) {
+        let call = self.call.take().expect("a run that ends has been started");
+        self.spaces = None;
+        let envelope = Envelope { source: me, context: call.context, tag: Tag(0), bytes: 0 };
+        (self.trouble.take().map_or(Ok(envelope), Err), self.panic.take())
+    }
+
+    fn begin<T: Transport>(&mut self, step: StepIndex, engine: &mut Engine<T>) {
+        let call = self.call.as_ref().expect("a run that goes on has been started");
+        let spaces = self.spaces.as_ref().expect("a run that goes on has memory");
+        let word = self.word | u64::from(step);
+        let submitted = match call.plan.schedule().action(step) {
+            Action::Send { to, from, label } => {
+                let tag = step_tag(call.sequence, label);
+                engine.send(call.group.peer(to), call.context, tag, Order::Unordered, cut(spaces, from), word)
+            }
+            Action::Recv { from, into, label } => {
+                let tag = step_tag(call.sequence, label);
+                engine.recv(Some(call.group.peer(from)), call.context, Some(tag), cut(spaces, into), word)
+            }
+            Action::Copy { from, into } => {
+                cut(spaces, from).copy_to_buf(cut(spaces, into));
+                return self.release_successors(step);
+            }
+            Action::Reduce { from, into, side } => {
+                let reducer =
+                    call.reducer.as_ref().expect("a schedule that reduces is called with an operation");
+                let (from, into) = (cut(spaces, from), cut(spaces, into));
+                // The user's closure may panic. The other ranks count on this one, so the panic waits until the end.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| reducer.apply(from, into, side))) {
+                    self.panic.get_or_insert(panic);
+                }
+                return self.release_successors(step);
+            }
+        };
+        match submitted {
+            Submitted::Done(outcome) => self.conclude(step, outcome),
+            Submitted::Pending(request) => {
+                self.requests[step as usize] = Some(request);
+                self.in_flight += 1;
+            }
+        }
+    }
+
+    /// What the end of a send or receive means for the run.
+    fn conclude(&mut self, step: StepIndex, outcome: Result<Envelope, Failure>) {
+        let call = self.call.as_ref().expect("a run that goes on has been started");
+        let expected = match call.plan.schedule().action(step) {
+            Action::Recv { into, .. } => Some(into.len),
+            _ => None,
+        };
+        let trouble = match outcome {
+            Ok(envelope) => match expected {
+                Some(expected) if envelope.bytes != expected => {
+                    Trouble::Disagreement { source: envelope.source, given: envelope.bytes, expected }
+                }
+                _ => return self.release_successors(step),
+            },
+            Err(Failure::Truncated { sent, capacity, envelope }) => {
+                Trouble::Disagreement { source: envelope.source, given: sent, expected: capacity }
+            }
+            Err(failure) => Trouble::Engine(failure),
+        };
+        self.trouble.get_or_insert(trouble);
+    }
+
+    fn release_successors(&mut self, step: StepIndex) {
+        let call = self.call.as_ref().expect("a run that goes on has been started");
+        for &successor in call.plan.successors(step) {
+            let blockers = &mut self.blockers[successor as usize];
+            *blockers -= 1;
+            if *blockers == 0 {
+                self.ready.push(successor);
+            }
+        }
+    }
+
+    /// Something went wrong: nothing new starts, and what can be called back is. The run ends when nothing is in flight,
+    /// because until then the caller's memory is claimed.
+    #[cold]
+    fn give_up<T: Transport>(&mut self, engine: &mut Engine<T>) {
+        self.next = self.ready.len();
+        for request in self.requests.iter_mut().filter_map(mem::take) {
+            engine.cancel(request);
+        }
+    }
+}
+
+/// Steps meet by label, never by arrival: the number of the collective and the label within it.
+#[inline]
+fn step_tag(sequence: u32, label: u32) -> Tag {
+    Tag(u64::from(sequence) << 32 | u64::from(label))
+}
+
+/// The memory a slice means.
+#[inline]
+fn cut(spaces: &[Buf; 3], slice: Slice) -> Buf {
+    let space = match slice.space {
+        Space::Input => spaces[0],
+        Space::Output => spaces[1],
+        Space::Scratch => spaces[2],
+    };
+    space.slice(slice.offset as usize..(slice.offset + slice.len) as usize)
+}

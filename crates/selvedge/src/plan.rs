@@ -1,0 +1,110 @@
+//! A schedule made ready to run: the same graph with its edges turned round.
+
+use rustc_hash::FxHashMap;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use selvedge_coll::{Rank, Schedule, Shape, StepIndex, generate, select};
+use selvedge_transport::Machine;
+
+/// A schedule with, for each step, how many steps it waits for and which steps wait for it. Immutable; one plan can
+/// run many times at once.
+#[derive(Debug)]
+pub struct Plan {
+    schedule: Schedule,
+    /// For each step, the number of steps that must be complete before it.
+    blockers: Vec<u32>,
+    /// `successors[first[i]..first[i + 1]]` wait for step `i`.
+    first: Vec<u32>,
+    successors: Vec<StepIndex>,
+    /// Steps that wait for nothing.
+    roots: Vec<StepIndex>,
+}
+
+impl Plan {
+    /// Turns the edges round. Cost: linear in steps and edges.
+    pub fn new(schedule: Schedule) -> Plan {
+        let steps = schedule.len();
+        let mut blockers = vec![0; steps];
+        let mut first = vec![0; steps + 1];
+        for (step, _, after) in schedule.iter() {
+            blockers[step as usize] = after.len() as u32;
+            for &earlier in after {
+                first[earlier as usize + 1] += 1;
+            }
+        }
+        for i in 0..steps {
+            first[i + 1] += first[i];
+        }
+        let mut next = first.clone();
+        let mut successors = vec![0; first[steps] as usize];
+        for (step, _, after) in schedule.iter() {
+            for &earlier in after {
+                successors[next[earlier as usize] as usize] = step;
+                next[earlier as usize] += 1;
+            }
+        }
+        let roots = (0..steps as StepIndex).filter(|&step| blockers[step as usize] == 0).collect();
+        Plan { schedule, blockers, first, successors, roots }
+    }
+
+    /// The schedule itself.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// How many steps each step waits for.
+    pub(crate) fn blockers(&self) -> &[u32] {
+        &self.blockers
+    }
+
+    /// The steps that wait for `step`.
+    #[inline]
+    pub(crate) fn successors(&self, step: StepIndex) -> &[StepIndex] {
+        let step = step as usize;
+        &self.successors[self.first[step] as usize..self.first[step + 1] as usize]
+    }
+
+    /// The steps to begin with.
+    pub(crate) fn roots(&self) -> &[StepIndex] {
+        &self.roots
+    }
+}
+
+/// Plans a communicator keeps: bound of [`PLANS_MAX`], emptied when full, because a program that asks for more shapes
+/// than that gains nothing from keeping them.
+const PLANS_MAX: usize = 128;
+
+/// The plans of one rank in one communicator, made on first use.
+#[derive(Debug)]
+pub(crate) struct Plans {
+    me: Rank,
+    machine: Machine,
+    last: RefCell<Option<(Shape, Rc<Plan>)>>,
+    known: RefCell<FxHashMap<Shape, Rc<Plan>>>,
+}
+
+impl Plans {
+    pub(crate) fn new(me: Rank, machine: Machine) -> Plans {
+        Plans { me, machine, last: RefCell::new(None), known: RefCell::default() }
+    }
+
+    /// The plan for `shape`: a comparison when it is the same as last time, a look-up when it is known, else chosen,
+    /// generated and kept.
+    pub(crate) fn get(&self, shape: &Shape) -> Rc<Plan> {
+        if let Some((last, plan)) = &*self.last.borrow()
+            && last == shape
+        {
+            return plan.clone();
+        }
+        let mut known = self.known.borrow_mut();
+        if known.len() == PLANS_MAX && !known.contains_key(shape) {
+            known.clear();
+        }
+        let plan = known
+            .entry(*shape)
+            .or_insert_with(|| Rc::new(Plan::new(generate(select(shape, &self.machine), shape, self.me))));
+        *self.last.borrow_mut() = Some((*shape, plan.clone()));
+        plan.clone()
+    }
+}

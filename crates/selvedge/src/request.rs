@@ -1,0 +1,206 @@
+//! Requests, and waiting for one, any, some or all of them (MPI 5.0 section 3.7).
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::message::Status;
+use crate::runtime::Operation;
+use crate::scope::{Place, Received, Scope};
+
+/// Longest sleep while waiting for one of several requests; nothing depends on it.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+
+/// A nonblocking operation in flight (MPI_Request). Dropping it does not end the operation: its scope waits for it.
+#[derive(Debug)]
+#[must_use = "a request that is not waited for loses its outcome"]
+pub struct Request<'scope> {
+    scope: &'scope dyn Home,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Pending { operation: Operation, place: Place, received: Received },
+    Complete(Result<Status>),
+}
+
+/// What a request needs of its scope; hides the scope's second lifetime.
+pub(crate) trait Home: std::fmt::Debug {
+    /// Makes progress; takes the outcome if it is there.
+    fn try_take(&self, operation: Operation, place: Place, received: Received) -> Option<Result<Status>>;
+    /// Waits for the outcome.
+    fn take(&self, operation: Operation, place: Place, received: Received) -> Result<Status>;
+    /// Tries to end the operation early.
+    fn cancel(&self, operation: Operation) -> bool;
+    /// Sleeps until something may have happened.
+    fn sleep(&self);
+}
+
+impl Home for Scope<'_, '_> {
+    fn try_take(&self, operation: Operation, place: Place, received: Received) -> Option<Result<Status>> {
+        let outcome = {
+            let mut runtime = self.communicator.runtime.borrow_mut();
+            if !runtime.is_done(operation) {
+                runtime.progress();
+                if !runtime.is_done(operation) {
+                    return None;
+                }
+            }
+            self.taken(place);
+            runtime.take(operation).expect("a done operation has an outcome")
+        };
+        Some(self.outcome(outcome, received))
+    }
+
+    fn take(&self, operation: Operation, place: Place, received: Received) -> Result<Status> {
+        self.taken(place);
+        self.outcome(self.communicator.wait_for(operation), received)
+    }
+
+    fn cancel(&self, operation: Operation) -> bool {
+        self.communicator.runtime.borrow_mut().cancel(operation)
+    }
+
+    fn sleep(&self) {
+        self.communicator.runtime.borrow_mut().wait(SLEEP_MAX);
+    }
+}
+
+impl<'scope> Request<'scope> {
+    pub(crate) fn complete(scope: &'scope Scope<'scope, '_>, outcome: Result<Status>) -> Request<'scope> {
+        Request { scope, state: State::Complete(outcome) }
+    }
+
+    pub(crate) fn pending(
+        scope: &'scope Scope<'scope, '_>,
+        operation: Operation,
+        place: Place,
+        received: Received,
+    ) -> Request<'scope> {
+        Request { scope, state: State::Pending { operation, place, received } }
+    }
+
+    /// Waits until the operation is complete (MPI_Wait).
+    pub fn wait(self) -> Result<Status> {
+        match self.state {
+            State::Complete(outcome) => outcome,
+            State::Pending { operation, place, received } => self.scope.take(operation, place, received),
+        }
+    }
+
+    /// Whether the operation is complete, with its status if so (MPI_Test). Makes progress. May be asked again after
+    /// that; the answer stays the same.
+    pub fn test(&mut self) -> Result<Option<Status>> {
+        if let State::Pending { operation, place, received } = self.state {
+            match self.scope.try_take(operation, place, received) {
+                None => return Ok(None),
+                Some(outcome) => self.state = State::Complete(outcome),
+            }
+        }
+        match &self.state {
+            State::Complete(outcome) => outcome.clone().map(Some),
+            State::Pending { .. } => Ok(None),
+        }
+    }
+
+    /// Tries to end the operation before it is matched (MPI_Cancel) and waits for its end. `true` when it was
+    /// cancelled, `false` when it had been matched and went through. Collectives cannot be cancelled.
+    ///
+    /// # Errors
+    /// What the operation ended with, if that is anything but having been cancelled.
+    pub fn cancel(self) -> Result<bool> {
+        if let State::Pending { operation, .. } = self.state {
+            self.scope.cancel(operation);
+        }
+        match self.wait() {
+            Err(crate::Error::Cancelled) => Ok(true),
+            Err(other) => Err(other),
+            Ok(_) => Ok(false),
+        }
+    }
+
+    fn is_complete(&mut self) -> bool {
+        if let State::Pending { operation, place, received } = self.state
+            && let Some(outcome) = self.scope.try_take(operation, place, received)
+        {
+            self.state = State::Complete(outcome);
+        }
+        matches!(self.state, State::Complete(_))
+    }
+}
+
+/// Waits for all requests and returns their statuses in the same order (MPI_Waitall).
+///
+/// # Errors
+/// The first error in that order. All requests are complete also then.
+pub fn wait_all<'scope>(requests: impl IntoIterator<Item = Request<'scope>>) -> Result<Vec<Status>> {
+    let outcomes: Vec<_> = requests.into_iter().map(Request::wait).collect();
+    outcomes.into_iter().collect()
+}
+
+/// Waits until one request is complete, removes it and returns the index it had, with its status (MPI_Waitany). `None`
+/// when there are no requests. The last request takes the place of the removed one.
+pub fn wait_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status)>> {
+    loop {
+        if requests.is_empty() {
+            return Ok(None);
+        }
+        if let Some(found) = test_any(requests)? {
+            return Ok(Some(found));
+        }
+        requests[0].scope.sleep();
+    }
+}
+
+/// Waits until at least one request is complete, removes all complete ones and returns the indices they had, with
+/// their statuses (MPI_Waitsome). The others keep their order.
+pub fn wait_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>> {
+    loop {
+        let found = test_some(requests)?;
+        if !found.is_empty() || requests.is_empty() {
+            return Ok(found);
+        }
+        requests[0].scope.sleep();
+    }
+}
+
+/// As [`wait_any`], but does not wait: `None` when nothing is complete (MPI_Testany).
+pub fn test_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status)>> {
+    for index in 0..requests.len() {
+        if requests[index].is_complete() {
+            return Ok(Some((index, requests.swap_remove(index).wait()?)));
+        }
+    }
+    Ok(None)
+}
+
+/// As [`wait_some`], but does not wait: empty when nothing is complete (MPI_Testsome).
+pub fn test_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>> {
+    let mut found = Vec::new();
+    let mut trouble = None;
+    let mut index = 0;
+    requests.retain_mut(|request| {
+        let complete = request.is_complete();
+        if complete {
+            match request.test() {
+                Ok(status) => found.extend(status.map(|status| (index, status))),
+                Err(error) => trouble = trouble.take().or(Some(error)),
+            }
+        }
+        index += 1;
+        !complete
+    });
+    trouble.map_or(Ok(found), Err)
+}
+
+/// The statuses of all requests if all are complete, and then removes them; else `None` and leaves them (MPI_Testall).
+pub fn test_all(requests: &mut Vec<Request<'_>>) -> Result<Option<Vec<Status>>> {
+    let mut complete = true;
+    for request in requests.iter_mut() {
+        complete &= request.is_complete();
+    }
+    if !complete {
+        return Ok(None);
+    }
+    wait_all(requests.drain(..)).map(Some)
+}

@@ -1,0 +1,299 @@
+//! One rank's engine and whatever it has in flight: what is below the public API, generic over the transport.
+//!
+//! Programs have no use for it. It is public because the storm (`benches`) runs it on the simulated network, which it
+//! can because nothing in here waits by itself.
+//!
+//! Requests flow down: [`Runtime::send`], [`Runtime::recv`], [`Runtime::collective`]. Results flow up: after
+//! [`Runtime::progress`], [`Runtime::take`] says whether an operation is complete. Everything in flight is named by one
+//! 64-bit word given to the engine: an operation of the caller's, or a step of a run.
+
+use std::any::Any;
+use std::rc::Rc;
+use std::time::Duration;
+
+use selvedge_engine::{Completion, Context, Engine, Envelope, Failure, Order, Submitted, Tag};
+use selvedge_transport::{Buf, Peer, Transport};
+
+use crate::executor::{Run, Running};
+pub use crate::group::Group;
+pub use crate::op::Reducer;
+pub use crate::plan::Plan;
+
+/// The caller's name for something in flight. Spent by the [`Runtime::take`] that returns its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    index: u32,
+    generation: u32,
+}
+
+/// How an operation ended. For a receive: what was received. For anything else: an envelope without meaning.
+pub type Outcome = Result<Envelope, Trouble>;
+
+/// Why an operation did not do what was asked.
+#[derive(Debug, Clone)]
+pub enum Trouble {
+    /// What the engine said.
+    Engine(Failure),
+    /// A step of a collective received another number of bytes than the schedule says.
+    Disagreement {
+        /// Who sent it.
+        source: Peer,
+        /// Bytes it sent.
+        given: u64,
+        /// Bytes the schedule expects.
+        expected: u64,
+    },
+}
+
+/// The answer to starting something.
+#[derive(Debug)]
+pub enum Started {
+    /// It is complete; the buffers are the caller's again.
+    Done(Outcome),
+    /// It goes on; the buffers stay claimed until [`Runtime::take`] returns its outcome.
+    Pending(Operation),
+}
+
+/// What a collective works on; which of the buffers exist is said at [`selvedge_coll::Collective`].
+#[derive(Debug)]
+pub struct Call {
+    /// What to do.
+    pub plan: Rc<Plan>,
+    /// With whom.
+    pub group: Rc<Group>,
+    /// The communicator's context for collectives.
+    pub context: Context,
+    /// Number of this collective in its communicator: equal on all ranks because all call in the same order.
+    pub sequence: u32,
+    /// [`selvedge_coll::Space::Input`].
+    pub input: Buf,
+    /// [`selvedge_coll::Space::Output`].
+    pub output: Buf,
+    /// How to reduce, where the collective does.
+    pub reducer: Option<Reducer>,
+}
+
+/// Set in the words that name a step of a run: bit 63, then 31 bits of run, then 32 bits of step.
+const STEP: u64 = 1 << 63;
+
+/// An entry of the operation table.
+#[derive(Debug)]
+struct Entry {
+    generation: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Free,
+    Running(Owner),
+    Done(Outcome, Option<Box<dyn Any + Send>>),
+}
+
+/// Who works on a running operation.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    Engine(selvedge_engine::RequestId),
+    Run,
+}
+
+/// One rank's engine, the operations its caller waits for and the schedules it runs.
+#[derive(Debug)]
+pub struct Runtime<T: Transport> {
+    engine: Engine<T>,
+    /// Bound: what the caller has in flight. Entries are reused.
+    entries: Vec<Entry>,
+    free_entries: Vec<u32>,
+    /// Bound: the collectives the caller has in flight. Runs keep their memory for reuse.
+    runs: Vec<Run>,
+    free_runs: Vec<u32>,
+}
+
+impl<T: Transport> Runtime<T> {
+    /// A runtime with nothing in flight.
+    pub fn new(engine: Engine<T>) -> Runtime<T> {
+        Runtime {
+            engine,
+            entries: Vec::new(),
+            free_entries: Vec::new(),
+            runs: Vec::new(),
+            free_runs: Vec::new(),
+        }
+    }
+
+    /// The engine, for its counters.
+    pub fn engine(&self) -> &Engine<T> {
+        &self.engine
+    }
+
+    /// Sends a message. In order with all others of this kind to the same peer (MPI 5.0 section 3.5).
+    #[inline]
+    pub fn send(&mut self, to: Peer, context: Context, tag: Tag, message: Buf) -> Started {
+        let index = self.reserve();
+        let submitted = self.engine.send(to, context, tag, Order::Ordered, message, u64::from(index));
+        self.started(index, submitted)
+    }
+
+    /// Receives a message; `None` matches anybody, any tag.
+    #[inline]
+    pub fn recv(
+        &mut self,
+        source: Option<Peer>,
+        context: Context,
+        tag: Option<Tag>,
+        message: Buf,
+    ) -> Started {
+        let index = self.reserve();
+        let submitted = self.engine.recv(source, context, tag, message, u64::from(index));
+        self.started(index, submitted)
+    }
+
+    /// The first message that a receive with these arguments would get, if it is already here. Makes progress.
+    pub fn probe(&mut self, source: Option<Peer>, context: Context, tag: Option<Tag>) -> Option<Envelope> {
+        self.engine.probe(source, context, tag)
+    }
+
+    /// Starts a collective.
+    pub fn collective(&mut self, call: Call) -> Started {
+        let operation = self.reserve();
+        let index = self.free_runs.pop().unwrap_or_else(|| {
+            self.runs.push(Run::default());
+            (self.runs.len() - 1) as u32
+        });
+        let run = &mut self.runs[index as usize];
+        run.start(call, operation, STEP | u64::from(index) << 32);
+        match run.advance(&mut self.engine) {
+            Running::Yes => self.pending(operation, Owner::Run),
+            Running::No if run.panicked() => {
+                self.finish_run(index);
+                let generation = self.entries[operation as usize].generation;
+                Started::Pending(Operation { index: operation, generation })
+            }
+            Running::No => {
+                let (outcome, _) = run.end(self.engine.transport().me());
+                self.free_runs.push(index);
+                self.free_entries.push(operation);
+                Started::Done(outcome)
+            }
+        }
+    }
+
+    /// Moves everything that can move. Says whether something was completed.
+    #[inline]
+    pub fn progress(&mut self) -> bool {
+        let mut moved = false;
+        while let Some(completion) = self.engine.poll() {
+            self.dispatch(completion);
+            moved = true;
+        }
+        moved
+    }
+
+    /// Sleeps until there may be progress to make, at most so long.
+    #[inline]
+    pub fn wait(&mut self, at_most: Duration) {
+        self.engine.wait(at_most);
+    }
+
+    /// The outcome of an operation if it is complete, after which its name is spent. Continues the panic of a user's
+    /// reduction.
+    #[inline]
+    pub fn take(&mut self, operation: Operation) -> Option<Outcome> {
+        let entry = &mut self.entries[operation.index as usize];
+        assert_eq!(entry.generation, operation.generation, "an operation was taken twice");
+        if !matches!(entry.state, State::Done(..)) {
+            return None;
+        }
+        let State::Done(outcome, panic) = std::mem::replace(&mut entry.state, State::Free) else {
+            unreachable!()
+        };
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free_entries.push(operation.index);
+        match panic {
+            None => Some(outcome),
+            Some(payload) => std::panic::resume_unwind(payload),
+        }
+    }
+
+    /// Whether an operation is complete; leaves its outcome where it is.
+    pub fn is_done(&self, operation: Operation) -> bool {
+        let entry = &self.entries[operation.index as usize];
+        assert_eq!(entry.generation, operation.generation, "an operation was looked at after it was taken");
+        matches!(entry.state, State::Done(..))
+    }
+
+    /// Tries to end an operation early: receives that nothing has matched and sends that have not left. It still has to
+    /// be taken. Collectives cannot be cancelled (MPI 5.0 section 6.12).
+    pub fn cancel(&mut self, operation: Operation) -> bool {
+        let entry = &self.entries[operation.index as usize];
+        assert_eq!(entry.generation, operation.generation, "an operation was cancelled after it was taken");
+        match entry.state {
+            State::Running(Owner::Engine(request)) => self.engine.cancel(request),
+            _ => false,
+        }
+    }
+
+    /// Takes an entry of the table.
+    #[inline]
+    fn reserve(&mut self) -> u32 {
+        self.free_entries.pop().unwrap_or_else(|| {
+            self.entries.push(Entry { generation: 0, state: State::Free });
+            (self.entries.len() - 1) as u32
+        })
+    }
+
+    #[inline]
+    fn started(&mut self, index: u32, submitted: Submitted) -> Started {
+        match submitted {
+            Submitted::Done(outcome) => {
+                if let Err(Failure::Fault(_)) = outcome {
+                    self.acknowledge();
+                }
+                self.free_entries.push(index);
+                Started::Done(outcome.map_err(Trouble::Engine))
+            }
+            Submitted::Pending(request) => self.pending(index, Owner::Engine(request)),
+        }
+    }
+
+    #[inline]
+    fn pending(&mut self, index: u32, owner: Owner) -> Started {
+        let entry = &mut self.entries[index as usize];
+        entry.state = State::Running(owner);
+        Started::Pending(Operation { index, generation: entry.generation })
+    }
+
+    #[inline]
+    fn dispatch(&mut self, completion: Completion) {
+        let word = completion.user;
+        if let Err(Failure::Fault(_)) = completion.outcome {
+            self.acknowledge();
+        }
+        if word & STEP == 0 {
+            let outcome = completion.outcome.map_err(Trouble::Engine);
+            self.entries[word as usize].state = State::Done(outcome, None);
+        } else {
+            let index = (word >> 32) as u32 & (u32::MAX >> 1);
+            let run = &mut self.runs[index as usize];
+            run.step_ended(word as u32, completion.outcome);
+            if matches!(run.advance(&mut self.engine), Running::No) {
+                self.finish_run(index);
+            }
+        }
+    }
+
+    /// Somebody is being told of a fault. From here on a receive from anybody is a receive from anybody who is left.
+    #[cold]
+    fn acknowledge(&mut self) {
+        self.engine.take_faults();
+    }
+
+    /// Moves the outcome of a run to the operation it belongs to.
+    fn finish_run(&mut self, index: u32) {
+        let run = &mut self.runs[index as usize];
+        let operation = run.operation();
+        let (outcome, panic) = run.end(self.engine.transport().me());
+        self.entries[operation as usize].state = State::Done(outcome, panic);
+        self.free_runs.push(index);
+    }
+}

@@ -1,0 +1,292 @@
+//! Nonblocking communication that safe Rust cannot misuse.
+//!
+//! A buffer given to a nonblocking call is borrowed until the scope it was started in has ended, and a scope ends only
+//! when everything started in it has. So a buffer can be neither dropped, nor changed, nor read too early, even if the
+//! request is leaked (`std::mem::forget`); the same argument as for [`std::thread::scope`].
+
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use selvedge_coll::Collective;
+
+use crate::collective::Prepared;
+use crate::communicator::Communicator;
+use crate::error::Result;
+use crate::memory::{Datatype, claim, claim_mut};
+use crate::message::{Source, Status, Tag};
+use crate::op::Op;
+use crate::request::Request;
+use crate::runtime::{Call, Operation, Outcome, Started};
+
+/// How long a scope that is left by a panic waits for its operations before it ends the process.
+const UNWIND_WAIT: Duration = Duration::from_secs(2);
+
+/// Where nonblocking operations live; see [`Communicator::scope`].
+#[derive(Debug)]
+pub struct Scope<'scope, 'env: 'scope> {
+    pub(crate) communicator: &'env Communicator,
+    /// Operations that nobody has taken yet. Bound: what the caller has in flight.
+    open: RefCell<Vec<Option<Operation>>>,
+    free: RefCell<Vec<usize>>,
+    left: Cell<usize>,
+    /// Invariant in both lifetimes, so that neither can be shortened to smuggle in a shorter borrow.
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+/// Index of an operation in its scope.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place(usize);
+
+impl Communicator {
+    /// Runs `f` with a [`Scope`] in which nonblocking operations can be started, and returns after all of them are
+    /// complete. What was not waited for inside is waited for here; its outcome is then lost.
+    ///
+    /// ```
+    /// selvedge::local::run(4, |world| {
+    ///     let (me, size) = (world.rank(), world.size());
+    ///     let mine = [me as u32; 1000];
+    ///     let mut left = [0u32; 1000];
+    ///     world.scope(|scope| {
+    ///         let receive = scope.irecv(&mut left, (me + size - 1) % size, 0)?;
+    ///         let send = scope.isend(&mine, (me + 1) % size, 0)?;
+    ///         // ... work that does not need `left` ...
+    ///         selvedge::wait_all([receive, send])
+    ///     }).unwrap();
+    ///     assert_eq!(left[999] as usize, (me + size - 1) % size);
+    /// });
+    /// ```
+    ///
+    /// A buffer cannot be touched while the scope lasts:
+    ///
+    /// ```compile_fail
+    /// # selvedge::local::run(1, |world| {
+    /// let mut message = [0u8; 4];
+    /// world.scope(|scope| {
+    ///     let request = scope.irecv(&mut message, 0, 0).unwrap();
+    ///     message[0] = 1;
+    /// });
+    /// # });
+    /// ```
+    pub fn scope<'env, R>(&'env self, f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> R {
+        let scope = Scope {
+            communicator: self,
+            open: RefCell::default(),
+            free: RefCell::default(),
+            left: Cell::new(0),
+            scope: PhantomData,
+            env: PhantomData,
+        };
+        let guard = Leave(&scope);
+        let result = f(guard.0);
+        drop(guard);
+        result
+    }
+}
+
+/// Starting operations. Arguments, errors and meaning are those of the blocking calls of the same name without `i`.
+impl<'scope, 'env> Scope<'scope, 'env> {
+    /// Starts a send (MPI_Isend).
+    #[inline]
+    pub fn isend<T: Datatype>(
+        &'scope self,
+        message: &'scope [T],
+        dest: usize,
+        tag: i32,
+    ) -> Result<Request<'scope>> {
+        let (peer, tag) = self.communicator.destination(dest, tag)?;
+        // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
+        let buf = unsafe { claim(message) };
+        let context = self.communicator.message_context();
+        let started = self.communicator.runtime.borrow_mut().send(peer, context, tag, buf);
+        Ok(self.request(started, Received::No))
+    }
+
+    /// Starts a receive (MPI_Irecv).
+    #[inline]
+    pub fn irecv<T: Datatype>(
+        &'scope self,
+        message: &'scope mut [T],
+        source: impl Into<Source>,
+        tag: impl Into<Tag>,
+    ) -> Result<Request<'scope>> {
+        let (source, tag) = self.communicator.pattern(source.into(), tag.into())?;
+        // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
+        let buf = unsafe { claim_mut(message) };
+        let context = self.communicator.message_context();
+        let started = self.communicator.runtime.borrow_mut().recv(source, context, tag, buf);
+        Ok(self.request(started, Received::Yes))
+    }
+
+    /// Starts a barrier (MPI_Ibarrier): complete when every rank has started it.
+    pub fn ibarrier(&'scope self) -> Result<Request<'scope>> {
+        Ok(self.start(self.communicator.prepare_barrier()))
+    }
+
+    /// Starts a broadcast (MPI_Ibcast).
+    pub fn ibroadcast<T: Datatype>(
+        &'scope self,
+        message: &'scope mut [T],
+        root: usize,
+    ) -> Result<Request<'scope>> {
+        Ok(self.start(self.communicator.prepare_broadcast(message, root)?))
+    }
+
+    /// Starts a reduction (MPI_Ireduce).
+    pub fn ireduce<T: Datatype>(
+        &'scope self,
+        input: &'scope [T],
+        output: Option<&'scope mut [T]>,
+        op: &Op<T>,
+        root: usize,
+    ) -> Result<Request<'scope>> {
+        Ok(self.start(self.communicator.prepare_reduce(input, output, op, root)?))
+    }
+
+    /// Starts a reduction to all (MPI_Iallreduce).
+    pub fn iallreduce<T: Datatype>(
+        &'scope self,
+        input: &'scope [T],
+        output: &'scope mut [T],
+        op: &Op<T>,
+    ) -> Result<Request<'scope>> {
+        Ok(self.start(self.communicator.prepare_allreduce(input, output, op)?))
+    }
+
+    /// Starts an allgather (MPI_Iallgather).
+    pub fn iallgather<T: Datatype>(
+        &'scope self,
+        input: &'scope [T],
+        output: &'scope mut [T],
+    ) -> Result<Request<'scope>> {
+        Ok(self.start(self.communicator.prepare_allgather(input, output)?))
+    }
+
+    /// Starts an all-to-all exchange (MPI_Ialltoall).
+    pub fn ialltoall<T: Datatype>(
+        &'scope self,
+        input: &'scope [T],
+        output: &'scope mut [T],
+    ) -> Result<Request<'scope>> {
+        Ok(self.start(self.communicator.prepare_alltoall(input, output)?))
+    }
+
+    fn start<T: Datatype>(&'scope self, prepared: Prepared<'scope, T>) -> Request<'scope> {
+        let Prepared { shape, input, output, reducer } = prepared;
+        let communicator = self.communicator;
+        if shape.count == 0 && shape.collective != Collective::Barrier {
+            return Request::complete(self, Ok(self.own_status()));
+        }
+        let call = Call {
+            plan: communicator.plans.get(&shape),
+            group: communicator.group.clone(),
+            context: communicator.collective_context(),
+            sequence: communicator.next_sequence(),
+            // SAFETY: the borrow lasts for 'scope, `Leave` keeps the scope from ending before the operation is complete,
+            // and a verified schedule does not write its input.
+            input: unsafe { claim(input) },
+            // SAFETY: as above; the output may be written.
+            output: unsafe { claim_mut(output) },
+            reducer,
+        };
+        let started = communicator.runtime.borrow_mut().collective(call);
+        self.request(started, Received::No)
+    }
+
+    #[inline]
+    fn request(&'scope self, started: Started, received: Received) -> Request<'scope> {
+        match started {
+            Started::Done(outcome) => Request::complete(self, self.outcome(outcome, received)),
+            Started::Pending(operation) => Request::pending(self, operation, self.enter(operation), received),
+        }
+    }
+
+    /// What an outcome means to the caller.
+    #[inline]
+    pub(crate) fn outcome(&self, outcome: Outcome, received: Received) -> Result<Status> {
+        match outcome {
+            Ok(envelope) if received == Received::Yes => Ok(self.communicator.status(envelope)),
+            Ok(_) => Ok(self.own_status()),
+            Err(trouble) => Err(self.communicator.explain(trouble)),
+        }
+    }
+
+    fn own_status(&self) -> Status {
+        Status { source: self.communicator.rank(), tag: 0, bytes: 0 }
+    }
+
+    /// Notes an operation that the scope has to wait for.
+    #[inline]
+    fn enter(&self, operation: Operation) -> Place {
+        self.left.set(self.left.get() + 1);
+        let mut open = self.open.borrow_mut();
+        match self.free.borrow_mut().pop() {
+            Some(place) => {
+                open[place] = Some(operation);
+                Place(place)
+            }
+            None => {
+                open.push(Some(operation));
+                Place(open.len() - 1)
+            }
+        }
+    }
+
+    /// Takes note that somebody has taken the outcome.
+    #[inline]
+    pub(crate) fn taken(&self, place: Place) {
+        self.left.set(self.left.get() - 1);
+        self.open.borrow_mut()[place.0] = None;
+        self.free.borrow_mut().push(place.0);
+    }
+}
+
+/// Whether an operation's envelope says what was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    Yes,
+    No,
+}
+
+/// Keeps a scope from ending before its operations, also when it is left by a panic.
+struct Leave<'a, 'scope, 'env>(&'a Scope<'scope, 'env>);
+
+impl Drop for Leave<'_, '_, '_> {
+    fn drop(&mut self) {
+        if self.0.left.get() == 0 {
+            return;
+        }
+        let open: Vec<Operation> = self.0.open.take().into_iter().flatten().collect();
+        let communicator = self.0.communicator;
+        if !std::thread::panicking() {
+            for operation in open {
+                let _ = communicator.wait_for(operation);
+            }
+        } else if !abandon(communicator, &open) {
+            eprintln!(
+                "selvedge: rank {} panicked while messages were in flight; the process ends to protect its memory",
+                communicator.rank()
+            );
+            std::process::abort();
+        }
+    }
+}
+
+/// Calls back what can be called back and waits a little for the rest. Says whether nothing is left in flight.
+#[cold]
+fn abandon(communicator: &Communicator, open: &[Operation]) -> bool {
+    let Ok(mut runtime) = communicator.runtime.try_borrow_mut() else { return false };
+    for &operation in open {
+        runtime.cancel(operation);
+    }
+    const LOOKS: u32 = 200;
+    for _ in 0..LOOKS {
+        runtime.progress();
+        if open.iter().all(|&operation| runtime.is_done(operation)) {
+            return true;
+        }
+        runtime.wait(UNWIND_WAIT / LOOKS);
+    }
+    false
+}
