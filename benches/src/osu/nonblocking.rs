@@ -15,7 +15,7 @@ use super::table::{Column, Row, TAIL_COLUMNS};
 /// The columns of [`measure`].
 pub(crate) fn columns(plan: &Plan) -> Vec<Column> {
     let column = |title, key| Column { title, key };
-    let mut columns = vec![column("Overall(us)", "overall_us"), column("Compute(us)", "compute_us")];
+    let mut columns = vec![column("Overall(us)", "avg_us"), column("Compute(us)", "compute_us")];
     if plan.full {
         columns.push(column("Coll. Init(us)", "init_us"));
         columns.push(column("Test(us)", "test_us"));
