@@ -1,10 +1,11 @@
-//! What the examples share, so that each fits on a page: starting, and failing together.
+//! What the examples share, so that each shows what it is about: starting, failing together, and [`field`].
 //!
 //! Read the examples themselves first: `src/bin/heat2d.rs` and `src/bin/wordcount.rs`.
 
-pub mod picture;
+pub mod field;
 
 use std::fmt::Display;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -31,7 +32,7 @@ pub fn main<Args: Parser>(program: impl FnOnce(&World, Args) -> Result<(), Failu
     let world = match selvedge::init() {
         Ok(world) => world,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}: {error}", own_name());
             return ExitCode::FAILURE;
         }
     };
@@ -51,7 +52,7 @@ pub fn main<Args: Parser>(program: impl FnOnce(&World, Args) -> Result<(), Failu
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Together) => ExitCode::FAILURE,
         Err(Failure::Alone(error)) => {
-            eprintln!("rank {}: {error}", world.rank());
+            eprintln!("{}: rank {}: {error}", own_name(), world.rank());
             world.abort(1)
         }
     }
@@ -65,9 +66,15 @@ pub fn agree<T, E: Display>(world: &Communicator, result: Result<T, E>) -> Resul
     world.allreduce(&[mine], &mut first_failed, &Op::min())?;
     match result {
         Ok(value) if first_failed[0] == world.size() => return Ok(value),
-        Err(error) if first_failed[0] == world.rank() => eprintln!("{error}"),
+        Err(error) if first_failed[0] == world.rank() => eprintln!("{}: {error}", own_name()),
         _ => {}
     }
     world.barrier()?;
     Err(Failure::Together)
+}
+
+/// The name this program was started by.
+fn own_name() -> String {
+    let path = std::env::args_os().next().unwrap_or_default();
+    Path::new(&path).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

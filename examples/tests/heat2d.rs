@@ -67,7 +67,7 @@ fn progress_through_a_pipe_is_a_few_plain_lines() {
 #[test]
 fn a_picture_that_is_not_there_is_one_error_and_exit_code_1() {
     for ranks in [1, 4] {
-        mpirun(ranks, HEAT2D, &["no-such-picture.png"]).refused(1, "cannot read no-such-picture.png");
+        mpirun(ranks, HEAT2D, &["no-such-picture.png"]).refused(1, "heat2d: cannot read no-such-picture.png");
     }
 }
 

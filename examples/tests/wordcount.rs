@@ -90,7 +90,7 @@ fn bytes_that_are_no_text_separate_words() {
 
 #[test]
 fn a_text_that_cannot_be_read_is_one_error_and_exit_code_1() {
-    mpirun(4, WORDCOUNT, &["no-such-text"]).refused(1, "cannot read no-such-text");
+    mpirun(4, WORDCOUNT, &["no-such-text"]).refused(1, "wordcount: cannot read no-such-text");
     mpirun(4, WORDCOUNT, &[env!("CARGO_MANIFEST_DIR")]).refused(1, "cannot read");
 }
 

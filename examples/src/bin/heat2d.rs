@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::IsTerminal;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -15,8 +16,8 @@ use std::{io, mem, thread};
 
 use indicatif::ProgressBar;
 use rayon::prelude::*;
-use selvedge::{Communicator, Op, Result, World, wait_all};
-use selvedge_examples::{Failure, agree, picture::Field};
+use selvedge::{Communicator, Op, World, wait_all};
+use selvedge_examples::{Failure, agree, field::Field};
 
 /// Lets heat spread over a picture, bright is hot.
 #[derive(clap::Parser)]
@@ -48,82 +49,63 @@ fn main() -> ExitCode {
     selvedge_examples::main(heat)
 }
 
-fn heat(world: &World, args: Args) -> std::result::Result<(), Failure> {
-    let (rank, ranks, lead) = (world.rank(), world.size(), world.rank() == 0);
-
+fn heat(world: &World, args: Args) -> Result<(), Failure> {
+    let lead = world.rank() == 0;
     // Rank 0 opens both files first: if one is no good, all leave before anything was computed.
-    let mut field = agree(world, if lead { read(&args, ranks) } else { Ok(Field::default()) })?;
-    let out = args.out.as_ref().filter(|_| lead).map(|path| {
-        File::create(path).map_err(|error| format!("heat2d: cannot write {}: {error}", path.display()))
-    });
-    let out = agree(world, out.transpose())?;
-    let mut shape = [field.width, field.height];
-    world.broadcast(&mut shape, 0)?;
-    let [width, height] = shape;
-
-    // The strip of rank r, as cells of the whole field.
-    let cells = |r: usize| height * r / ranks * width..height * (r + 1) / ranks * width;
-    let mut strip = Strip::new(width, cells(rank).len() / width);
-    if lead {
-        strip.rows_mut().copy_from_slice(&field.cells[cells(0)]);
-        (1..ranks).try_for_each(|other| world.send(&field.cells[cells(other)], other, 0))?;
-    } else {
-        world.recv(strip.rows_mut(), 0, 0)?;
-    }
-
+    let start = agree(world, if lead { read(&args, world.size()) } else { Ok(Field::default()) })?;
+    let out = agree(world, if lead { create(&args) } else { Ok(None) })?;
     let threads = thread::available_parallelism().map_or(1, usize::from) / world.local_ranks();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).use_current_thread();
     agree(world, pool.build_global())?;
-    let (above, below) = (rank.checked_sub(1), Some(rank + 1).filter(|below| *below < ranks));
+
+    let mut strip = Strip::scatter(world, &start)?;
     let energy_before = strip.energy(world)?;
     let bar = if lead { ProgressBar::new(args.steps) } else { ProgressBar::hidden() };
     let clock = Instant::now();
     for step in 1..=args.steps {
-        strip.step(world, above, below)?;
+        strip.step(world)?;
         bar.inc(1);
         if lead && !io::stderr().is_terminal() && step % args.steps.div_ceil(10) == 0 {
             eprintln!("heat2d: {step} of {} steps", args.steps);
         }
     }
     bar.finish();
-    let (seconds, residual, energy) =
-        (clock.elapsed().as_secs_f64(), strip.residual(world)?, strip.energy(world)?);
+    let seconds = clock.elapsed().as_secs_f64();
+    let (energy, residual) = (strip.energy(world)?, strip.residual(world)?);
 
-    if !lead {
-        world.send(strip.rows(), 0, 0)?;
-        return agree(world, Ok::<(), &str>(()));
+    let end = strip.gather(world, start.height)?;
+    if lead {
+        let (Field { width, height, .. }, steps, ranks) = (&end, args.steps, world.size());
+        println!("{width} x {height} cells, {steps} steps on {ranks} ranks: {seconds:.2} s");
+        println!("energy   {energy_before:.6} before, {energy:.6} after");
+        println!("residual {residual:.9} (largest change in the last step)");
     }
-    let start = mem::take(&mut field.cells);
-    field.cells = strip.rows().to_vec();
-    field.cells.resize(width * height, 0.0);
-    (1..ranks).try_for_each(|other| world.recv(&mut field.cells[cells(other)], other, 0).map(drop))?;
-    println!("{width} x {height} cells, {} steps on {ranks} ranks: {seconds:.2} s", args.steps);
-    println!("energy   {energy_before:.6} before, {energy:.6} after");
-    println!("residual {residual:.9} (largest change in the last step)");
-    agree(world, finish(&args, &start, &field, out))
+    agree(world, if lead { finish(&args, &start, &end, out) } else { Ok(()) })
 }
 
 /// The picture, if there is a row for every rank.
-fn read(args: &Args, ranks: usize) -> std::result::Result<Field, String> {
-    let field = Field::read(args.picture.as_deref()).map_err(|error| format!("heat2d: {error}"))?;
-    match field.height {
-        rows if rows < ranks => Err(format!("heat2d: {rows} rows are too few for {ranks} ranks")),
-        _ => Ok(field),
-    }
+fn read(args: &Args, ranks: usize) -> Result<Field, String> {
+    let field = Field::read(args.picture.as_deref())?;
+    let (rows, enough) = (field.height, field.height >= ranks);
+    if enough { Ok(field) } else { Err(format!("{rows} rows are too few for {ranks} ranks")) }
+}
+
+/// The file for the result, if one is wanted.
+fn create(args: &Args) -> Result<Option<File>, String> {
+    let file = args.out.as_ref().map(|path| (path, File::create(path)));
+    file.map(|(path, file)| file.map_err(|error| format!("cannot write {}: {error}", path.display())))
+        .transpose()
 }
 
 /// Compares with a serial run and writes the picture, where that is wanted.
-fn finish(args: &Args, start: &[f64], end: &Field, out: Option<File>) -> std::result::Result<(), String> {
+fn finish(args: &Args, start: &Field, end: &Field, out: Option<File>) -> Result<(), String> {
     if args.check {
-        let alone = alone(start.to_vec(), end.width, args.steps);
-        let wrong = end.cells.iter().zip(&alone).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
-        if wrong > 0 {
-            return Err(format!("heat2d: {wrong} cells differ from the serial run"));
+        match end.differences(&start.spread_alone(args.steps, RATE)) {
+            0 => println!("check    identical to the serial run"),
+            wrong => return Err(format!("{wrong} cells differ from the serial run")),
         }
-        println!("check    identical to the serial run");
     }
-    out.map_or(Ok(()), |out| end.write(out))
-        .map_err(|error| format!("heat2d: cannot write the picture: {error}"))
+    out.map_or(Ok(()), |out| end.write(out)).map_err(|error| format!("cannot write the picture: {error}"))
 }
 
 /// Some rows of the field between a row of the rank above and one of the rank below; now, and a step before.
@@ -133,10 +115,42 @@ struct Strip {
     before: Vec<f64>,
 }
 
+/// The strip of a rank, as cells of the whole field.
+fn cells(rank: usize, ranks: usize, width: usize, height: usize) -> Range<usize> {
+    height * rank / ranks * width..height * (rank + 1) / ranks * width
+}
+
 impl Strip {
-    fn new(width: usize, rows: usize) -> Strip {
-        let cells = vec![0.0; (rows + 2) * width];
-        Strip { width, before: cells.clone(), now: cells }
+    /// Collective: to every rank its part of the field of rank 0.
+    fn scatter(world: &Communicator, field: &Field) -> selvedge::Result<Strip> {
+        let (rank, ranks) = (world.rank(), world.size());
+        let mut shape = [field.width, field.height];
+        world.broadcast(&mut shape, 0)?;
+        let [width, height] = shape;
+        let cells = |rank| cells(rank, ranks, width, height);
+        let now = vec![0.0; cells(rank).len() + 2 * width];
+        let mut strip = Strip { width, before: now.clone(), now };
+        if rank == 0 {
+            strip.rows_mut().copy_from_slice(&field.cells[cells(0)]);
+            (1..ranks).try_for_each(|other| world.send(&field.cells[cells(other)], other, 0))?;
+        } else {
+            world.recv(strip.rows_mut(), 0, 0)?;
+        }
+        Ok(strip)
+    }
+
+    /// Collective: the field of all strips, on rank 0. The others get an empty one.
+    fn gather(&self, world: &Communicator, height: usize) -> selvedge::Result<Field> {
+        if world.rank() != 0 {
+            world.send(self.rows(), 0, 0)?;
+            return Ok(Field::default());
+        }
+        let mut field = Field { width: self.width, height, cells: self.rows().to_vec() };
+        field.cells.resize(self.width * height, 0.0);
+        for other in 1..world.size() {
+            world.recv(&mut field.cells[cells(other, world.size(), self.width, height)], other, 0)?;
+        }
+        Ok(field)
     }
 
     fn rows(&self) -> &[f64] {
@@ -148,7 +162,10 @@ impl Strip {
         &mut self.now[self.width..end]
     }
 
-    fn step(&mut self, world: &Communicator, above: Option<usize>, below: Option<usize>) -> Result<()> {
+    /// Exchanges the outermost rows with the neighbours, computes those in between meanwhile, then the outermost.
+    fn step(&mut self, world: &Communicator) -> selvedge::Result<()> {
+        let above = world.rank().checked_sub(1);
+        let below = Some(world.rank() + 1).filter(|below| *below < world.size());
         mem::swap(&mut self.now, &mut self.before);
         let (width, end) = (self.width, self.now.len());
         let (halo_above, rest) = self.before.split_at_mut(width);
@@ -178,7 +195,7 @@ impl Strip {
     }
 
     /// Collective: the sum of all temperatures, which an insulated field keeps.
-    fn energy(&self, world: &Communicator) -> Result<f64> {
+    fn energy(&self, world: &Communicator) -> selvedge::Result<f64> {
         let mine: i64 = self.rows().iter().map(|cell| (cell * UNIT).round() as i64).sum();
         let mut sum = [0];
         world.allreduce(&[mine], &mut sum, &Op::sum())?;
@@ -186,7 +203,7 @@ impl Strip {
     }
 
     /// Collective: the largest change of a cell in the last step.
-    fn residual(&self, world: &Communicator) -> Result<f64> {
+    fn residual(&self, world: &Communicator) -> selvedge::Result<f64> {
         let changes =
             self.rows().iter().zip(&self.before[self.width..]).map(|(now, before)| (now - before).abs());
         let mut largest = [0.0];
@@ -209,20 +226,4 @@ fn spread(rows: &[f64], next: &mut [f64], width: usize) {
         }
         next[width - 1] = cell(row[width.max(2) - 2], width - 1, row[width - 1]);
     });
-}
-
-/// The same without ranks, threads, strips or halos.
-fn alone(mut now: Vec<f64>, width: usize, steps: u64) -> Vec<f64> {
-    let height = now.len() / width;
-    for _ in 0..steps {
-        let at = |x: usize, y: usize| now[y.min(height - 1) * width + x.min(width - 1)];
-        let next = |place: usize| {
-            let (x, y) = (place % width, place / width);
-            let (left, right) = (at(x.saturating_sub(1), y), at(x + 1, y));
-            let (above, below) = (at(x, y.saturating_sub(1)), at(x, y + 1));
-            at(x, y) + RATE * (above + below + (left + right) - 4.0 * at(x, y))
-        };
-        now = (0..now.len()).map(next).collect();
-    }
-    now
 }

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn wordcount(world: &World, args: Args) -> Result<(), Failure> {
     let share = share(&args.text, world.rank() as u64, world.size() as u64);
-    let share = share.map_err(|error| format!("wordcount: cannot read {}: {error}", args.text.display()));
+    let share = share.map_err(|error| format!("cannot read {}: {error}", args.text.display()));
     let counts = merge(world, count(&agree(world, share)?))?;
     let printed = if world.rank() == 0 { print(counts, args.top) } else { Ok(()) };
     agree(world, printed)
