@@ -155,3 +155,29 @@ fn a_full_disk_is_said_and_is_a_failure() {
     assert_eq!(done.code(), 1);
     assert!(done.verdict().contains("cannot write standard output: No space left on device"), "{}", done.err);
 }
+
+#[test]
+fn a_prompt_without_newline_reaches_a_terminal_and_its_answer_the_rank() {
+    use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = openpt(flags).unwrap();
+    unlockpt(&ours).unwrap();
+    let theirs = ioctl_tiocgptpeer(&ours, flags).unwrap();
+    let mut job = shell(2, "if [ $PMI_RANK = 0 ]; then printf 'name? '; read name; echo hello $name; fi");
+    let end = || Stdio::from(theirs.try_clone().unwrap());
+    job.command.stdin(end()).stdout(end()).stderr(end());
+    let job = job.start();
+    let mut terminal = std::fs::File::from(ours);
+    let mut shown = String::new();
+    let mut show_until = |terminal: &mut std::fs::File, wanted: &str| {
+        while !shown.contains(wanted) {
+            let mut byte = [0];
+            terminal.read_exact(&mut byte).unwrap();
+            shown.push(char::from(byte[0]));
+        }
+    };
+    show_until(&mut terminal, "name? ");
+    terminal.write_all(b"Ann\n").unwrap();
+    show_until(&mut terminal, "hello Ann");
+    assert_eq!(job.finish().code(), 0);
+}

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+use proptest::strategy::Strategy as _;
 use selvedge_boot::{Boot, BootError, Event, Job, KEY_BYTES_MAX, NodeMap, Server, VALUE_BYTES_MAX};
 
 /// Runs `rank_main` on `size` ranks, each a thread, against one server; gives back the server's events.
@@ -178,4 +179,38 @@ fn a_server_that_talks_nonsense_is_an_error_and_never_a_hang() {
     assert!(matches!(first_answer(b"cmd=finalize_ack\n"), BootError::Unexpected { .. }));
     assert!(matches!(first_answer(b"cmd=response_to_init rc=3\n"), BootError::Refused { rc: 3, .. }));
     assert!(matches!(first_answer(&[b'x'; 100_000]), BootError::Malformed { .. }));
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_a_server_answers_the_client_neither_panics_nor_hangs(
+        replies in proptest::collection::vec(
+            proptest::prop_oneof![
+                proptest::sample::select(&[
+                    "cmd=response_to_init pmi_version=1 pmi_subversion=1 rc=0\n",
+                    "cmd=maxes kvsname_max=256 keylen_max=64 vallen_max=0\n",
+                    "cmd=appnum appnum=-1\n",
+                    "cmd=my_kvsname kvsname=kvs_1_0\n",
+                    "cmd=get_result value=(vector,(0,1,1))\n",
+                    "cmd=put_result rc=0\n",
+                    "cmd=barrier_out\n",
+                    "cmd=get_result rc=0 value=~3\n",
+                    "cmd=get_result rc=0 value=Zm9v\n",
+                    "cmd=get_result rc=-1 msg=no value=unknown\n",
+                ][..]).prop_map(|line| line.as_bytes().to_vec()),
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..30),
+            ],
+            0..14,
+        )
+    ) {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(&replies.concat()).unwrap();
+        ours.shutdown(std::net::Shutdown::Write).unwrap();
+        if let Ok(mut boot) = Boot::over(theirs, 0, 2) {
+            let _ = boot.put("k", &[7; 700]);
+            let _ = boot.fence();
+            let _ = boot.get("k");
+            let _ = boot.finalize();
+        }
+    }
 }
