@@ -188,7 +188,7 @@ fn build(setup: &Setup, limit: Duration) -> Score {
 
 fn test(setup: &Setup, limit: Duration) -> Score {
     let run = Run::cargo(["test", "--workspace", "--locked", "--no-fail-fast"]).inside(&setup.workspace.root);
-    counted(&run.at_most(limit).collect())
+    counted("test", &run.at_most(limit).collect())
 }
 
 fn loom(setup: &Setup, limit: Duration) -> Score {
@@ -197,7 +197,7 @@ fn loom(setup: &Setup, limit: Duration) -> Score {
         .inside(&setup.workspace.root)
         .env("RUSTFLAGS", "--cfg loom")
         .env("CARGO_TARGET_DIR", setup.workspace.target.join("loom"));
-    counted(&run.at_most(limit).collect())
+    counted("loom", &run.at_most(limit).collect())
 }
 
 fn storm(setup: &Setup, limit: Duration) -> Score {
@@ -235,15 +235,15 @@ fn foreign_programs(setup: &Setup, limit: Duration) -> Score {
 }
 
 /// The score of a run of `cargo test`. No test at all is a failure, and so is an end that no failed test explains.
-fn counted(outcome: &Outcome) -> Score {
+fn counted(stage: &str, outcome: &Outcome) -> Score {
     let mut score = count::cargo_test(&outcome.text);
     if !outcome.is_ok() && score.failed == 0 {
         score.failed = 1;
-        score.reasons.push(outcome.reason());
+        score.reasons.push(format!("{stage}: {}", outcome.reason()));
     }
     if outcome.is_ok() && score.passed == 0 {
         score.failed = 1;
-        score.reasons.push("no test ran".to_string());
+        score.reasons.push(format!("{stage}: no test ran"));
     }
     score
 }
@@ -263,15 +263,15 @@ mod tests {
 
     #[test]
     fn a_build_that_breaks_counts_as_one_failure() {
-        let score = counted(&outcome("exit status: 101", ""));
+        let score = counted("test", &outcome("exit status: 101", ""));
         assert_eq!((score.passed, score.failed), (0, 1));
-        assert_eq!(score.reasons, ["exit status: 101: error: no"]);
+        assert_eq!(score.reasons, ["test: exit status: 101: error: no"]);
     }
 
     #[test]
     fn a_run_without_any_test_is_a_failure() {
         let empty = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out";
-        assert_eq!(counted(&outcome("", empty)).reasons, ["no test ran"]);
+        assert_eq!(counted("loom", &outcome("", empty)).reasons, ["loom: no test ran"]);
     }
 
     #[test]
