@@ -12,7 +12,12 @@
 //! impl Harness for Simulated {
 //!     fn run(&self, group: Group, program: &Program<'_>) {
 //!         let sim = Sim::new(SimConfig { peers: group.peers, ..SimConfig::default() });
-//!         drive_together(&mut sim.ports(), &|| sim.now(), program, &|_| {});
+//!         let ended = |peer| {
+//!             if group.leaves == Some(peer) {
+//!                 sim.leave(peer);
+//!             }
+//!         };
+//!         drive_together(&mut sim.ports(), &|| sim.now(), program, &ended);
 //!     }
 //! }
 //!
@@ -30,6 +35,7 @@
 
 pub mod death;
 mod driver;
+pub mod leaving;
 pub mod one_sided;
 pub mod packets;
 mod seat;
@@ -50,7 +56,8 @@ pub trait Harness {
     /// Makes a fresh group of connected endpoints and runs `program` on each to its end. Panics when one of them does.
     ///
     /// Endpoints stay open, and polled, until all programs have ended; the drivers see to that. When `group.dies` is
-    /// somebody, its endpoint is ended as if its process had been killed as soon as its program returns.
+    /// somebody, its endpoint is ended as if its process had been killed as soon as its program returns; when
+    /// `group.leaves` is, its endpoint is dropped then.
     fn run(&self, group: Group, program: &Program<'_>);
 
     /// Whether it can end an endpoint as if its process had been killed. Without it the cases of [`death`] do nothing.
@@ -66,12 +73,14 @@ pub struct Group {
     pub peers: usize,
     /// Who is killed when its program returns.
     pub dies: Option<Peer>,
+    /// Who leaves in order when its program returns.
+    pub leaves: Option<Peer>,
 }
 
 impl Group {
-    /// `peers` peers, all of which live to the end.
+    /// `peers` peers, all of which stay to the end.
     pub fn of(peers: usize) -> Group {
-        Group { peers, dies: None }
+        Group { peers, dies: None, leaves: None }
     }
 }
 
@@ -150,6 +159,9 @@ macro_rules! __conformance_cases {
             death: survivors_go_on;
             death: packets_to_a_dead_peer_are_accepted_and_dropped;
             death: one_sided_operations_with_a_dead_peer_end;
+            leaving: a_peer_that_left_is_told_after_its_last_packet;
+            leaving: packets_to_a_peer_that_left_are_accepted_and_dropped;
+            leaving: one_sided_operations_with_a_peer_that_left_fail;
         }
     };
 }

@@ -20,7 +20,7 @@ pub enum Scope {
 pub enum Cause {
     /// The peer's process has ended without saying goodbye.
     PeerDied,
-    /// The peer has left in order, and something was still expected of it.
+    /// The peer has left in order: all it sent has arrived, and nothing more will come.
     PeerLeft,
     /// The kernel or the device refused access to the peer's memory.
     Denied,

@@ -110,6 +110,19 @@ impl<T: Transport> Faulty<T> {
         Ok(())
     }
 
+    /// Which event is told next: any, but that a peer has left only behind its packets.
+    fn pick(&mut self) -> usize {
+        let at = self.rng.index(self.withheld.len());
+        let Event::Fault(fault) = &self.withheld[at] else { return at };
+        let is_its = |event: &Event| match event {
+            Event::Packet { from, .. } => fault.scope == Scope::Peer(*from),
+            _ => false,
+        };
+        let packet =
+            if fault.cause == Cause::PeerLeft { self.withheld.iter().position(is_its) } else { None };
+        packet.unwrap_or(at)
+    }
+
     /// What an event of the inside becomes. Nothing comes from a peer that counts as dead.
     fn admit(&mut self, event: Event) -> Option<Event> {
         match event {
@@ -203,9 +216,11 @@ impl<T: Transport> Transport for Faulty<T> {
         if self.withheld.is_empty() || self.rng.one_in(self.config.withhold_one_in) {
             return None;
         }
-        let event = match self.config.reorder {
-            true => self.withheld.swap_remove(self.rng.index(self.withheld.len())),
-            false => self.withheld.remove(0),
+        let event = if self.config.reorder {
+            let picked = self.pick();
+            self.withheld.swap_remove(picked)
+        } else {
+            self.withheld.remove(0)
         };
         // What was kept back when its sender died by our hand does not come any more either.
         let event = self.admit(event)?;

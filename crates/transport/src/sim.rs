@@ -43,7 +43,7 @@ pub use port::SimPort;
 use crate::Peer;
 use net::Net;
 
-/// The simulated network as its owner sees it: gives out the ports, moves the clock, kills. Clones are the same network.
+/// The simulated network as its owner sees it: gives out the ports, moves the clock, ends peers. Clones are the same network.
 #[derive(Clone)]
 pub struct Sim {
     net: Rc<RefCell<Net>>,
@@ -72,8 +72,7 @@ impl Sim {
 
     /// The endpoint of `peer`. Panics when it was given out before.
     ///
-    /// Dropping it is leaving in order: what it sent still arrives, packets to it are dropped, one-sided operations
-    /// with it fail with [`Cause::PeerLeft`](crate::Cause::PeerLeft).
+    /// Dropping it is leaving in order, see [`Sim::leave`].
     pub fn port(&self, peer: Peer) -> SimPort {
         self.net.borrow_mut().take(peer);
         SimPort::new(self.net.clone(), peer)
@@ -89,6 +88,13 @@ impl Sim {
     /// arrives or not, before or after the news; the others get one Fault each, a latency later.
     pub fn kill(&self, peer: Peer) {
         self.net.borrow_mut().kill(peer);
+    }
+
+    /// Ends the process of `peer` in order, as dropping its port does. What it sent still arrives, packets to it are
+    /// dropped, one-sided operations with it fail; the others get one Fault each with
+    /// [`Cause::PeerLeft`](crate::Cause::PeerLeft), a latency later and behind its last packet.
+    pub fn leave(&self, peer: Peer) {
+        self.net.borrow_mut().leave(peer);
     }
 
     /// Moves the clock to the next thing that happens and lets it happen; false when nothing is on its way. For

@@ -86,8 +86,12 @@ pub enum Event {
     Done(Token),
     /// The one-sided operation will not complete, and no longer touches the local memory.
     Failed(Token, Box<Fault>),
-    /// Something else is wrong with the world, most often a dead peer. Said once per peer. After it, sends to that
-    /// peer are accepted and dropped, and every one-sided operation with it ends in [`Event::Failed`].
+    /// Something else has happened to the world, most often to a peer that is gone. Said once per peer. After it, sends
+    /// to that peer are accepted and dropped, and every one-sided operation with it ends in [`Event::Failed`].
+    ///
+    /// A peer that left in order ([`Cause::PeerLeft`](crate::Cause::PeerLeft)) has kept its word: this comes behind the
+    /// last packet it sent, so that whoever still waits for one waits in vain. Of the packets that a peer had on the way
+    /// when it died each arrives or not, before this or after it.
     Fault(Box<Fault>),
 }
 
@@ -104,7 +108,8 @@ pub enum Event {
 /// 4. **Borrows nothing from a send.** Header and payload may be overwritten as soon as `send` returned.
 /// 5. **Progress in `poll`.** Nothing moves unless somebody polls (or waits); no hidden thread touches user memory.
 /// 6. **One-sided operations are unordered** among themselves and against packets. `Done` is the only order there is.
-/// 7. **Said, not guessed.** Dead peers and refused operations are events with a [`Fault`], never a silent hang.
+/// 7. **Said, not guessed.** Peers that die, peers that leave and operations that are refused are events with a
+///    [`Fault`], never a silent hang.
 ///
 /// A transport belongs to one thread at a time. After warm-up `send`, `poll`, `packet` and `release` neither allocate
 /// nor lock nor, on the same host, enter the kernel.

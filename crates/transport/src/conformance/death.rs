@@ -11,7 +11,7 @@ const VICTIM: Peer = Peer(2);
 const SURVIVORS: [Peer; 2] = [A, B];
 
 /// Three peers of which the last is killed when its program returns.
-const GROUP: Group = Group { peers: 3, dies: Some(VICTIM) };
+const GROUP: Group = Group { peers: 3, dies: Some(VICTIM), leaves: None };
 
 /// Waits for the news and checks whom it is about.
 async fn hear_of_the_death(seat: &mut Seat<'_>) {

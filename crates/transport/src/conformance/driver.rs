@@ -48,7 +48,7 @@ impl Gathering {
 }
 
 /// Steps `program` on all `transports` in turn until all have ended. Calls `ended(peer)` as soon
-/// as the program of `peer` has returned, which is where a harness kills it.
+/// as the program of `peer` has returned, which is where a harness kills it or lets it leave.
 ///
 /// `clock` is any clock that moves in [`Transport::wait`]. Panics when a case hangs.
 pub fn drive_together<T: Transport>(
@@ -78,7 +78,7 @@ pub fn drive_together<T: Transport>(
 }
 
 /// Steps `program` on one endpoint, in a thread of its own; the other peers of the group do the same with the same
-/// `gathering`. Returns when all have ended, or, when `dies`, as soon as this one has: then the caller kills it.
+/// `gathering`. Returns when all have ended, or, when `goes`, as soon as this one has: then the caller kills or drops it.
 ///
 /// Panics when the case has not ended after `patience` by `clock`, or another peer has panicked.
 pub fn drive_alone(
@@ -86,13 +86,13 @@ pub fn drive_alone(
     clock: &dyn Fn() -> Duration,
     program: &Program<'_>,
     gathering: &Gathering,
-    dies: bool,
+    goes: bool,
     patience: Duration,
 ) {
     let alarm = Alarm { gathering };
     let until = clock() + patience;
     let ended = &|_: Peer| {};
-    if dies {
+    if goes {
         let me = transport.me();
         run(program(Seat::new(transport, clock)), clock, until, gathering);
         gathering.ended(me);
@@ -157,11 +157,11 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(1);
 
-    fn alone(program: &Program<'_>, gathering: &Gathering, dies: bool) {
+    fn alone(program: &Program<'_>, gathering: &Gathering, goes: bool) {
         let group = Group::of(1);
         let sim = Sim::new(SimConfig { peers: group.peers, ..SimConfig::default() });
         let mut port = sim.port(Peer(0));
-        drive_alone(&mut port, &|| sim.now(), program, gathering, dies, PATIENCE);
+        drive_alone(&mut port, &|| sim.now(), program, gathering, goes, PATIENCE);
     }
 
     #[test]
@@ -176,9 +176,9 @@ mod tests {
                 seat.finish().await;
             })
         };
-        for dies in [false, true] {
+        for goes in [false, true] {
             let gathering = Gathering::new(1);
-            alone(program, &gathering, dies);
+            alone(program, &gathering, goes);
             assert!(gathering.all_ended());
         }
         assert_eq!(*heard.lock().unwrap(), [b"me", b"me"]);

@@ -165,6 +165,11 @@ impl<'a> Seat<'a> {
         self.packets.pop_front()
     }
 
+    /// How many packets have come and were not asked for yet.
+    pub fn kept(&self) -> usize {
+        self.packets.len()
+    }
+
     /// The next packet, on loan. Not to be mixed with calls that copy packets out while any may be on its way.
     pub async fn slot(&mut self) -> (Peer, Slot) {
         loop {

@@ -19,6 +19,9 @@ impl<W: Fn(SimPort, &Sim) -> T, T: Transport> Harness for Simulated<W> {
             if group.dies == Some(peer) {
                 sim.kill(peer);
             }
+            if group.leaves == Some(peer) {
+                sim.leave(peer);
+            }
         };
         drive_together(&mut ports, &|| sim.now(), program, &ended);
     }

@@ -1,7 +1,7 @@
 //! The state of the simulated network: a clock, what is going to happen, and what each peer has not been told yet.
 //!
 //! Everything that happens by itself stands in one calendar: a packet arrives, a piece of a one-sided operation is
-//! copied, a peer hears of a death. One-sided operations are in `one_sided.rs`.
+//! copied, a peer hears that another is gone. One-sided operations are in `one_sided.rs`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -44,7 +44,9 @@ pub(super) struct Port {
     lent: usize,
     pub(super) one_sided: usize,
     pub(super) registrations: Registrations,
-    known_dead: BTreeSet<Peer>,
+    known_gone: BTreeSet<Peer>,
+    /// Peers that have left and whose last packets are still to be polled.
+    parting: Vec<Peer>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +61,7 @@ pub(super) enum What {
     Arrival { from: Peer, to: Peer, bytes: Vec<u8> },
     Piece { op: usize, range: Range<usize> },
     End { op: usize },
-    Notice { witness: Peer, dead: Peer },
+    Notice { witness: Peer, gone: Peer },
 }
 
 /// What a poll brings: a packet still needs a slot, which is the port's business.
@@ -79,7 +81,8 @@ impl Net {
             lent: 0,
             one_sided: 0,
             registrations: Registrations::default(),
-            known_dead: BTreeSet::new(),
+            known_gone: BTreeSet::new(),
+            parting: Vec::new(),
         };
         Net {
             rng: Rng::new(config.seed),
@@ -149,6 +152,7 @@ impl Net {
             self.in_flight[pair] -= 1;
             self.note(1, me, from.0.into());
             self.digest.add_bytes(&bytes);
+            self.see_off(me, from);
             return Some(Told::Packet(from, bytes));
         }
         let event = port.news.pop_front().expect("checked above");
@@ -156,9 +160,9 @@ impl Net {
             Event::Done(token) => self.note(2, me, token.0),
             Event::Failed(token, _) => self.note(3, me, token.0),
             Event::Fault(fault) => {
-                if let Scope::Peer(dead) = fault.scope {
-                    self.note(4, me, dead.0.into());
-                    self.port(me).known_dead.insert(dead);
+                if let Scope::Peer(gone) = fault.scope {
+                    self.note(4, me, gone.0.into());
+                    self.port(me).known_gone.insert(gone);
                 }
             }
             Event::Packet { .. } => unreachable!("packets wait elsewhere"),
@@ -199,15 +203,9 @@ impl Net {
         }
         let at_ns = self.calendar.now_ns();
         self.close(peer, Life::Died { at_ns });
-        for witness in 0..self.config.peers {
-            let witness = Peer(u32::try_from(witness).expect("peers are numbered by u32"));
-            if self.port(witness).life == Life::Alive {
-                self.schedule(What::Notice { witness, dead: peer });
-            }
-        }
     }
 
-    /// `peer` gives its endpoint up in order. What it sent still arrives; its memory is touched no more.
+    /// `peer` gives its endpoint up in order. What it sent still arrives, and then the news; its memory is touched no more.
     pub(super) fn leave(&mut self, peer: Peer) {
         if self.port(peer).life == Life::Alive {
             self.close(peer, Life::Left);
@@ -236,7 +234,7 @@ impl Net {
                 What::Arrival { from, to, bytes } => self.arrive(from, to, bytes),
                 What::Piece { op, range } => self.copy_piece(op, range),
                 What::End { op } => self.end(op),
-                What::Notice { witness, dead } => self.notice(witness, dead),
+                What::Notice { witness, gone } => self.notice(witness, gone),
             }
         }
     }
@@ -257,9 +255,27 @@ impl Net {
         self.idle_packets.push(bytes);
     }
 
-    fn notice(&mut self, witness: Peer, dead: Peer) {
-        if self.port(witness).life == Life::Alive {
-            let fault = self.death(dead);
+    fn notice(&mut self, witness: Peer, gone: Peer) {
+        if self.port(witness).life != Life::Alive {
+            return;
+        }
+        if self.port(gone).life == Life::Left {
+            self.port(witness).parting.push(gone);
+            self.see_off(witness, gone);
+        } else {
+            let fault = self.departure(gone);
+            self.tell(witness, Event::Fault(Box::new(fault)));
+        }
+    }
+
+    /// Tells `witness` that `gone` has left, if it has and its last packet was polled.
+    fn see_off(&mut self, witness: Peer, gone: Peer) {
+        let parting = &self.ports[witness.index()].parting;
+        if let Some(at) = parting.iter().position(|&peer| peer == gone)
+            && self.in_flight[self.pair(gone, witness)] == 0
+        {
+            self.port(witness).parting.swap_remove(at);
+            let fault = self.departure(gone);
             self.tell(witness, Event::Fault(Box::new(fault)));
         }
     }
@@ -280,7 +296,7 @@ impl Net {
         let sender = &self.ports[from.index()];
         sender.life != Life::Alive
             || self.ports[to.index()].life == Life::Left
-            || sender.known_dead.contains(&to)
+            || sender.known_gone.contains(&to)
     }
 
     pub(super) fn tell(&mut self, whom: Peer, event: Event) {
@@ -300,6 +316,12 @@ impl Net {
             self.idle_packets.push(bytes);
         }
         self.note(5, peer, 0);
+        for witness in 0..self.config.peers {
+            let witness = Peer(u32::try_from(witness).expect("peers are numbered by u32"));
+            if self.port(witness).life == Life::Alive {
+                self.schedule(What::Notice { witness, gone: peer });
+            }
+        }
     }
 
     fn note(&mut self, kind: u64, who: Peer, what: u64) {
@@ -316,18 +338,21 @@ impl Net {
         self.calendar.enter(latency_ns, what);
     }
 
+    /// That `gone` has died or left, and how long ago it died.
     #[cold]
-    pub(super) fn death(&self, dead: Peer) -> Fault {
-        let age = match self.ports[dead.index()].life {
-            Life::Died { at_ns } => Some(Duration::from_nanos(self.calendar.now_ns() - at_ns)),
-            Life::Alive | Life::Left => None,
+    pub(super) fn departure(&self, gone: Peer) -> Fault {
+        let (cause, age, detail, next_step) = match self.ports[gone.index()].life {
+            Life::Died { at_ns } => {
+                let age = Duration::from_nanos(self.calendar.now_ns() - at_ns);
+                let (detail, next_step) =
+                    ("its simulated process was killed", "look at why the test killed it");
+                (Cause::PeerDied, Some(age), detail, next_step)
+            }
+            Life::Alive | Life::Left => {
+                let next_step = "complete all communication on both sides before a peer leaves";
+                (Cause::PeerLeft, None, "its simulated process has left in order", next_step)
+            }
         };
-        Fault {
-            scope: Scope::Peer(dead),
-            cause: Cause::PeerDied,
-            age,
-            detail: "its simulated process was killed".to_owned(),
-            next_step: "look at why the test killed it",
-        }
+        Fault { scope: Scope::Peer(gone), cause, age, detail: detail.to_owned(), next_step }
     }
 }

@@ -220,8 +220,7 @@ impl Net {
     #[cold]
     fn refusal(&self, op: &Op, cause: Cause) -> Fault {
         let (detail, next_step) = match cause {
-            Cause::PeerDied => return self.death(op.target),
-            Cause::PeerLeft => ("it left before the bytes were moved", "synchronise before the peer leaves"),
+            Cause::PeerDied | Cause::PeerLeft => return self.departure(op.target),
             _ => ("no registration covers the bytes asked for", "ask only for what the peer has registered"),
         };
         Fault { scope: Scope::Peer(op.target), cause, age: None, detail: detail.to_owned(), next_step }

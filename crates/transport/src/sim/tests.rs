@@ -175,9 +175,25 @@ fn a_port_that_left_makes_sends_vanish_and_reads_fail() {
         a.send(B, b"x", Buf::EMPTY).expect("accepted and dropped");
     }
     let heard = hear(&mut a, &sim);
-    let [Event::Failed(Token(1), fault)] = &heard[..] else { panic!("{heard:?}") };
-    assert_eq!(fault.cause, Cause::PeerLeft);
+    let failed =
+        |event: &&Event| matches!(event, Event::Failed(Token(1), fault) if fault.cause == Cause::PeerLeft);
+    let said = |event: &&Event| matches!(event, Event::Fault(fault) if fault.cause == Cause::PeerLeft);
+    assert_eq!((heard.iter().filter(failed).count(), heard.iter().filter(said).count()), (1, 1), "{heard:?}");
+    assert_eq!(heard.len(), 2);
     assert!(sim.idle());
+}
+
+#[test]
+fn that_a_peer_left_is_said_behind_its_last_packet_however_late_that_is() {
+    for seed in 0..50 {
+        let (sim, mut a, mut b) = pair(SimConfig { seed, ..SimConfig::default() });
+        (0..20).for_each(|_| b.send(A, b"x", Buf::EMPTY).unwrap());
+        drop(b);
+        let heard = hear(&mut a, &sim);
+        let (last, packets) = heard.split_last().unwrap();
+        assert!(matches!(last, Event::Fault(fault) if fault.cause == Cause::PeerLeft), "{last:?}");
+        assert!(packets.len() == 20 && packets.iter().all(|event| matches!(event, Event::Packet { .. })));
+    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::Simulated;
 use crate::conformance::{CASES, run_all};
 use crate::{
-    Buf, Busy, Caps, Event, Fault, Key, Memory, Peer, RemoteSlice, Scope, Sim, SimConfig, SimPort, Slot,
-    Token, Transport,
+    Buf, Busy, Caps, Cause, Event, Fault, Key, Memory, Peer, RemoteSlice, Scope, Sim, SimConfig, SimPort,
+    Slot, Token, Transport,
 };
 
 /// The promise that is broken.
@@ -42,6 +42,8 @@ enum Mutant {
     KeepsDeathToItself,
     StaysBusyToTheDead,
     ForgetsWhatFails,
+    SaysLeavingTooEarly,
+    KeepsLeavingToItself,
     CallsItselfZero,
     LosesPacketsToItself,
     LosesTheThousandthPacket,
@@ -52,7 +54,7 @@ enum Mutant {
 use Mutant::*;
 
 /// Who is caught by which case. Each mutant is here and so is each case: none is without use.
-const CAUGHT_BY: [(Mutant, &str); 38] = [
+const CAUGHT_BY: [(Mutant, &str); 43] = [
     (CallsItselfZero, "limits_are_those_of_the_contract"),
     (LosesEmptyPackets, "packets_of_every_size_arrive_once_whole_and_unchanged"),
     (CutsLongPackets, "packets_of_every_size_arrive_once_whole_and_unchanged"),
@@ -91,6 +93,11 @@ const CAUGHT_BY: [(Mutant, &str); 38] = [
     (KeepsDeathToItself, "survivors_go_on"),
     (StaysBusyToTheDead, "packets_to_a_dead_peer_are_accepted_and_dropped"),
     (ForgetsWhatFails, "one_sided_operations_with_a_dead_peer_end"),
+    (SaysLeavingTooEarly, "a_peer_that_left_is_told_after_its_last_packet"),
+    (KeepsLeavingToItself, "a_peer_that_left_is_told_after_its_last_packet"),
+    (SaysDeathTwice, "a_peer_that_left_is_told_after_its_last_packet"),
+    (StaysBusyToTheDead, "packets_to_a_peer_that_left_are_accepted_and_dropped"),
+    (ForgetsWhatFails, "one_sided_operations_with_a_peer_that_left_fail"),
 ];
 
 /// A simulated port with one fault in it.
@@ -99,8 +106,9 @@ struct Broken {
     sim: Sim,
     mutant: Mutant,
     caps: Caps,
-    /// Accepted sends, and ended one-sided operations.
+    /// Accepted sends, packets that came from the last peer, and ended one-sided operations.
     sent: u64,
+    came: u64,
     done: u64,
     /// Packets whose payload is fetched at the next poll.
     borrowed: Vec<(Peer, Vec<u8>, Buf)>,
@@ -129,6 +137,7 @@ impl Broken {
             mutant,
             caps,
             sent: 0,
+            came: 0,
             done: 0,
             borrowed: Vec::new(),
             busy: false,
@@ -281,6 +290,12 @@ impl Transport for Broken {
                     self.lent.insert(number, self.latest.clone());
                     return Some(Event::Packet { from, slot: Slot::new(number) });
                 }
+                self.came += u64::from(from.index() + 1 == self.inner.peers());
+                if self.is(SaysLeavingTooEarly) && self.came == 20 {
+                    // Told when it is guessed, one packet too early; the true word is swallowed below.
+                    self.told.push(Event::Packet { from, slot });
+                    return Some(Event::Fault(departure(from)));
+                }
                 Some(Event::Packet { from, slot })
             }
             Event::Done(token) => self.on_end(token, false).then_some(Event::Done(token)),
@@ -292,7 +307,12 @@ impl Transport for Broken {
                 if self.is(SaysDeathTwice) {
                     self.told.push(Event::Fault(fault.clone()));
                 }
-                (!self.is(KeepsDeathToItself)).then_some(Event::Fault(fault))
+                let swallows = match self.mutant {
+                    KeepsDeathToItself => true,
+                    KeepsLeavingToItself | SaysLeavingTooEarly => fault.cause == Cause::PeerLeft,
+                    _ => false,
+                };
+                (!swallows).then_some(Event::Fault(fault))
             }
         }
     }
@@ -320,6 +340,11 @@ impl Transport for Broken {
             _ => self.inner.wait(at_most),
         }
     }
+}
+
+fn departure(peer: Peer) -> Box<Fault> {
+    let (detail, next_step) = ("it will leave some day".to_owned(), "wait and see");
+    Box::new(Fault { scope: Scope::Peer(peer), cause: Cause::PeerLeft, age: None, detail, next_step })
 }
 
 fn harness(mutant: Mutant) -> impl super::Harness {
