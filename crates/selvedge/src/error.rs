@@ -1,5 +1,7 @@
 //! What can go wrong, said so that the reader knows whose turn it is.
 
+use std::fmt;
+
 use selvedge_transport::Fault;
 
 /// The result of every call that can fail.
@@ -9,7 +11,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Nothing aborts the process behind the caller's back (MPI's default error handler does): the program decides, and
 /// [`crate::Communicator::abort`] is there when it decides so.
-#[derive(Debug, Clone, thiserror::Error)]
+///
+/// `Debug` prints the same sentence as `Display`, so that a `main` that returns [`Result`] ends with words for people.
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The message was longer than the receive (MPI_ERR_TRUNCATE, MPI 5.0 section 3.2.4). The first `capacity` bytes
@@ -40,6 +44,12 @@ pub enum Error {
     /// The request was cancelled before it was matched.
     #[error("the request was cancelled before a message matched it")]
     Cancelled,
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// What the caller got wrong.

@@ -1,6 +1,7 @@
 //! From a launcher's word to a road: every rank learns where the others are and opens what they share.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error as _;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -135,8 +136,15 @@ impl Card {
     }
 }
 
+/// What the launcher said, with what is behind it.
 fn start_error(error: BootError) -> Error {
-    Error::Start(error.to_string())
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        text = format!("{text}: {deeper}");
+        cause = deeper.source();
+    }
+    Error::Start(text)
 }
 
 /// An owned duplicate of a descriptor that the launcher says we inherited; an error where it is not open.

@@ -1,0 +1,113 @@
+//! Programs of real ranks for the tests of the whole: `ranks WHAT [ARGUMENTS]`.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, getpid, kill_process};
+use selvedge::{ANY_SOURCE, ANY_TAG, Op, World};
+
+fn main() -> selvedge::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let before = memory_kib();
+    let world = selvedge::init()?;
+    match words[..] {
+        ["sum"] => sum(&world),
+        ["memory"] => memory(&world, before),
+        ["idle", seconds] => idle(&world, seconds.parse().expect("a number of seconds")),
+        ["talk"] => talk(&world, |_| ()),
+        ["die", rank, how] => {
+            let rank: usize = rank.parse().expect("a rank");
+            talk(&world, |round| {
+                if round == 100 && world.rank() == rank {
+                    die(&world, how);
+                }
+            })
+        }
+        _ => panic!("ranks sum | memory | idle SECONDS | talk | die RANK HOW"),
+    }
+}
+
+/// Everybody adds up all ranks; rank 0 says how many they are and what came out.
+fn sum(world: &World) -> selvedge::Result<()> {
+    let mut sum = [0];
+    world.allreduce(&[world.rank()], &mut sum, &Op::sum())?;
+    if world.rank() == 0 {
+        println!("{} ranks, sum {}", world.size(), sum[0]);
+    }
+    Ok(())
+}
+
+/// One allreduce; then rank 0 says what a rank has taken since its `main` began, its share of what is shared included.
+fn memory(world: &World, before: u64) -> selvedge::Result<()> {
+    sum(world)?;
+    let taken = memory_kib().saturating_sub(before);
+    let (mut most, mut total) = ([0], [0]);
+    world.allreduce(&[taken], &mut most, &Op::max())?;
+    world.allreduce(&[taken], &mut total, &Op::sum())?;
+    if world.rank() == 0 {
+        println!("most {} KiB, mean {} KiB", most[0], total[0] / world.size() as u64);
+    }
+    Ok(())
+}
+
+/// Everybody waits for rank 0, which sleeps; then it says how much processor time the waiting took the worst.
+fn idle(world: &World, seconds: u64) -> selvedge::Result<()> {
+    world.barrier()?;
+    let before = processor_time();
+    if world.rank() == 0 {
+        std::thread::sleep(Duration::from_secs(seconds));
+    }
+    world.barrier()?;
+    let spent = (processor_time() - before).as_micros() as u64;
+    let mut most = [0];
+    world.allreduce(&[spent], &mut most, &Op::max())?;
+    if world.rank() == 0 {
+        println!("{} us of processor time", most[0]);
+    }
+    Ok(())
+}
+
+/// Talks for ever, in every way there is: small and large messages, wildcards, collectives.
+fn talk(world: &World, each_round: impl Fn(u64)) -> selvedge::Result<()> {
+    let (me, size) = (world.rank(), world.size());
+    let (small, large) = ([me as u8; 8], vec![me as u64; 100_000]);
+    let mut got = vec![0u64; 100_000];
+    let start = Instant::now();
+    for round in 0.. {
+        each_round(round);
+        world.sendrecv(&small, (me + 1) % size, 0, &mut [0u8; 8], ANY_SOURCE, ANY_TAG)?;
+        world.sendrecv(&large, (me + 1) % size, 1, &mut got, (me + size - 1) % size, 1)?;
+        world.allreduce(&large, &mut got, &Op::sum())?;
+        if round == 10 && me == 0 {
+            println!("talking");
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "nobody has ended this");
+    }
+    Ok(())
+}
+
+fn die(world: &World, how: &str) {
+    match how {
+        "panic" => panic!("out of yarn"),
+        "exit" => std::process::exit(3),
+        "abort" => world.abort(7),
+        "kill" => kill_process(getpid(), Signal::KILL).expect("one may kill oneself"),
+        // The first one only disarms the handler by which Rust tells a stack overflow.
+        "segv" => (0..2).for_each(|_| kill_process(getpid(), Signal::SEGV).expect("one may kill oneself")),
+        _ => panic!("die panic | exit | abort | kill | segv"),
+    }
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+/// What this process takes, with its share of what it shares (proportional set size).
+fn memory_kib() -> u64 {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").expect("the kernel tells");
+    let line = rollup.lines().find(|line| line.starts_with("Pss:")).expect("a line for the share");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB")
+}
+
+/// Time this process has spent on a processor.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
