@@ -219,16 +219,19 @@ fn copy_ours(segment: &Segment, peer: Peer, plan: &Plan, offset: u64, len: usize
         Way::Read => Direction::Fetch,
         Way::Write => Direction::Store,
     };
-    let seat = segment.seat(peer);
-    match seat.presence() {
-        Presence::Here => {}
+    let check = || match segment.seat(peer).presence() {
+        Presence::Here => Ok(()),
         presence @ (Presence::Panicked | Presence::Died) => {
-            return Err(faults::died(peer, seat.pid(), presence == Presence::Panicked));
+            Err(faults::died(peer, segment.seat(peer).pid(), presence == Presence::Panicked))
         }
-        Presence::Absent | Presence::Left => return Err(faults::left(peer, seat.pid())),
-    }
-    move_bytes(segment, peer, direction, plan.local + offset, plan.remote + offset, len)
-        .map_err(|error| faults::not_copied(peer, seat.pid(), error))
+        Presence::Absent | Presence::Left => Err(faults::left(peer, segment.seat(peer).pid())),
+    };
+    check()?;
+    move_bytes(segment, peer, direction, plan.local + offset, plan.remote + offset, len).or_else(|error| {
+        // Who said goodbye meanwhile has not died, although its memory is gone.
+        check()?;
+        Err(faults::not_copied(peer, segment.seat(peer).pid(), error))
+    })
 }
 
 /// Copies a chunk of the operation of `initiator` on our memory.

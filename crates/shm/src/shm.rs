@@ -331,9 +331,7 @@ impl Shm {
                 presence => faults::died(peer, seat.pid(), presence == Presence::Panicked),
             };
             copies.fail(segment, *me, peer, |token| events.push_back(Event::Failed(token, fault.clone())));
-            if seat.presence() != Presence::Left {
-                events.push_back(Event::Fault(fault));
-            }
+            events.push_back(Event::Fault(fault));
             false
         });
     }

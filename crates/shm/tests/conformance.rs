@@ -33,8 +33,9 @@ impl Harness for Threads {
 
 fn play(mut shm: Shm, group: Group, gathering: &Gathering, program: &Program<'_>) {
     let start = Instant::now();
-    let dies = group.dies == Some(selvedge_transport::Transport::me(&shm));
-    drive_alone(&mut shm, &|| start.elapsed(), program, gathering, dies, Duration::from_secs(60));
+    let me = Some(selvedge_transport::Transport::me(&shm));
+    let (dies, goes) = (group.dies == me, group.dies == me || group.leaves == me);
+    drive_alone(&mut shm, &|| start.elapsed(), program, gathering, goes, Duration::from_secs(60));
     if dies {
         // The death of a thread is a panic that drops its transport on the way.
         let panic = std::panic::AssertUnwindSafe(|| {
