@@ -39,14 +39,16 @@ impl<F: Futex> Doorbell<'_, F> {
     #[cold]
     fn wake(&self) {
         // Of several who ring at the same time, one makes the system call.
-        if self.word.swap(AWAKE, Ordering::Relaxed) != AWAKE {
+        // SYNC: release, for the sleeper whom the word itself keeps from sleeping: it sees what it was rung about.
+        if self.word.swap(AWAKE, Ordering::AcqRel) != AWAKE {
             self.futex.wake(self.word);
         }
     }
 
     /// Sleeps until rung or `at_most` has passed, unless `ready` says that there is something already. For the owner.
     pub(crate) fn sleep(&self, at_most: Duration, ready: impl FnOnce() -> bool) {
-        self.word.store(ASLEEP, Ordering::Relaxed);
+        // SYNC: pairs with `wake`. A swap and not a store: what a ringer who comes late did to the word is behind us.
+        self.word.swap(ASLEEP, Ordering::AcqRel);
         self.fences.sleeper();
         if !ready() {
             self.futex.wait(self.word, ASLEEP, at_most);

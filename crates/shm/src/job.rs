@@ -94,7 +94,7 @@ pub(crate) enum Standing {
 }
 
 impl JobSlot {
-    #[cfg(any(test, loom))]
+    #[cfg(loom)]
     pub(crate) fn new() -> JobSlot {
         JobSlot {
             ticket: AtomicU64::new(0),

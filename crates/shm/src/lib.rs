@@ -20,6 +20,8 @@ mod attention;
 mod baton;
 mod doorbell;
 mod job;
+#[cfg(all(test, loom))]
+mod model;
 mod ring;
 mod sync;
 

@@ -19,8 +19,8 @@ use crate::segment::{Presence, Segment};
 use crate::slots::{PACKET_BYTES_MAX, SLOTS_MAX, Slots};
 use crate::sync::Fences;
 
-/// Rings that one `poll` or one look while waiting visits. The next goes on behind them, so that a peer with many talking
-/// to it pays for those that talk.
+/// Rings that one `poll` visits. The next goes on behind them, so that a peer with many talking to it pays for those that
+/// talk.
 const VISITS: usize = 16;
 
 /// Polls that look at packets first, before one looks at everything else first and goes on to the next ring.
@@ -377,22 +377,23 @@ impl Shm {
         Ok(())
     }
 
-    /// Whether there is a packet where the last ones came from. What is polled most: two loads.
+    /// Watches where the last packets came from for a moment. True when there is one.
     #[inline]
-    fn peek(&self) -> bool {
-        self.active.get(self.turn).is_some_and(|&from| self.has_packet(from))
+    fn watch(&self) -> bool {
+        let Some(&from) = self.active.get(self.turn) else {
+            self.patience.relax();
+            return false;
+        };
+        (0..PEEKS).any(|_| {
+            self.patience.relax();
+            self.has_packet(from)
+        })
     }
 
-    /// Whether `poll` would find something to do in what it visits next, or a send that found no room would find some.
-    #[inline]
-    fn glance(&self, rings: usize) -> bool {
-        let count = self.active.len();
-        let has_packet = self.slots.has_free()
-            && (0..count.min(rings)).any(|step| {
-                let index = self.turn + step;
-                self.has_packet(self.active[if index < count { index } else { index - count }])
-            });
-        has_packet
+    /// Whether a poll would find something to do, this one or one of the next, or a send that found no room would find
+    /// some. Looks everywhere: who waits for what `poll` passes over in its turn would wait beside a packet.
+    fn glance(&self) -> bool {
+        (self.slots.has_free() && self.active.iter().any(|&from| self.has_packet(from)))
             || self.segment.callers(self.me).is_raised()
             || self.segment.helpers(self.me).is_raised()
             || !self.events.is_empty()
@@ -407,7 +408,7 @@ impl Shm {
             self.roads[to.index()].ring.ask_for_room();
         }
         let doorbell = self.segment.doorbell(self.me, self.fences);
-        doorbell.sleep(at_most.min(ROLL_CALL), || self.glance(usize::MAX));
+        doorbell.sleep(at_most.min(ROLL_CALL), || self.glance());
     }
 }
 
@@ -486,10 +487,10 @@ impl Transport for Shm {
     fn wait(&mut self, at_most: Duration) {
         let mut until = None;
         loop {
-            if self.glance(VISITS) {
+            let (pastime, now) = self.patience.next();
+            if (pastime == Pastime::Spin && self.watch()) || self.glance() {
                 break;
             }
-            let (pastime, now) = self.patience.next();
             if let Some(now) = now {
                 let until = *until.get_or_insert(now + at_most);
                 if now >= until || !self.parting.is_empty() {
@@ -498,21 +499,11 @@ impl Transport for Shm {
                 if pastime != Pastime::Spin {
                     self.call_roll(now);
                 }
-                if pastime == Pastime::Sleep {
-                    self.sleep(until - now);
+                match pastime {
+                    Pastime::Spin => {}
+                    Pastime::Yield => std::thread::yield_now(),
+                    Pastime::Sleep => self.sleep(until - now),
                 }
-            }
-            match pastime {
-                Pastime::Spin => {
-                    for _ in 0..PEEKS {
-                        if self.peek() {
-                            break;
-                        }
-                        std::hint::spin_loop();
-                    }
-                }
-                Pastime::Yield => std::thread::yield_now(),
-                Pastime::Sleep => {}
             }
         }
         for to in self.starved.drain(..) {
