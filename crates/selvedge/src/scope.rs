@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use selvedge_coll::Collective;
@@ -66,6 +67,17 @@ impl Communicator {
     /// world.scope(|scope| {
     ///     let request = scope.irecv(&mut message, 0, 0).unwrap();
     ///     message[0] = 1;
+    /// });
+    /// # });
+    /// ```
+    ///
+    /// Nor may it end before the scope does:
+    ///
+    /// ```compile_fail
+    /// # selvedge::local::run(1, |world| {
+    /// world.scope(|scope| {
+    ///     let mut message = [0u8; 4];
+    ///     drop(scope.irecv(&mut message, 0, 0));
     /// });
     /// # });
     /// ```
@@ -260,8 +272,14 @@ impl Drop for Leave<'_, '_, '_> {
         let open: Vec<Operation> = self.0.open.take().into_iter().flatten().collect();
         let communicator = self.0.communicator;
         if !std::thread::panicking() {
+            // A user's reduction may panic when its outcome is taken; the others must be waited for all the same.
+            let mut panic = None;
             for operation in open {
-                let _ = communicator.wait_for(operation);
+                let waited = catch_unwind(AssertUnwindSafe(|| communicator.wait_for(operation)));
+                panic = panic.or(waited.err());
+            }
+            if let Some(panic) = panic {
+                resume_unwind(panic);
             }
         } else if !abandon(communicator, &open) {
             eprintln!(

@@ -189,6 +189,25 @@ fn a_panic_in_a_users_operation_reaches_its_rank_and_nobody_hangs(world: World) 
 }
 
 #[selvedge::test(ranks = [2, 3])]
+fn a_panic_in_a_users_operation_does_not_end_a_scope_before_its_other_operations(world: World) {
+    let op = Op::commutative(|_: &[u64], _: &mut [u64]| panic!("the user's own mistake"));
+    let (mine, mut output) = ([1; 4], [0; 4]);
+    let mut late = vec![0u8; 100_000];
+    let (next, last) = ((world.rank() + 1) % world.size(), (world.rank() + world.size() - 1) % world.size());
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        world.scope(|scope| {
+            drop(scope.iallreduce(&mine, &mut output, &op).unwrap());
+            drop(scope.irecv(&mut late, last, 5).unwrap());
+            world.send(&vec![7u8; 100_000], next, 5).unwrap();
+        });
+    }));
+    // Whoever reduced has panicked, and everybody has received.
+    let mut panics = [0];
+    world.allreduce(&[u32::from(result.is_err())], &mut panics, &Op::sum()).unwrap();
+    assert!(panics[0] > 0 && late == [7; 100_000]);
+}
+
+#[selvedge::test(ranks = [2, 3])]
 fn collectives_that_disagree_are_noticed(world: World) {
     let count = if world.rank() == 0 { 4 } else { 2 };
     let mut output = vec![0u64; count];
