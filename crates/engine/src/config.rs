@@ -74,11 +74,13 @@ pub enum Mutant {
     TruncationHidden,
     /// Wildcard receives are not told of a dead peer.
     WildcardsNotTold,
+    /// Wildcard receives are told of a peer that left in order as of a dead one.
+    WildcardsToldOfLeaving,
 }
 
 impl Mutant {
     /// Each of them.
-    pub const ALL: [Mutant; 11] = [
+    pub const ALL: [Mutant; 12] = [
         Mutant::SkipOrderWindow,
         Mutant::UnexpectedLifo,
         Mutant::UnorderedTagCut,
@@ -90,6 +92,7 @@ impl Mutant {
         Mutant::GrantForgotten,
         Mutant::TruncationHidden,
         Mutant::WildcardsNotTold,
+        Mutant::WildcardsToldOfLeaving,
     ];
 }
 

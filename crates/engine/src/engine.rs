@@ -114,6 +114,12 @@ impl<T: Transport> Engine<T> {
         self.requests.len()
     }
 
+    /// Whether peers have all the answers that they may be waiting for. Who leaves before has received messages whose
+    /// senders are never told so; [`poll`](Engine::poll) until it is true. Pending operations are another matter.
+    pub fn has_answered(&self) -> bool {
+        !self.peers.owe_answers()
+    }
+
     /// Sends `buf` to `to`. Done at once when the message fits a packet, the peer has credit for it, and the transport
     /// took it; otherwise a completion with `user` follows when the memory is the caller's again, which for a message
     /// that does not fit a packet is after it was matched.
@@ -228,13 +234,28 @@ impl<T: Transport> Engine<T> {
 
     /// The earliest message of `context` from `source` with `tag` that is here and was not received, `None` being any.
     /// Makes progress first if there is none.
-    pub fn probe(&mut self, source: Option<Peer>, context: Context, tag: Option<Tag>) -> Option<Envelope> {
+    ///
+    /// # Errors
+    /// [`Failure::Fault`] when there is none and a receive with these arguments would fail at once, so that whoever
+    /// probes until something comes does not do so for ever.
+    pub fn probe(
+        &mut self,
+        source: Option<Peer>,
+        context: Context,
+        tag: Option<Tag>,
+    ) -> Result<Option<Envelope>, Failure> {
         let pattern = Pattern { context, source, tag };
         if self.matching.peek(&pattern).is_none() {
             let completion = self.advance();
             self.completions.extend(completion);
         }
-        self.matching.peek(&pattern).map(|(name, item)| envelope(&name, item.bytes()))
+        if let Some((name, item)) = self.matching.peek(&pattern) {
+            return Ok(Some(envelope(&name, item.bytes())));
+        }
+        match self.faults.any().then(|| self.hopeless(source)).flatten() {
+            Some(fault) => Err(Failure::Fault(fault)),
+            None => Ok(None),
+        }
     }
 
     /// Ends a receive that is not matched, or a send that has not begun; its completion says
@@ -255,6 +276,11 @@ impl<T: Transport> Engine<T> {
         };
         self.finish(request, user, Err(Failure::Cancelled));
         true
+    }
+
+    /// Whether a request is a receive from anyone that nothing has matched.
+    pub fn waits_for_anyone(&mut self, request: RequestId) -> bool {
+        matches!(self.requests.get_mut(request), Some(Request::Posted(PostedReceive { source: None, .. })))
     }
 
     /// Moves what can move and returns the next operation that has ended, if there is one.

@@ -6,6 +6,11 @@
 //! note with [`Engine::take_faults`] (as MPI_ERR_PROC_FAILED_PENDING and MPI_Comm_ack_failed of the User Level Failure
 //! Mitigation proposal do).
 //!
+//! A peer that leaves in order takes along what depends on it and nobody else: all it ever sent is here, so no receive
+//! from anyone has lost a message by it, and there is nothing to take note of.
+//!
+//! Either way a whole message that is here stays here until it is received; one that was only announced is lost.
+//!
 //! One thing must not be hurried: memory that is open to a peer which is confused but alive. It is given back when that
 //! peer has said its last word about it, or is gone.
 
@@ -49,13 +54,25 @@ impl Faults {
 
 impl<T: Transport> Engine<T> {
     /// What went wrong since this was last asked, each fault once. Asking is taking note: receives from anyone are
-    /// possible again, and it is now the caller's knowledge that some message will never come.
+    /// possible again, and it is now the caller's knowledge that some message will never come. A peer that left in
+    /// order is nothing that went wrong.
     pub fn take_faults(&mut self) -> Vec<Fault> {
         self.faults.wildcards_hopeless = None;
         std::mem::take(&mut self.faults.fresh)
     }
 
-    /// Why a receive that finds no message would wait in vain.
+    /// Whether anything was ever wrong with a peer, or one has left. Cost: a load.
+    #[inline]
+    pub fn has_faulty_peers(&self) -> bool {
+        self.faults.any()
+    }
+
+    /// What is wrong with a peer that operations fail with, if anything is.
+    pub fn fault_of(&self, peer: Peer) -> Option<&Fault> {
+        self.faults.by_peer.get(&peer).map(|fault| &**fault)
+    }
+
+    /// Why a receive or a probe that finds no message would wait in vain.
     #[cold]
     pub(crate) fn hopeless(&self, source: Option<Peer>) -> Option<Box<Fault>> {
         match source {
@@ -86,17 +103,19 @@ impl<T: Transport> Engine<T> {
         // Nobody returns credit any more; what is queued is skipped or dropped when its turn comes.
         state.flags = (known | news) & !flag::BLOCKED;
         self.peers.make_ready(peer);
-        if known & flag::FAULTY == 0 {
+        let anyone_too = known & flag::FAULTY == 0 && fault.cause != Cause::PeerLeft;
+        if anyone_too {
             self.faults.fresh.push((*fault).clone());
             self.faults.wildcards_hopeless = Some(fault.clone());
         }
         self.faults.by_peer.insert(peer, fault.clone());
-        self.fail_dependents(peer, &fault, gone, known & flag::FAULTY == 0);
+        let anyone_told = anyone_too && self.mutant != Some(Mutant::WildcardsNotTold)
+            || self.mutant == Some(Mutant::WildcardsToldOfLeaving);
+        self.fail_dependents(peer, &fault, gone, anyone_told);
     }
 
     /// Ends what depends on `peer`. Cost: one pass over the operations in flight.
     fn fail_dependents(&mut self, peer: Peer, fault: &Fault, gone: bool, wildcards_too: bool) {
-        let wildcards_too = wildcards_too && self.mutant != Some(Mutant::WildcardsNotTold);
         let depends = |request: &Request| match request {
             Request::Posted(receive) => receive.source.map_or(wildcards_too, |source| source == peer),
             Request::Send(send) => send.to == peer,

@@ -182,6 +182,11 @@ impl Peers {
         }
     }
 
+    /// Whether something waits in the control lane of a peer. Cost: one step per peer to be served.
+    pub(crate) fn owe_answers(&self) -> bool {
+        self.ready.iter().any(|&peer| self.front(peer, LaneKind::Control).is_some())
+    }
+
     /// Number of peers to be served.
     #[inline]
     pub(crate) fn ready_len(&self) -> usize {

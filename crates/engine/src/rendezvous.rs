@@ -205,8 +205,8 @@ impl<T: Transport> Engine<T> {
             self.write_pieces(id);
             self.settle_write(id);
         }
-        // Whoever leaves in order may do so without an event of its own.
-        if let Some(fault) = failed.filter(|_| gone) {
+        // Of a death the sooner the better. Who left has packets on the way, and the transport tells behind them.
+        if let Some(fault) = failed.filter(|fault| fault.cause == Cause::PeerDied) {
             self.on_fault(fault);
         }
     }

@@ -1,17 +1,17 @@
 //! Blocking calls: start, then wait. The claims made here end before the call returns, whatever happens.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use selvedge_coll::Collective;
-use selvedge_engine::Tag;
+use selvedge_engine::{Failure, Tag};
 use selvedge_transport::Peer;
 
 use crate::collective::Prepared;
-use crate::communicator::Communicator;
+use crate::communicator::{Communicator, Road};
 use crate::error::Result;
 use crate::memory::{Datatype, claim, claim_mut};
 use crate::message::{Pattern, Status};
-use crate::runtime::{Call, Operation, Outcome, Started};
+use crate::runtime::{Call, Operation, Outcome, Runtime, Started, Trouble};
 
 /// Longest sleep of a rank that waits, between two looks around. Nothing depends on it: whatever ends the wait also
 /// ends the sleep.
@@ -60,11 +60,18 @@ impl Communicator {
     pub(crate) fn probe_and_wait(&self, pattern: Pattern) -> Result<Status> {
         let mut runtime = self.runtime.borrow_mut();
         loop {
-            if let Some(envelope) = runtime.probe(pattern.0, self.message_context(), pattern.1) {
-                return Ok(self.status(envelope));
-            }
-            if !runtime.progress() {
-                runtime.wait(SLEEP_MAX);
+            let seen = runtime.probe(pattern.0, self.message_context(), pattern.1);
+            match seen.map_err(|trouble| self.explain(trouble))? {
+                Some(envelope) => return Ok(self.status(envelope)),
+                None if runtime.progress() => {}
+                None => {
+                    if sleep(&mut runtime) == Slept::AmongTheGone
+                        && pattern.0.is_none()
+                        && let Some(fault) = runtime.forsaken(&self.group)
+                    {
+                        return Err(self.explain(Trouble::Engine(Failure::Fault(fault))));
+                    }
+                }
             }
         }
     }
@@ -100,18 +107,57 @@ impl Communicator {
         }
     }
 
+    /// Lets peers have the answers that they may be waiting for, before this rank leaves.
+    pub(crate) fn answer(&self) {
+        let Ok(mut runtime) = self.runtime.try_borrow_mut() else { return };
+        while !runtime.engine().has_answered() {
+            if !runtime.progress() {
+                runtime.wait(SLEEP_MAX);
+            }
+        }
+    }
+
     /// Waits for the end of an operation. Does not unwind before it: memory of the caller is claimed.
     pub(crate) fn wait_for(&self, operation: Operation) -> Outcome {
         let mut runtime = self.runtime.borrow_mut();
         let guard = AbortOnUnwind;
         runtime.progress();
         while !runtime.is_done(operation) {
-            runtime.wait(SLEEP_MAX);
-            runtime.progress();
+            if sleep(&mut runtime) == Slept::AmongTheGone {
+                runtime.forsake(operation, &self.group);
+            }
         }
         std::mem::forget(guard);
         runtime.take(operation).expect("a done operation has an outcome")
     }
+}
+
+/// How a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slept {
+    /// Something may have happened.
+    Lightly,
+    /// Some rank is gone, and of the others nobody said a word for [`SLEEP_MAX`].
+    AmongTheGone,
+}
+
+/// Sleeps until something may have happened, then makes progress.
+#[inline]
+pub(crate) fn sleep(runtime: &mut Runtime<Road>) -> Slept {
+    if runtime.engine().has_faulty_peers() {
+        return sleep_among_the_gone(runtime);
+    }
+    runtime.wait(SLEEP_MAX);
+    runtime.progress();
+    Slept::Lightly
+}
+
+#[cold]
+fn sleep_among_the_gone(runtime: &mut Runtime<Road>) -> Slept {
+    let before = Instant::now();
+    runtime.wait(SLEEP_MAX);
+    let moved = runtime.progress();
+    if moved || before.elapsed() < SLEEP_MAX { Slept::Lightly } else { Slept::AmongTheGone }
 }
 
 /// Ends the process when dropped. A panic below a wait is a defect of this library; to continue would give back memory

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use selvedge_coll::Rank;
 use selvedge_engine::{Context, Envelope, Failure};
-use selvedge_transport::Peer;
+use selvedge_transport::{Peer, Scope};
 
 use crate::error::{Error, Misuse, Result};
 use crate::group::Group;
@@ -37,6 +37,15 @@ pub struct Communicator {
 impl fmt::Debug for Communicator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Communicator(rank {} of {}, context {})", self.rank(), self.size(), self.context.0)
+    }
+}
+
+impl Drop for Communicator {
+    /// The last one that goes lets peers have the answers that they may be waiting for.
+    fn drop(&mut self) {
+        if Rc::strong_count(&self.runtime) == 1 && !std::thread::panicking() {
+            self.answer();
+        }
     }
 }
 
@@ -182,7 +191,13 @@ impl Communicator {
                 envelope: Envelope { source, tag, .. },
             }) => Error::Truncated { source_rank: self.rank_of(source), tag: tag.0 as i32, sent, capacity },
             Trouble::Engine(Failure::Cancelled) => Error::Cancelled,
-            Trouble::Engine(Failure::Fault(fault)) => Error::Fault(fault),
+            Trouble::Engine(Failure::Fault(fault)) => {
+                let rank = match fault.scope {
+                    Scope::Peer(peer) => self.group.rank(peer).map(Rank::index),
+                    Scope::Local => None,
+                };
+                Error::Fault { rank, fault }
+            }
             Trouble::Disagreement { source, given, expected } => {
                 Misuse::Disagreement { source_rank: self.rank_of(source), given, expected }.into()
             }

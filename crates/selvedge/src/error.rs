@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use selvedge_transport::Fault;
+use selvedge_transport::{Fault, Scope};
 
 /// The result of every call that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -35,15 +35,35 @@ pub enum Error {
     /// The caller asked for something that makes no sense.
     #[error(transparent)]
     Misuse(#[from] Misuse),
-    /// Something is wrong with the world: a dead rank, a limit of the machine.
-    #[error(transparent)]
-    Fault(#[from] Box<Fault>),
+    /// Something is wrong with the world: a rank that died, or left while something was expected of it; a limit of the
+    /// machine. [`Fault::cause`] says which, for programs.
+    #[error("{}", named(*rank, fault))]
+    Fault {
+        /// With whom, where it is with a rank of the communicator that was used.
+        rank: Option<usize>,
+        /// What is wrong.
+        fault: Box<Fault>,
+    },
     /// The job could not be joined: what the launcher said, or did not say.
     #[error("cannot join the job: {0}")]
     Start(String),
     /// The request was cancelled before it was matched.
     #[error("the request was cancelled before a message matched it")]
     Cancelled,
+}
+
+/// A fault in terms of ranks, as far as they are known.
+fn named(rank: Option<usize>, fault: &Fault) -> String {
+    match (rank, fault.scope) {
+        (Some(rank), Scope::Peer(_)) => format!("rank {rank}: {}", fault.words()),
+        _ => fault.to_string(),
+    }
+}
+
+impl From<Box<Fault>> for Error {
+    fn from(fault: Box<Fault>) -> Error {
+        Error::Fault { rank: None, fault }
+    }
 }
 
 impl fmt::Debug for Error {

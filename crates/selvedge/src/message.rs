@@ -65,7 +65,7 @@ impl Communicator {
     /// Cost: two copies up to about 8 KiB, one above where the kernel permits it.
     ///
     /// # Errors
-    /// [`Misuse`] for a rank or tag out of range, [`crate::Error::Fault`] when the receiver is dead.
+    /// [`Misuse`] for a rank or tag out of range, [`crate::Error::Fault`] when the receiver is dead or has left.
     #[inline]
     pub fn send<T: Datatype>(&self, message: &[T], dest: usize, tag: i32) -> Result<()> {
         let (peer, tag) = self.destination(dest, tag)?;
@@ -76,6 +76,8 @@ impl Communicator {
     ///
     /// # Errors
     /// [`crate::Error::Truncated`] when the message is longer than the buffer; the rest as for [`Communicator::send`].
+    /// From [`ANY_SOURCE`] a [`crate::Error::Fault`] when somebody dies meanwhile, whose the message might have been, or
+    /// when all others have left.
     #[inline]
     pub fn recv<T: Datatype>(
         &self,
@@ -162,15 +164,19 @@ impl Communicator {
     }
 
     /// Waits until a message that matches is here and says what it is, without receiving it (MPI_Probe).
+    ///
+    /// # Errors
+    /// As [`Communicator::recv`], without truncation.
     pub fn probe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Status> {
         let pattern = self.pattern(source.into(), tag.into())?;
         self.probe_and_wait(pattern)
     }
 
-    /// As [`Communicator::probe`], but does not wait (MPI_Iprobe).
+    /// As [`Communicator::probe`], but does not wait (MPI_Iprobe). Fails when waiting would.
     pub fn iprobe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Option<Status>> {
         let (source, tag) = self.pattern(source.into(), tag.into())?;
         let seen = self.runtime.borrow_mut().probe(source, self.message_context(), tag);
+        let seen = seen.map_err(|trouble| self.explain(trouble))?;
         Ok(seen.map(|envelope| self.status(envelope)))
     }
 

@@ -1,14 +1,10 @@
 //! Requests, and waiting for one, any, some or all of them (MPI 5.0 section 3.7).
 
-use std::time::Duration;
-
+use crate::blocking::{Slept, sleep};
 use crate::error::Result;
 use crate::message::Status;
 use crate::runtime::Operation;
 use crate::scope::{Place, Received, Scope};
-
-/// Longest sleep while waiting for one of several requests; nothing depends on it.
-const SLEEP_MAX: Duration = Duration::from_millis(500);
 
 /// A nonblocking operation in flight (MPI_Request). Dropping it does not end the operation: its scope waits for it.
 #[derive(Debug)]
@@ -32,8 +28,8 @@ pub(crate) trait Home: std::fmt::Debug {
     fn take(&self, operation: Operation, place: Place, received: Received) -> Result<Status>;
     /// Tries to end the operation early.
     fn cancel(&self, operation: Operation) -> bool;
-    /// Sleeps until something may have happened.
-    fn sleep(&self);
+    /// Sleeps until something may have happened; ends those of `waiting` that would wait for ever.
+    fn sleep(&self, waiting: &mut dyn Iterator<Item = Operation>);
 }
 
 impl Home for Scope<'_, '_> {
@@ -61,8 +57,11 @@ impl Home for Scope<'_, '_> {
         self.communicator.runtime.borrow_mut().cancel(operation)
     }
 
-    fn sleep(&self) {
-        self.communicator.runtime.borrow_mut().wait(SLEEP_MAX);
+    fn sleep(&self, waiting: &mut dyn Iterator<Item = Operation>) {
+        let mut runtime = self.communicator.runtime.borrow_mut();
+        if sleep(&mut runtime) == Slept::AmongTheGone {
+            waiting.for_each(|operation| runtime.forsake(operation, &self.communicator.group));
+        }
     }
 }
 
@@ -119,6 +118,10 @@ impl<'scope> Request<'scope> {
         }
     }
 
+    fn operation(&self) -> Option<Operation> {
+        if let State::Pending { operation, .. } = self.state { Some(operation) } else { None }
+    }
+
     fn is_complete(&mut self) -> bool {
         if let State::Pending { operation, place, received } = self.state
             && let Some(outcome) = self.scope.try_take(operation, place, received)
@@ -148,7 +151,7 @@ pub fn wait_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status
         if let Some(found) = test_any(requests)? {
             return Ok(Some(found));
         }
-        requests[0].scope.sleep();
+        requests[0].scope.sleep(&mut requests.iter().filter_map(Request::operation));
     }
 }
 
@@ -160,7 +163,7 @@ pub fn wait_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>
         if !found.is_empty() || requests.is_empty() {
             return Ok(found);
         }
-        requests[0].scope.sleep();
+        requests[0].scope.sleep(&mut requests.iter().filter_map(Request::operation));
     }
 }
 

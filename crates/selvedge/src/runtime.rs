@@ -11,8 +11,9 @@ use std::any::Any;
 use std::rc::Rc;
 use std::time::Duration;
 
+use selvedge_coll::Rank;
 use selvedge_engine::{Completion, Context, Engine, Envelope, Failure, Order, Submitted, Tag};
-use selvedge_transport::{Buf, Peer, Transport};
+use selvedge_transport::{Buf, Fault, Peer, Transport};
 
 use crate::executor::{Run, Running};
 pub use crate::group::Group;
@@ -149,8 +150,19 @@ impl<T: Transport> Runtime<T> {
     }
 
     /// The first message that a receive with these arguments would get, if it is already here. Makes progress.
-    pub fn probe(&mut self, source: Option<Peer>, context: Context, tag: Option<Tag>) -> Option<Envelope> {
-        self.engine.probe(source, context, tag)
+    ///
+    /// # Errors
+    /// What that receive would be told at once: that nobody is left who could send it.
+    pub fn probe(
+        &mut self,
+        source: Option<Peer>,
+        context: Context,
+        tag: Option<Tag>,
+    ) -> Result<Option<Envelope>, Trouble> {
+        self.engine.probe(source, context, tag).map_err(|failure| {
+            self.acknowledge();
+            Trouble::Engine(failure)
+        })
     }
 
     /// Starts a collective.
@@ -230,6 +242,33 @@ impl<T: Transport> Runtime<T> {
         match entry.state {
             State::Running(Owner::Engine(request)) => self.engine.cancel(request),
             _ => false,
+        }
+    }
+
+    /// Why a caller who does nothing but wait for a message from anybody of `group` waits in vain: all others are gone.
+    /// Itself, the caller sends nothing more. Cost: nothing until a rank has gone, then a look-up per rank.
+    #[cold]
+    pub fn forsaken(&self, group: &Group) -> Option<Box<Fault>> {
+        let me = self.engine.transport().me();
+        let mut others =
+            (0..group.size()).map(|rank| group.peer(Rank(rank as u32))).filter(|&peer| peer != me);
+        let first = self.engine.fault_of(others.next()?)?;
+        others.all(|peer| self.engine.fault_of(peer).is_some()).then(|| Box::new(first.clone()))
+    }
+
+    /// Ends a receive from anybody with what [`Runtime::forsaken`] says. Does nothing to other operations.
+    #[cold]
+    pub fn forsake(&mut self, operation: Operation, group: &Group) {
+        let State::Running(Owner::Engine(request)) = self.entries[operation.index as usize].state else {
+            return;
+        };
+        if self.engine.waits_for_anyone(request)
+            && let Some(fault) = self.forsaken(group)
+            && self.engine.cancel(request)
+        {
+            self.progress();
+            let outcome = Err(Trouble::Engine(Failure::Fault(fault)));
+            self.entries[operation.index as usize].state = State::Done(outcome, None);
         }
     }
 

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
-use selvedge::{Error, Op, World, local};
+use selvedge::{ANY_SOURCE, ANY_TAG, Cause, Error, Op, World, local, wait_any};
 
 #[selvedge::test(ranks = [1, 2, 3, 5, 8])]
 fn a_split_keeps_colours_apart_and_orders_by_key(world: World) {
@@ -63,13 +64,132 @@ fn a_rank_that_panics_fails_the_others_with_its_name_and_its_panic_is_the_one_to
         local::run(3, |world| {
             assert!(world.rank() != 1, "rank 1 has had enough");
             let error = world.recv(&mut [0u8], 1, 0).unwrap_err();
-            assert!(matches!(&error, Error::Fault(_)) && error.to_string().contains("peer 1"), "{error}");
+            assert!(matches!(&error, Error::Fault { rank: Some(1), .. }), "{error}");
+            assert!(error.to_string().starts_with("rank 1: "), "{error}");
             panic!("told too late");
         })
     }));
     let panic = told.unwrap_err();
     let text = panic.downcast_ref::<&str>().copied().unwrap_or("a panic without words");
     assert!(text.contains("has had enough"), "{text}");
+}
+
+/// Whether `error` says that `rank` has left, in words too.
+fn says_that_it_left<T: std::fmt::Debug>(outcome: Result<T, Error>, rank: usize) -> bool {
+    let error = outcome.expect_err("somebody is missing");
+    let Error::Fault { rank: named, fault } = &error else { panic!("{error}") };
+    let told = error.to_string();
+    assert!(told.starts_with(&format!("rank {rank}: ")) && told.contains("left"), "{told}");
+    *named == Some(rank) && fault.cause == Cause::PeerLeft
+}
+
+/// Runs `program` on three ranks of which the last leaves at once.
+fn without_the_last(program: impl Fn(&World) + Sync) {
+    let start = Instant::now();
+    local::run(3, |world| {
+        if world.rank() < 2 {
+            program(&world);
+        }
+    });
+    // A second is what it may take; the rest is for machines that have other things to do.
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn whoever_waits_for_a_rank_that_left_is_told_so() {
+    without_the_last(|world| {
+        assert!(says_that_it_left(world.recv(&mut [0u8], 2, 0), 2));
+        assert!(says_that_it_left(world.recv(&mut [0u8], 2, ANY_TAG), 2), "also afterwards");
+        assert!(says_that_it_left(world.send(&[0u8; 1_000_000], 2, 0), 2));
+    });
+    without_the_last(|world| {
+        assert!(says_that_it_left(world.probe(2, 0), 2));
+        assert!(says_that_it_left(world.iprobe(2, 0), 2));
+    });
+    without_the_last(|world| assert!(says_that_it_left(world.send(&[0u8; 1_000_000], 2, 0), 2)));
+    without_the_last(|world| {
+        let mut byte = [0u8];
+        let outcome = world.scope(|scope| scope.irecv(&mut byte, 2, 0)?.wait());
+        assert!(says_that_it_left(outcome, 2));
+    });
+}
+
+#[test]
+fn a_collective_without_a_rank_that_left_ends_with_its_name_or_that_of_one_who_gave_up() {
+    without_the_last(|world| {
+        let outcome = world.allreduce(&[1u64], &mut [0u64], &Op::sum());
+        let Err(Error::Fault { rank: Some(rank), fault }) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(fault.cause, Cause::PeerLeft);
+        assert!(rank != world.rank(), "{fault}");
+    });
+}
+
+#[test]
+fn a_fault_names_the_rank_in_the_communicator_that_was_used() {
+    local::run(3, |world| {
+        let backwards = world.split(Some(0), -(world.rank() as i64)).unwrap().unwrap();
+        if world.rank() != 0 {
+            assert!(says_that_it_left(backwards.recv(&mut [0u8], 2, 0), 2));
+        }
+    });
+}
+
+#[test]
+fn receives_from_anyone_go_on_without_a_rank_that_left() {
+    without_the_last(|world| {
+        let mut got = [0u8];
+        if world.rank() == 0 {
+            assert!(says_that_it_left(world.recv(&mut got, 2, 0), 2));
+            world.send(&[1u8], 1, 0).unwrap();
+        } else {
+            // Posted before or after rank 2 has left, with nothing to receive for some time.
+            assert_eq!(world.recv(&mut got, ANY_SOURCE, ANY_TAG).unwrap().source, 0);
+        }
+    });
+}
+
+#[test]
+fn whoever_waits_for_anyone_when_all_others_have_left_is_told_so() {
+    type Wait = fn(&World) -> Result<(), Error>;
+    let wait_for_anyone: [Wait; 3] = [
+        |world| world.recv(&mut [0u8], ANY_SOURCE, 0).map(drop),
+        |world| world.probe(ANY_SOURCE, 0).map(drop),
+        |world| {
+            let mut byte = [0u8];
+            world.scope(|scope| {
+                let mut requests = vec![scope.irecv(&mut byte, ANY_SOURCE, 0)?];
+                wait_any(&mut requests).map(drop)
+            })
+        },
+    ];
+    for wait in wait_for_anyone {
+        local::run(2, |world| {
+            if world.rank() == 0 {
+                assert!(says_that_it_left(wait(&world), 1));
+                // What one sends to oneself still comes.
+                let mut got = [0u8];
+                world.sendrecv(&[7u8], 0, 0, &mut got, ANY_SOURCE, 0).unwrap();
+                assert_eq!(got, [7]);
+            }
+        });
+    }
+}
+
+#[test]
+fn what_a_rank_sent_before_it_left_can_be_received_afterwards() {
+    local::run(2, |world| {
+        if world.rank() == 1 {
+            (0..100u64).for_each(|number| world.send(&[number], 0, 0).unwrap());
+            return;
+        }
+        assert!(says_that_it_left(world.recv(&mut [0u8], 1, 1), 1));
+        for number in 0..100u64 {
+            let mut got = [0];
+            let source = if number % 2 == 0 { ANY_SOURCE } else { 1.into() };
+            world.recv(&mut got, source, 0).unwrap();
+            assert_eq!(got, [number]);
+        }
+    });
 }
 
 #[test]

@@ -54,14 +54,17 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.scope {
-            Scope::Peer(peer) => write!(f, "{peer:?}: ")?,
-            Scope::Local => write!(f, "this process: ")?,
+            Scope::Peer(peer) => write!(f, "{peer:?}: {}", self.words()),
+            Scope::Local => write!(f, "this process: {}", self.words()),
         }
-        write!(f, "{}", self.detail)?;
-        if let Some(age) = self.age {
-            write!(f, " (since {:.1} s)", age.as_secs_f64())?;
-        }
-        write!(f, "; {}", self.next_step)
+    }
+}
+
+impl Fault {
+    /// What was seen and what to do about it, for those who have a better name for the peer.
+    pub fn words(&self) -> String {
+        let since = self.age.map_or_else(String::new, |age| format!(" (since {:.1} s)", age.as_secs_f64()));
+        format!("{}{since}; {}", self.detail, self.next_step)
     }
 }
 

@@ -1,7 +1,7 @@
-//! Peers that die, and peers that leave.
+//! Peers that die.
 
-use selvedge_engine::{Config, Context, Engine, Failure, Mutant, Order, Tag};
-use selvedge_transport::{Cause, Memory, Peer, Rng, Sim, SimConfig};
+use selvedge_engine::{Config, Context, Failure, Mutant, Order, Tag};
+use selvedge_transport::{Cause, Peer, Rng, SimConfig};
 
 use crate::program;
 use crate::world::World;
@@ -84,16 +84,16 @@ fn told(world: &World, victim: usize) -> Result<(), String> {
     }
 }
 
-const ANY: Option<usize> = None;
+pub(crate) const ANY: Option<usize> = None;
 
-fn fault_of(world: &World, at: usize, user: u64) -> Cause {
+pub(crate) fn fault_of(world: &World, at: usize, user: u64) -> Cause {
     match world.outcome(at, user) {
         Some(Err(Failure::Fault(fault))) => fault.cause,
         other => panic!("operation {user} of rank {at} ended as {other:?}"),
     }
 }
 
-fn three() -> World {
+pub(crate) fn three() -> World {
     World::new(SimConfig { peers: 3, ..SimConfig::default() }, &Config::default())
 }
 
@@ -122,11 +122,14 @@ fn receives_from_anyone_fail_until_the_owner_has_taken_note_of_the_death() {
 fn a_message_that_the_dead_had_sent_whole_can_still_be_received() {
     let mut world = three();
     world.send(2, 0, 0, 1, Order::Ordered, b"last words");
+    world.send(2, 0, 0, 1, Order::Ordered, b"very last words");
     world.settle();
     world.sim.kill(Peer(2));
     world.settle();
-    let received = world.recv(0, Some(2), 0, Some(1), 10);
-    assert_eq!(world.received(0, received), b"last words");
+    let anyone = world.recv(0, ANY, 0, Some(1), 10);
+    assert_eq!(world.received(0, anyone), b"last words");
+    let received = world.recv(0, Some(2), 0, Some(1), 15);
+    assert_eq!(world.received(0, received), b"very last words");
     let nothing = world.recv(0, Some(2), 0, Some(1), 10);
     assert_eq!(fault_of(&world, 0, nothing), Cause::PeerDied);
 }
@@ -143,17 +146,23 @@ fn a_long_message_whose_sender_died_before_it_was_fetched_is_a_fault() {
 }
 
 #[test]
-fn fetching_from_a_peer_that_left_in_order_is_a_fault_and_not_a_hang() {
-    let sim = Sim::new(SimConfig::default());
-    let mut staying = Engine::new(sim.port(Peer(0)), Config::default());
-    let mut leaving = Engine::new(sim.port(Peer(1)), Config::default());
-    let (from, to) = (Memory::of(&[1; 100_000]), Memory::zeroed(100_000));
-    let _ = leaving.send(Peer(0), Context(0), Tag(0), Order::Ordered, from.buf(), 1);
-    drop(leaving);
-    let _ = staying.recv(Some(Peer(1)), Context(0), None, to.buf(), 2);
-    let completion = (0..1_000).find_map(|_| staying.poll().or_else(|| (sim.advance(), None).1));
-    let outcome = completion.expect("it ends").outcome;
-    assert!(matches!(outcome, Err(Failure::Fault(fault)) if fault.cause == Cause::PeerLeft));
+fn a_probe_says_what_a_receive_would_be_told() {
+    let mut world = three();
+    world.send(2, 0, 0, 1, Order::Ordered, b"last words");
+    world.settle();
+    world.sim.kill(Peer(2));
+    world.settle();
+    let probe = |world: &mut World, source: Option<u32>, tag| {
+        world.engines[0].probe(source.map(Peer), Context(0), Some(Tag(tag)))
+    };
+    for source in [Some(2), None] {
+        assert!(matches!(probe(&mut world, source, 1), Ok(Some(envelope)) if envelope.bytes == 10));
+        assert!(matches!(probe(&mut world, source, 2), Err(Failure::Fault(_))));
+    }
+    assert_eq!(probe(&mut world, Some(1), 2), Ok(None));
+    assert_eq!(world.engines[0].take_faults().len(), 1);
+    assert_eq!(probe(&mut world, None, 2), Ok(None), "the owner has taken note");
+    assert!(matches!(probe(&mut world, Some(2), 2), Err(Failure::Fault(_))));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod crowd;
 mod directed;
 mod faults;
+mod leaving;
 mod mutants;
 mod nonsense;
 mod oracle;

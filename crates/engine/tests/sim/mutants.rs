@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use selvedge_engine::Mutant;
 
-use crate::{faults, program};
+use crate::{faults, leaving, program};
 
 /// Programs tried before a mutant is declared alive.
 const SEEDS: u64 = 3_000;
@@ -12,6 +12,7 @@ const SEEDS: u64 = 3_000;
 fn assert_caught(mutant: Mutant) {
     let run = |seed| match mutant {
         Mutant::WildcardsNotTold => faults::run(seed, Some(mutant)),
+        Mutant::WildcardsToldOfLeaving => leaving::run(seed, Some(mutant)),
         _ => program::run(seed, Some(mutant)),
     };
     let caught = (0..SEEDS).find_map(|seed| match catch_unwind(AssertUnwindSafe(|| run(seed))) {
@@ -79,6 +80,11 @@ fn an_engine_that_does_not_tell_wildcards_of_a_dead_peer_is_caught() {
 }
 
 #[test]
+fn an_engine_that_fails_wildcards_when_a_peer_leaves_in_order_is_caught() {
+    assert_caught(Mutant::WildcardsToldOfLeaving);
+}
+
+#[test]
 fn every_mutant_has_a_test_of_its_own() {
-    assert_eq!(Mutant::ALL.len(), 11);
+    assert_eq!(Mutant::ALL.len(), 12);
 }

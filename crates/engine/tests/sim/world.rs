@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use selvedge_engine::{
     Completion, Config, Context, Engine, Envelope, Order, Outcome, RequestId, Submitted, Tag,
 };
-use selvedge_transport::{Memory, Peer, Rng, Sim, SimConfig, SimPort};
+use selvedge_transport::{Memory, Peer, Rng, Sim, SimConfig, SimPort, Transport};
 
 /// What a receive buffer holds before anything was received, and its guard always.
 pub(crate) const UNTOUCHED: u8 = 0xCC;
@@ -56,6 +56,10 @@ impl World {
             ops: (0..network.peers).map(|_| HashMap::new()).collect(),
             next_user: 1,
         }
+    }
+
+    pub(crate) fn packet_bytes_max(&self) -> u64 {
+        self.engines[0].transport().caps().packet_bytes_max as u64
     }
 
     pub(crate) fn size(&self) -> usize {
@@ -151,7 +155,8 @@ impl World {
         tag: Option<u64>,
     ) -> Option<Envelope> {
         let source = source.map(|source| Peer(source as u32));
-        self.engines[at].probe(source, Context(context), tag.map(Tag))
+        let seen = self.engines[at].probe(source, Context(context), tag.map(Tag));
+        seen.expect("nobody is missing who could have sent it")
     }
 
     /// Polls everybody in random order until nothing moves any more.
