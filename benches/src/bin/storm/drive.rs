@@ -6,11 +6,11 @@ use selvedge::Op;
 use selvedge::runtime::{Call, Group, Operation, Outcome, Plan, Reducer, Runtime, Started, Trouble};
 use selvedge_coll::{Rank, Schedule, generate};
 use selvedge_engine::{Config, Context, Engine, Failure, Mutant, Tag, credit};
-use selvedge_transport::{Buf, Memory, Peer, Rng, Sim, SimPort};
+use selvedge_transport::{Buf, Cause, Fault, Memory, Peer, Rng, Scope, Sim, SimPort};
 
 use crate::mutate::ScheduleMutant;
 use crate::oracle::{self, History, Received};
-use crate::program::{Act, Element, Program, contribution, message_bytes};
+use crate::program::{Act, Element, Program, Receive, contribution, message_bytes};
 
 /// A defect put in on purpose, to see whether the storm notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(crate) struct Tally {
     pub(crate) collectives: u64,
     /// Ranks that died.
     pub(crate) deaths: u64,
+    /// Ranks that left in order.
+    pub(crate) leavings: u64,
     /// Digest of everything that crossed the network.
     pub(crate) trace: u64,
 }
@@ -53,6 +55,8 @@ struct Player {
     phase: usize,
     next: usize,
     open: Vec<Open>,
+    /// Whether something of it ended in a fault: it knows that somebody died, and has taken note.
+    knows: bool,
 }
 
 /// Something started, and the memory it works on.
@@ -61,6 +65,8 @@ struct Open {
     operation: Operation,
     input: Memory,
     output: Memory,
+    /// Whether its rank knew of a death when it was started: then nobody will tell it.
+    knew: bool,
 }
 
 struct Storm<'a> {
@@ -68,6 +74,7 @@ struct Storm<'a> {
     defect: Option<Defect>,
     sim: Sim,
     players: Vec<Player>,
+    /// Those who neither died nor left.
     alive: Vec<bool>,
     groups: Vec<Rc<Group>>,
     history: History,
@@ -82,7 +89,7 @@ impl<'a> Storm<'a> {
             let mutant = if let Some(Defect::Engine(mutant)) = defect { Some(mutant) } else { None };
             let config = Config { mutant, ..program.config.clone() };
             let runtime = Runtime::new(Engine::new(port, config));
-            Player { runtime, phase: 0, next: 0, open: Vec::new() }
+            Player { runtime, phase: 0, next: 0, open: Vec::new(), knows: false }
         });
         let groups = program.groups.iter().map(|members| {
             Rc::new(Group::listed(members.iter().map(|&member| Peer(member as u32)).collect()))
@@ -122,6 +129,11 @@ impl<'a> Storm<'a> {
                 return Err(self.who_waits());
             }
             let rank = self.rng.index(ranks);
+            if self.may_leave(rank) {
+                self.sim.leave(Peer(rank as u32));
+                self.alive[rank] = false;
+                self.tally.leavings += 1;
+            }
             if self.alive[rank] && self.step(rank)? {
                 quiet = 0;
                 continue;
@@ -137,6 +149,15 @@ impl<'a> Storm<'a> {
     fn is_through(&self, rank: usize) -> bool {
         let player = &self.players[rank];
         player.phase == self.program.phases.len() && player.open.is_empty()
+    }
+
+    /// Whether a rank can return from main now: it is through, and nobody waits for a word of it. Where somebody dies
+    /// all stay, because then messages get lost, and who waits for their end would be told of the leaving as well.
+    fn may_leave(&self, rank: usize) -> bool {
+        self.alive[rank]
+            && self.program.victim.is_none()
+            && self.is_through(rank)
+            && self.players[rank].runtime.engine().has_answered()
     }
 
     /// One move of one rank. Says whether anything happened.
@@ -190,7 +211,8 @@ impl<'a> Storm<'a> {
         match started {
             Started::Done(outcome) => self.ended(rank, act, outcome, &input, &output),
             Started::Pending(operation) => {
-                self.players[rank].open.push(Open { act, operation, input, output });
+                let player = &mut self.players[rank];
+                player.open.push(Open { act, operation, input, output, knew: player.knows });
                 Ok(())
             }
         }
@@ -250,8 +272,8 @@ impl<'a> Storm<'a> {
         for open in &player.open {
             if let Act::Recv(index) = open.act
                 && self.program.receives[index].cancelled
-                // Where somebody dies, who takes from anybody is told, and has to wait for it.
-                && (self.program.victim.is_none() || self.program.receives[index].source.is_some())
+                // Where somebody dies, who takes from anybody is told, and has to wait for it: once.
+                && (self.program.victim.is_none() || self.program.receives[index].source.is_some() || open.knew)
             {
                 player.runtime.cancel(open.operation);
             }
@@ -269,12 +291,12 @@ impl<'a> Storm<'a> {
     ) -> Result<(), String> {
         let program = self.program;
         match (act, outcome) {
-            (_, Err(Trouble::Engine(Failure::Fault(fault)))) if !self.may_fail(act) => {
+            (_, Err(Trouble::Engine(Failure::Fault(fault)))) if !self.may_fail(act, &fault) => {
                 return Err(format!(
                     "rank {rank}: {act:?} ended in a fault though nobody it needs died: {fault}"
                 ));
             }
-            (_, Err(Trouble::Engine(Failure::Fault(_)))) => {}
+            (_, Err(Trouble::Engine(Failure::Fault(_)))) => self.players[rank].knows = true,
             (Act::Send(_), Ok(_)) => {}
             (Act::Recv(index), Ok(envelope)) => {
                 let len = envelope.bytes as usize;
@@ -315,9 +337,16 @@ impl<'a> Storm<'a> {
         Ok(())
     }
 
-    /// Whether a dead rank is an excuse for an operation that ended in a fault.
-    fn may_fail(&self, act: Act) -> bool {
-        let Some((victim, _)) = self.program.victim else { return false };
+    /// Whether a rank that died, or one that left and was only waited for in vain, is an excuse for an operation that
+    /// ended in a fault.
+    fn may_fail(&self, act: Act, fault: &Fault) -> bool {
+        let Some((victim, _)) = self.program.victim else {
+            let Act::Recv(index) = act else { return false };
+            let Receive { cancelled, source, .. } = self.program.receives[index];
+            return cancelled
+                && fault.cause == Cause::PeerLeft
+                && source.is_some_and(|source| fault.scope == Scope::Peer(Peer(source as u32)));
+        };
         match act {
             Act::Send(index) => self.program.messages[index].dest == victim,
             Act::Recv(index) => self.program.receives[index].source.is_none_or(|source| source == victim),

@@ -95,6 +95,7 @@ fn storm(arguments: &Arguments, defect: Option<Defect>) -> bool {
                             total.messages += tally.messages;
                             total.collectives += tally.collectives;
                             total.deaths += tally.deaths;
+                            total.leavings += tally.leavings;
                         }
                         Err(violation) => {
                             failed.store(true, Ordering::Relaxed);
@@ -113,10 +114,11 @@ fn storm(arguments: &Arguments, defect: Option<Defect>) -> bool {
     if failed.into_inner() {
         return false;
     }
-    let Tally { messages, collectives, deaths, .. } =
+    let Tally { messages, collectives, deaths, leavings, .. } =
         total.into_inner().expect("no thread panics with the tally");
     println!(
-        "storm: {} seeds, 0 violations: {messages} messages, {collectives} collectives, {deaths} deaths in {:.1} s",
+        "storm: {} seeds, 0 violations: {messages} messages, {collectives} collectives, {deaths} deaths, \
+         {leavings} ranks that left in order, in {:.1} s",
         arguments.seeds,
         begin.elapsed().as_secs_f64()
     );
