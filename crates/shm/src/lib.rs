@@ -11,7 +11,8 @@
 //!
 //! What is *not* here: who is on which host and how cards get around (`boot`), order, matching, messages larger than a
 //! packet (`engine`). Invariants of absence: no names in `/dev/shm`, no files, no threads, no signals, no environment
-//! variables. Unsafe code is in `map.rs`, `sys.rs`, and at two call sites in `segment.rs`, `copy.rs` and `slots.rs`.
+//! variables. Unsafe code is in `map.rs`, `sys.rs`, and where these are
+//! called in `segment.rs`, `copy.rs` and `slots.rs`.
 //!
 //! Trust: all processes of a segment belong to one user and one job. What they write is checked where a mistake would
 //! lead out of bounds; it is not defended against malice.
