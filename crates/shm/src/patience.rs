@@ -25,10 +25,15 @@ const LOOKS: u32 = 32;
 /// 148 ns when looking every 10, 155 at 40, 125 at 60, 115 at 80, 125 at 100.
 const LOOK_NS: u32 = 80;
 
-/// With a core for every rank. Waking a thread on a core that has gone idle takes 5 (bare metal) to 35 microseconds
+/// With a core for every rank, the longest spin. Waking a thread on a core that has gone idle takes 5 (bare metal) to 35 microseconds
 /// (virtual machine; measured); spinning as long as a wake-up takes costs at most twice what the best choice would have
-/// (Karlin, Li, Manasse, Owicki, "Empirical studies of competitive spinning", 1991).
+/// (Karlin, Li, Manasse, Owicki, "Empirical studies of competitive spinning", 1991). A spin that was in vain halves the
+/// next one, one that was not doubles it: where other programs run, or the scheduler puts two ranks on one core, the
+/// peer does not run while we spin, and each message would cost the whole of it.
 const SPIN: Duration = Duration::from_micros(40);
+
+/// A shorter spin is none at all, but for the looks before the clock is asked.
+const SPIN_MIN: Duration = Duration::from_micros(2);
 
 /// Up to here a thread that nobody competes with loses nothing by yielding instead of sleeping, and one that somebody
 /// competes with gives way. Also what a rank that waits for long burns, once.
@@ -45,21 +50,35 @@ pub(crate) struct Patience {
     now: Pastime,
     looks: u32,
     idle_since: Option<Instant>,
+    /// How long to spin, as the last waits have taught.
+    spin: Duration,
     /// Pause instructions between two looks at a line.
     pauses: u32,
 }
 
 impl Patience {
     pub(crate) fn new(crowded: bool) -> Patience {
-        Patience { crowded, now: first(crowded), looks: 0, idle_since: None, pauses: pauses() }
+        Patience { crowded, now: first(crowded), looks: 0, idle_since: None, spin: SPIN, pauses: pauses() }
     }
 
     /// Something has happened.
     #[inline]
     pub(crate) fn renew(&mut self) {
+        if self.looks != 0 && (self.now != Pastime::Spin || self.spin != SPIN) {
+            self.learn();
+        }
         self.now = first(self.crowded);
         self.looks = 0;
         self.idle_since = None;
+    }
+
+    #[cold]
+    fn learn(&mut self) {
+        self.spin = match self.now {
+            Pastime::Spin => (2 * self.spin).clamp(SPIN_MIN, SPIN),
+            _ if self.spin > SPIN_MIN => self.spin / 2,
+            _ => Duration::ZERO,
+        };
     }
 
     /// The time between two looks at a line: who looks without a pause takes the line away from who is writing it.
@@ -80,7 +99,7 @@ impl Patience {
         let time = Instant::now();
         let idle = time.duration_since(*self.idle_since.get_or_insert(time));
         self.now = match self.crowded {
-            false if idle < SPIN => Pastime::Spin,
+            false if idle < self.spin => Pastime::Spin,
             false if idle < YIELD => Pastime::Yield,
             true if idle < YIELD_CROWDED => Pastime::Yield,
             _ => Pastime::Sleep,
