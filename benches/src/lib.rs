@@ -1,6 +1,7 @@
 //! Measurements of Selvedge: what the binaries of this folder are made of.
 //!
-//! [`osu`] is the suite that everybody knows, with the flags and the columns of the OSU micro-benchmarks. The other
-//! binary, `storm`, keeps its parts to itself.
+//! [`osu`] is the suite that everybody knows, with the flags and the columns of the OSU micro-benchmarks. [`peer`] runs two
+//! of its loops through another MPI library. The third binary, `storm`, keeps its parts to itself.
 
 pub mod osu;
+pub mod peer;

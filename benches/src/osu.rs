@@ -4,18 +4,18 @@
 //! family of the benchmark (`pt2pt`, `collective`, `nonblocking`) measures one `Row`; rank 0 puts the rows into a
 //! `Table`. `floor` goes its own way and needs nobody else.
 //!
-//! What is not here: placement (mpirun's business; reported by `place`), comparison with other libraries, plots.
+//! What is not here: placement (mpirun's business; reported by `place`), other libraries (that is `peer`), plots.
 
-mod buffer;
-mod cli;
-mod collective;
+pub(crate) mod buffer;
+pub(crate) mod cli;
+pub(crate) mod collective;
 mod floor;
 mod nonblocking;
-mod place;
-mod pt2pt;
-mod stats;
-mod table;
-mod validate;
+pub(crate) mod place;
+pub(crate) mod pt2pt;
+pub(crate) mod stats;
+pub(crate) mod table;
+pub(crate) mod validate;
 
 use std::io;
 use std::process::ExitCode;

@@ -3,13 +3,11 @@
 //! As OSU does it: each call is timed by itself on every rank, between calls all wait for all (not timed), the mean of
 //! each rank is averaged over the ranks. So the clock is always read twice per call.
 
-use std::time::Instant;
-
 use selvedge::{Communicator, Op, Request, Result, Scope};
 
 use super::buffer::Aligned;
 use super::cli::Plan;
-use super::stats::{self, Spread, Tail, everywhere, us_since};
+use super::stats::{self, Spread, Tail, everywhere};
 use super::table::{Column, Row, TAIL_COLUMNS};
 use super::validate;
 
@@ -84,19 +82,11 @@ pub(crate) fn columns(plan: &Plan) -> Vec<Column> {
 pub(crate) fn measure(world: &Communicator, plan: &Plan, what: Collective, bytes: usize) -> Result<Row> {
     let mut call = Call::new(world, what, bytes);
     let repeat = plan.repeat(bytes);
-    let mut samples = Vec::with_capacity(repeat.iterations);
     world.barrier()?;
-    for iteration in 0..repeat.warmup + repeat.iterations {
-        let start = Instant::now();
-        call.once()?;
-        let us = us_since(start);
-        if iteration >= repeat.warmup {
-            samples.push(us);
-        }
-        if what != Collective::Barrier {
-            world.barrier()?;
-        }
-    }
+    let samples = match what {
+        Collective::Barrier => stats::time_apart(repeat, || call.once(), || Ok(()))?,
+        _ => stats::time_apart(repeat, || call.once(), || world.barrier())?,
+    };
     let spread = Spread::over_ranks(world, stats::mean(&samples))?;
     let mut values = vec![spread.mean];
     if plan.full {

@@ -16,7 +16,7 @@ use super::table::{Column, Row, TAIL_COLUMNS};
 use super::validate;
 
 /// Tag of the messages, and of the answer to a window.
-const DATA: i32 = 100;
+pub(crate) const DATA: i32 = 100;
 const ANSWER: i32 = 101;
 /// Receive buffers of one window: 64 messages of 256 KiB; larger ones are received a few at a time.
 const POOL_BYTES: usize = 16 << 20;

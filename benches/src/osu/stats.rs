@@ -15,11 +15,11 @@ pub(crate) fn us_since(start: Instant) -> f64 {
 ///
 /// With `tail` the clock is read once per iteration, without it only before the first and after the last, and the
 /// answer has a single element: the mean.
-pub(crate) fn time_each(
+pub(crate) fn time_each<E>(
     repeat: Repeat,
     tail: bool,
-    mut once: impl FnMut() -> Result<()>,
-) -> Result<Vec<f64>> {
+    mut once: impl FnMut() -> Result<(), E>,
+) -> Result<Vec<f64>, E> {
     for _ in 0..repeat.warmup {
         once()?;
     }
@@ -37,6 +37,26 @@ pub(crate) fn time_each(
         let now = Instant::now();
         samples.push((now - last).as_secs_f64() * 1e6);
         last = now;
+    }
+    Ok(samples)
+}
+
+/// Runs `once` for the warm-up and then for the iterations, and `between` after each; returns the time of each iteration,
+/// without what lies between.
+pub(crate) fn time_apart<E>(
+    repeat: Repeat,
+    mut once: impl FnMut() -> Result<(), E>,
+    mut between: impl FnMut() -> Result<(), E>,
+) -> Result<Vec<f64>, E> {
+    let mut samples = Vec::with_capacity(repeat.iterations);
+    for iteration in 0..repeat.warmup + repeat.iterations {
+        let start = Instant::now();
+        once()?;
+        let us = us_since(start);
+        if iteration >= repeat.warmup {
+            samples.push(us);
+        }
+        between()?;
     }
     Ok(samples)
 }
@@ -151,10 +171,24 @@ mod tests {
         let repeat = Repeat { iterations: 5, warmup: 3 };
         let mut once = || {
             calls += 1;
-            Ok(())
+            Ok::<(), selvedge::Error>(())
         };
         assert_eq!(time_each(repeat, true, &mut once).unwrap().len(), 5);
         assert_eq!(time_each(repeat, false, &mut once).unwrap().len(), 1);
         assert_eq!(calls, 16);
+    }
+
+    #[test]
+    fn what_lies_between_the_iterations_is_done_each_time_and_not_timed() {
+        let mut order = Vec::new();
+        let log = std::cell::RefCell::new(&mut order);
+        let done = |what| {
+            log.borrow_mut().push(what);
+            Ok::<(), selvedge::Error>(())
+        };
+        let repeat = Repeat { iterations: 2, warmup: 1 };
+        let samples = time_apart(repeat, || done("once"), || done("between")).unwrap();
+        assert_eq!(samples.len(), 2);
+        assert_eq!(order, ["once", "between", "once", "between", "once", "between"]);
     }
 }

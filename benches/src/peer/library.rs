@@ -1,0 +1,290 @@
+//! An MPI library of somebody else, opened at run time, and all unsafe code of this crate.
+//!
+//! MPI fixes the functions and leaves the types of its handles to the library. Two families cover the libraries in use:
+//! the MPICH ABI (MPICH, Intel MPI, MVAPICH; `libmpi.so.12`), where a handle is an `int`, and Open MPI (`libmpi.so.40`),
+//! where it is the address of an object in the library. [`Mpi`] is the one written down for any type of handle.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::mem::transmute_copy;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+
+/// `MPI_COMM_WORLD`, `MPI_BYTE`, `MPI_INT`, `MPI_DOUBLE` and `MPI_SUM` of the MPICH ABI (its mpi.h).
+const MPICH_HANDLES: Handles<c_int> = Handles {
+    world: 0x4400_0000,
+    byte: 0x4c00_010d,
+    int: 0x4c00_0405,
+    double: 0x4c00_080b,
+    sum: 0x5800_0003,
+};
+
+/// `MPI_STATUS_IGNORE` of the MPICH ABI and of Open MPI (their mpi.h).
+const MPICH_STATUS_IGNORE: usize = 1;
+const OPEN_MPI_STATUS_IGNORE: usize = 0;
+
+/// `MPI_MAX_LIBRARY_VERSION_STRING`, the larger of the two (MPICH: 8192, Open MPI: 256).
+const VERSION_BYTES: usize = 8192;
+
+/// `MPI_SUCCESS`, everywhere.
+const SUCCESS: c_int = 0;
+
+type Init = unsafe extern "C" fn(*mut c_int, *mut *mut *mut c_char) -> c_int;
+type Finalize = unsafe extern "C" fn() -> c_int;
+type Version = unsafe extern "C" fn(*mut c_char, *mut c_int) -> c_int;
+type AskNumber<H> = unsafe extern "C" fn(H, *mut c_int) -> c_int;
+type Send<H> = unsafe extern "C" fn(*const c_void, c_int, H, c_int, c_int, H) -> c_int;
+type Receive<H> = unsafe extern "C" fn(*mut c_void, c_int, H, c_int, c_int, H, *mut c_void) -> c_int;
+type Barrier<H> = unsafe extern "C" fn(H) -> c_int;
+type Allreduce<H> = unsafe extern "C" fn(*const c_void, *mut c_void, c_int, H, H, H) -> c_int;
+
+/// What is wrong with the library, or what it says is wrong.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LibraryError {
+    #[error("cannot open it: {0}")]
+    Open(String),
+    #[error("it has no {0}")]
+    Symbol(String),
+    #[error("{call} returned {code}")]
+    Call { call: &'static str, code: c_int },
+}
+
+type Result<T> = std::result::Result<T, LibraryError>;
+
+/// An open library of either family, initialised.
+#[derive(Debug)]
+pub(crate) enum Library {
+    /// Handles are numbers.
+    Mpich(Mpi<c_int>),
+    /// Handles are addresses.
+    OpenMpi(Mpi<*mut c_void>),
+}
+
+impl Library {
+    /// Opens the library at `path` and calls its `MPI_Init`. Once per process; the family is told by the library itself.
+    ///
+    /// # Errors
+    /// The file is not a library, lacks a function, or does not start.
+    pub(crate) fn start(path: &Path) -> Result<Library> {
+        let library = Opened::new(path)?;
+        let Ok(world) = library.address(c"ompi_mpi_comm_world") else {
+            return Ok(Library::Mpich(Mpi::start(&library, MPICH_HANDLES, MPICH_STATUS_IGNORE)?));
+        };
+        let handles = Handles {
+            world,
+            byte: library.address(c"ompi_mpi_byte")?,
+            int: library.address(c"ompi_mpi_int")?,
+            double: library.address(c"ompi_mpi_double")?,
+            sum: library.address(c"ompi_mpi_op_sum")?,
+        };
+        Ok(Library::OpenMpi(Mpi::start(&library, handles, OPEN_MPI_STATUS_IGNORE)?))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Handles<H> {
+    world: H,
+    byte: H,
+    int: H,
+    double: H,
+    sum: H,
+}
+
+/// An initialised MPI, whose handles are of type `H`. Blocking calls on `MPI_COMM_WORLD` only, from one thread.
+#[derive(Debug)]
+pub(crate) struct Mpi<H> {
+    /// Which library it says it is, in a line.
+    pub(crate) version: String,
+    /// Place of this process.
+    pub(crate) rank: usize,
+    /// Number of processes.
+    pub(crate) size: usize,
+    handles: Handles<H>,
+    status_ignore: *mut c_void,
+    send: Send<H>,
+    receive: Receive<H>,
+    barrier: Barrier<H>,
+    allreduce: Allreduce<H>,
+    finalize: Finalize,
+}
+
+impl<H: Copy> Mpi<H> {
+    fn start(library: &Opened, handles: Handles<H>, status_ignore: usize) -> Result<Mpi<H>> {
+        // SAFETY: this is the signature of MPI 4.1, section 11.2.1, in every C ABI.
+        let init: Init = unsafe { library.function(c"MPI_Init") }?;
+        // SAFETY: as above, section 9.1.1.
+        let version: Version = unsafe { library.function(c"MPI_Get_library_version") }?;
+        // SAFETY: the signature of MPI 4.1, section 7.4.1, with the handles of this library's family.
+        let rank: AskNumber<H> = unsafe { library.function(c"MPI_Comm_rank") }?;
+        // SAFETY: as above.
+        let size: AskNumber<H> = unsafe { library.function(c"MPI_Comm_size") }?;
+        // SAFETY: the signature of MPI 4.1, section 3.2.1, with the handles of this library's family.
+        let send: Send<H> = unsafe { library.function(c"MPI_Send") }?;
+        // SAFETY: as above, section 3.2.4; a status is passed by address in both families.
+        let receive: Receive<H> = unsafe { library.function(c"MPI_Recv") }?;
+        // SAFETY: as above, section 6.3.
+        let barrier: Barrier<H> = unsafe { library.function(c"MPI_Barrier") }?;
+        // SAFETY: as above, section 6.9.6.
+        let allreduce: Allreduce<H> = unsafe { library.function(c"MPI_Allreduce") }?;
+        // SAFETY: this is the signature of MPI 4.1, section 11.2.2, in every C ABI.
+        let finalize: Finalize = unsafe { library.function(c"MPI_Finalize") }?;
+
+        // SAFETY: MPI allows null for both arguments (section 11.2.1).
+        check("MPI_Init", unsafe { init(ptr::null_mut(), ptr::null_mut()) })?;
+        let mut text = vec![0_u8; VERSION_BYTES + 1];
+        let mut length = 0;
+        // SAFETY: the text has room for the longest version of either family, and its end stays 0.
+        check("MPI_Get_library_version", unsafe { version(text.as_mut_ptr().cast(), &raw mut length) })?;
+        let text = CStr::from_bytes_until_nul(&text).map_or("".into(), CStr::to_string_lossy);
+        let number = |call, ask: AskNumber<H>| {
+            let mut number = 0;
+            // SAFETY: the communicator is this library's world, and the answer has a place.
+            check(call, unsafe { ask(handles.world, &raw mut number) })?;
+            Ok(usize::try_from(number).unwrap_or_default())
+        };
+        Ok(Mpi {
+            version: in_a_line(&text),
+            rank: number("MPI_Comm_rank", rank)?,
+            size: number("MPI_Comm_size", size)?,
+            handles,
+            status_ignore: ptr::without_provenance_mut(status_ignore),
+            send,
+            receive,
+            barrier,
+            allreduce,
+            finalize,
+        })
+    }
+
+    /// `MPI_Send` of bytes.
+    pub(crate) fn send(&self, message: &[u8], to: usize, tag: c_int) -> Result<()> {
+        let Handles { byte, world, .. } = self.handles;
+        let (count, to) = (number(message.len()), number(to));
+        // SAFETY: `count` bytes lie at the address for the whole of this blocking call; the handles are the library's.
+        check("MPI_Send", unsafe { (self.send)(message.as_ptr().cast(), count, byte, to, tag, world) })
+    }
+
+    /// `MPI_Recv` of at most that many bytes.
+    pub(crate) fn receive(&self, message: &mut [u8], from: usize, tag: c_int) -> Result<()> {
+        let Handles { byte, world, .. } = self.handles;
+        let (count, from, place) = (number(message.len()), number(from), message.as_mut_ptr().cast());
+        // SAFETY: `count` bytes at `place` are ours alone for the whole of this blocking call; the handles and the
+        // address that stands for no status are the library's.
+        check("MPI_Recv", unsafe { (self.receive)(place, count, byte, from, tag, world, self.status_ignore) })
+    }
+
+    /// `MPI_Barrier`.
+    pub(crate) fn barrier(&self) -> Result<()> {
+        // SAFETY: the communicator is this library's world.
+        check("MPI_Barrier", unsafe { (self.barrier)(self.handles.world) })
+    }
+
+    /// `MPI_Allreduce` of `MPI_INT` with `MPI_SUM`.
+    pub(crate) fn sum_ints(&self, mine: &[i32], sums: &mut [i32]) -> Result<()> {
+        assert_eq!(mine.len(), sums.len(), "a sum for every place");
+        let Handles { int, sum, world, .. } = self.handles;
+        let (from, to) = (mine.as_ptr().cast(), sums.as_mut_ptr().cast());
+        // SAFETY: both places hold that many ints for the whole of this blocking call, and they do not overlap, since
+        // one is borrowed for writing; the handles are the library's.
+        check("MPI_Allreduce", unsafe { (self.allreduce)(from, to, number(mine.len()), int, sum, world) })
+    }
+
+    /// `MPI_Allreduce` of one `MPI_DOUBLE` with `MPI_SUM`.
+    pub(crate) fn sum_double(&self, mine: f64) -> Result<f64> {
+        let Handles { double, sum, world, .. } = self.handles;
+        let mut answer = 0.0_f64;
+        let (from, to) = ((&raw const mine).cast(), (&raw mut answer).cast());
+        // SAFETY: one double lies at either address for the whole of this blocking call; the handles are the library's.
+        check("MPI_Allreduce", unsafe { (self.allreduce)(from, to, 1, double, sum, world) })?;
+        Ok(answer)
+    }
+
+    /// `MPI_Finalize`.
+    pub(crate) fn finalize(self) -> Result<()> {
+        // SAFETY: MPI was initialised once, by `start`, and is finalised once, since `self` is gone after this.
+        check("MPI_Finalize", unsafe { (self.finalize)() })
+    }
+}
+
+/// A shared library, never closed: no MPI survives that.
+struct Opened(*mut c_void);
+
+impl Opened {
+    fn new(path: &Path) -> Result<Opened> {
+        let name = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| LibraryError::Open("its name contains a zero byte".to_owned()))?;
+        // Open MPI's plug-ins look for their library among the global names.
+        // SAFETY: the name ends with a zero. Opening runs the library's own code, which whoever named it here trusts.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        if handle.is_null() { Err(LibraryError::Open(last_error())) } else { Ok(Opened(handle)) }
+    }
+
+    fn address(&self, name: &CStr) -> Result<*mut c_void> {
+        // SAFETY: the library is open, and the name ends with a zero.
+        let address = unsafe { libc::dlsym(self.0, name.as_ptr()) };
+        let missing = || LibraryError::Symbol(name.to_string_lossy().into_owned());
+        if address.is_null() { Err(missing()) } else { Ok(address) }
+    }
+
+    /// The function `name` as a pointer of type `F`.
+    ///
+    /// # Safety
+    /// `F` is a function pointer with the signature that `name` has in this library.
+    unsafe fn function<F: Copy>(&self, name: &CStr) -> Result<F> {
+        const { assert!(size_of::<F>() == size_of::<*mut c_void>(), "F is a function pointer") };
+        let address = self.address(name)?;
+        // SAFETY: the address is not null and that of a function, which is of type `F` as the caller promises.
+        Ok(unsafe { transmute_copy::<*mut c_void, F>(&address) })
+    }
+}
+
+/// What dlopen has to say about its last failure.
+fn last_error() -> String {
+    // SAFETY: no other thread opens libraries.
+    let text = unsafe { libc::dlerror() };
+    if text.is_null() {
+        return "the reason is not known".to_owned();
+    }
+    // SAFETY: a text that ends with a zero and stays until the next call of these functions by this thread.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+fn check(call: &'static str, code: c_int) -> Result<()> {
+    if code == SUCCESS { Ok(()) } else { Err(LibraryError::Call { call, code }) }
+}
+
+/// MPI counts in `int`; the benchmark's sizes are far below its limit.
+fn number(count: usize) -> c_int {
+    c_int::try_from(count).expect("less than 2 GiB")
+}
+
+/// The first line of a library's account of itself, or the first two fields of MPICH's, which is a table.
+fn in_a_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let line = line.split(", package").next().unwrap_or(line);
+    line.replace(':', " ").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_said_by_name() {
+        let error = Library::start(Path::new("/no/such/libmpi.so")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot open it: ") && error.contains("/no/such/libmpi.so"), "{error}");
+    }
+
+    #[test]
+    fn a_library_that_is_not_an_mpi_is_refused_before_anything_of_it_is_called() {
+        let error = Library::start(Path::new("libc.so.6")).unwrap_err();
+        assert_eq!(error.to_string(), "it has no MPI_Init");
+    }
+
+    #[test]
+    fn what_a_library_says_of_itself_becomes_a_line() {
+        assert_eq!(in_a_line("MPICH Version:      5.0.2\nMPICH Device:\tch4:ucx\n"), "MPICH Version 5.0.2");
+        assert_eq!(in_a_line("Open MPI v5.0.11, package: Open MPI me@there\n"), "Open MPI v5.0.11");
+        assert_eq!(in_a_line(""), "");
+    }
+}
