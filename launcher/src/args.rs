@@ -68,7 +68,7 @@ Usage: mpirun [options] program [arguments] [: [options] program [arguments]]...
 Starts the ranks of a parallel program on this host and waits for them.
 
   -n, -np, -c N          number of ranks; one for each core where it is not given
-  -x NAME                pass on this variable (all are passed on, this one must exist)
+  -x NAME                pass on this variable; all are passed on anyway, this one is missed
   -x NAME=VALUE          set a variable for the ranks; also -genv NAME VALUE
   -x 'PREFIX*'           pass on all variables that start so
   -wdir, -wd DIR         working directory of the ranks
@@ -258,7 +258,7 @@ impl<'a> Option_<'a> {
         let value = self.value("a number of ranks")?;
         match value.to_str().and_then(|text| text.parse().ok()) {
             Some(ranks @ 1..=RANKS_MAX) => Ok(ranks),
-            _ => Err(self.wrong(&value, "a number of ranks, 1 or more")),
+            _ => Err(self.wrong(&value, &format!("a number of ranks, 1 to {RANKS_MAX}"))),
         }
     }
 
@@ -379,7 +379,7 @@ mod tests {
     fn a_bad_number_of_ranks_names_the_option_and_the_value() {
         for value in ["0", "abc", "-1", "1.5", "99999999999", ""] {
             let text = parse(["-n".into(), value.into(), "prog".into()]).expect_err(value).to_string();
-            assert_eq!(text, format!("-n {value:?}: expected a number of ranks, 1 or more"));
+            assert_eq!(text, format!("-n {value:?}: expected a number of ranks, 1 to 1048576"));
         }
         assert!(refusal("-n").contains("-n needs a number of ranks"));
         assert!(refusal("-n 2 -np 3 prog").contains("twice"));

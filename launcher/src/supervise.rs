@@ -300,7 +300,10 @@ impl Supervisor {
 
 fn ended(others: u32, killed: u32, size: usize) -> String {
     let whom = match others {
-        1 => "; the other rank was ended".to_owned(),
+        // It has not ended by itself: a time limit, a rank that speaks no PMI.
+        1 if size == 1 => "; the rank was ended".to_owned(),
+        1 if size == 2 => "; the other rank was ended".to_owned(),
+        1 => "; the one rank that was still running was ended".to_owned(),
         others if others as usize + 1 == size => format!("; the other {others} ranks were ended"),
         others => format!("; the {others} ranks that were still running were ended"),
     };

@@ -49,17 +49,19 @@ pub(crate) fn detect(
     if let Some((fd, size)) = stale.filter(|(_, size)| *size > 1) {
         return Err(BootError::Foreign {
             launcher: "a PMI-1 launcher",
-            missing: format!("descriptor {fd} (PMI_FD) of rank 0..{size} is not connected to it"),
+            missing: format!("descriptor {fd} (PMI_FD) is not its connection to the job of {size} ranks"),
             advice: "a wrapper between mpirun and this program seems to have closed it; to run this program by \
                      itself inside the job, unset PMI_FD, PMI_RANK and PMI_SIZE",
         });
     }
-    if parse_lenient(env, "SELVEDGE_SIZE").is_some_and(|size| size > 1) && stale.is_none() {
+    let launchers = [("SELVEDGE_SIZE", "Selvedge's mpirun"), ("PMI_SIZE", "a PMI launcher")];
+    let many = |name| parse_lenient(env, name).is_some_and(|size| size > 1);
+    if let Some((_, launcher)) = launchers.into_iter().find(|(name, _)| stale.is_none() && many(name)) {
         return foreign(
-            "Selvedge's mpirun",
-            "PMI_FD is gone from its environment",
-            "something between mpirun and this program cleared the environment; let PMI_FD, PMI_RANK and PMI_SIZE \
-             through, or unset SELVEDGE_SIZE to run it alone",
+            launcher,
+            "PMI_FD is not in its environment",
+            "something between the launcher and this program took it away, or the launcher speaks no PMI-1; let \
+             PMI_FD, PMI_RANK and PMI_SIZE through, or unset SELVEDGE_SIZE and PMI_SIZE to run it alone",
         );
     }
     if env("SLURM_PROCID").is_some() && tasks.is_some_and(|tasks| tasks > 1) && in_a_step(env) {
@@ -158,6 +160,8 @@ mod tests {
         let srun = [("SLURM_PROCID", "1"), ("SLURM_NTASKS", "4"), ("SLURM_STEP_ID", "0")];
         assert!(foreign(&srun).contains("--mpi=pmi2"));
         assert!(foreign(&[("SELVEDGE_SIZE", "2"), ("SELVEDGE_RANK", "0")]).contains("PMI_FD"));
+        // Cray's PALS offers PMI as a library only.
+        assert!(foreign(&[("PMI_SIZE", "2"), ("PMI_RANK", "0")]).contains("PMI_FD is not in its environment"));
     }
 
     #[test]

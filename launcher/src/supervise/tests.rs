@@ -173,6 +173,14 @@ fn the_time_limit_is_124_even_while_interrupted() {
 }
 
 #[test]
+fn a_rank_that_was_alone_is_not_called_the_other_one() {
+    let mut job = started(1);
+    job.handle_message(ToFront::Violation { rank: 0, why: "garbage".into() });
+    let line = "rank 0 on h (pid 100) does not speak PMI-1 to its launcher: garbage; the rank was ended";
+    assert_eq!(end(&mut job, 0), (1, line.into()));
+}
+
+#[test]
 fn other_signals_go_to_the_ranks_and_a_stop_also_stops_us() {
     let mut job = started(1);
     job.handle_signal(Signal::USR1, ZERO);
