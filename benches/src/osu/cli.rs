@@ -22,7 +22,7 @@ pub(crate) struct Cli {
 
     /// Message sizes in bytes, doubling from MIN to MAX; one number is MAX, and either side of the colon may be left
     /// out [default: 1:4194304, collectives 1:1048576, reductions 4:1048576]
-    #[arg(short = 'm', long = "message-size", value_name = "MIN:MAX")]
+    #[arg(short = 'm', long = "message-size", value_name = "MIN:MAX", allow_hyphen_values = true)]
     pub(crate) sizes: Option<Sizes>,
 
     /// Timed iterations at every size [default: latency 10000, bandwidth 100, collectives 1000; above 8192 bytes 1000,
@@ -410,6 +410,7 @@ mod tests {
             "osu nothing",
             "osu latency -m 8:4",
             "osu latency -m x",
+            "osu latency -m -1:8",
             "osu bw -m :",
             "osu bw -i 0",
             "osu bw -W 0",
