@@ -27,7 +27,7 @@ struct Copied {
 
 /// What the machine allows, measured in the same run.
 #[derive(Debug, PartialEq)]
-struct Floor {
+pub(crate) struct Floor {
     cache_line_us: f64,
     memcpy: Vec<Copied>,
 }
@@ -61,7 +61,7 @@ fn steps(workspace: &Workspace) -> Result<(), String> {
     let words = ["-n".into(), "2".into(), workspace.release("osu").into_os_string()];
     let bench = ["latency", "-m", "1:4194304", "--json", "-"].map(Into::into);
     let rows = measured(Run::new(workspace.release("mpirun"), words.into_iter().chain(bench)))?;
-    print!("\n{}", table(&parse_latency(&rows)?, &floor));
+    print!("\n{}", table(&parse_rows(&rows)?, &floor));
     match others {
         0 => println!("Nothing else was running when this was measured."),
         _ => println!(
@@ -86,7 +86,7 @@ fn heat(workspace: &Workspace, folder: &Path) -> Result<(), String> {
 }
 
 /// Threads of others that want a processor right now: the fewest of a few looks, so that a passing one does not count.
-fn others_running() -> usize {
+pub(crate) fn others_running() -> usize {
     let look = |_| {
         thread::sleep(Duration::from_millis(50));
         let load = fs::read_to_string("/proc/loadavg").ok()?;
@@ -113,7 +113,7 @@ fn measured(run: Run) -> Result<Value, String> {
     serde_json::from_str(&outcome.text).map_err(|e| format!("osu printed something else than JSON: {e}"))
 }
 
-fn parse_floor(answer: &Value) -> Result<Floor, String> {
+pub(crate) fn parse_floor(answer: &Value) -> Result<Floor, String> {
     let cache_line_us = answer["cache_line_us"].as_f64().ok_or("osu floor printed no cache_line_us")?;
     let rows = answer["memcpy"].as_array().ok_or("osu floor printed no memcpy rows")?;
     let copied = |row: &Value| {
@@ -126,8 +126,8 @@ fn parse_floor(answer: &Value) -> Result<Floor, String> {
     Ok(Floor { cache_line_us, memcpy: rows.iter().filter_map(copied).collect() })
 }
 
-fn parse_latency(answer: &Value) -> Result<Vec<(u64, f64)>, String> {
-    let rows = answer["rows"].as_array().ok_or("osu latency printed no rows")?;
+pub(crate) fn parse_rows(answer: &Value) -> Result<Vec<(u64, f64)>, String> {
+    let rows = answer["rows"].as_array().ok_or("the benchmark printed no rows")?;
     let pair = |row: &Value| Some((row["bytes"].as_u64()?, row["avg_us"].as_f64()?));
     Ok(rows.iter().filter_map(pair).collect())
 }
@@ -139,7 +139,7 @@ impl Floor {
 
     /// The least a message of that size can cost when it is handed over in one piece: a cache line from core to core, or
     /// one warm copy, whichever is more. `None` where that copy was not measured.
-    fn at(&self, bytes: u64) -> Option<f64> {
+    pub(crate) fn at(&self, bytes: u64) -> Option<f64> {
         if bytes <= 64 {
             Some(self.cache_line_us)
         } else {
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(floor.at(4096), None);
         let rows = json!([{"bytes": 8, "avg_us": 0.32}, {"bytes": 1024, "avg_us": 0.8}, {"bytes": 2048, "avg_us": 9}]);
         let rows = json!({"bench": "latency", "ranks": 2, "rows": rows});
-        let text = table(&parse_latency(&rows).expect("complete"), &floor);
+        let text = table(&parse_rows(&rows).expect("complete"), &floor);
         let lines: Vec<_> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
         assert_eq!(lines[1], ["8", "0.32", "0.16", "2.0", "-"]);
         assert_eq!(lines[2], ["1024", "0.80", "0.16", "5.0", "0.20"]);
@@ -194,6 +194,6 @@ mod tests {
     #[test]
     fn an_answer_without_figures_is_an_error_not_an_empty_table() {
         assert!(parse_floor(&json!({})).is_err());
-        assert!(parse_latency(&json!({"bench": "latency"})).is_err());
+        assert!(parse_rows(&json!({"bench": "latency"})).is_err());
     }
 }

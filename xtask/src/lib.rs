@@ -1,4 +1,5 @@
-//! The tools of the house, run as `cargo xtask COMMAND`: `demo` shows it, `test` proves it, `facts` counts it.
+//! The tools of the house, run as `cargo xtask COMMAND`: `demo` shows it, `test` proves it, `facts` counts it,
+//! `peers` holds it against others.
 //!
 //! Read [`stages`] first: the list of everything `cargo xtask test` runs. [`rules`] holds the house rules, which
 //! `tests/house.rs` runs as tests; they read the tree with [`source`] and [`manifests`].
@@ -13,6 +14,7 @@ pub mod demo;
 pub mod facts;
 pub mod interop;
 pub mod manifests;
+pub mod peers;
 pub mod picture;
 pub mod rules;
 pub mod shell;

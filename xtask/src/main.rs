@@ -1,10 +1,12 @@
 //! `cargo xtask`: show the house, prove it, count it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use xtask::rules::House;
-use xtask::{demo, facts, stages};
+use xtask::{demo, facts, peers, stages};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Show the house, prove it, count it")]
@@ -28,6 +30,18 @@ enum Task {
     },
     /// Print three facts about the code: unsafe sites explained, methods of the contract, largest files
     Facts,
+    /// Measure MPICH, Intel MPI and Open MPI beside Selvedge on this machine, and print the ratios
+    Peers {
+        /// How often each is measured
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Longest that one job may take
+        #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+        /// Also write every figure as JSON
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -44,6 +58,9 @@ fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
         },
+        Task::Peers { rounds, limit, json } => {
+            peers::run(rounds, Duration::from_secs(limit), json.as_deref())
+        }
         Task::Facts => {
             print!("{}", facts::report(&House::load()));
             true

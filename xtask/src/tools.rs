@@ -1,5 +1,5 @@
-//! What the tests need beyond a Rust toolchain, and getting it: rustfmt and clippy, Python with `venv`, and the MPICH and
-//! mpi4py wheels in a virtual environment under the target directory.
+//! What the tests need beyond a Rust toolchain, and getting it: rustfmt and clippy, Python with `venv`, and wheels (MPICH,
+//! mpi4py, the peers of `cargo xtask peers`) in virtual environments under the target directory.
 //!
 //! On Debian and Ubuntu a missing Python is installed with apt-get, when we are root or sudo asks for no password.
 //! Elsewhere, and without the right, the caller is told the one command to type.
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::shell::Run;
 
 /// A real MPICH, as a wheel: its `mpiexec` starts our programs, its library runs under our `mpirun`.
-const MPICH: &str = "5.0.2";
+pub(crate) const MPICH: &str = "5.0.2";
 
 /// Python's MPI, the program nobody here wrote.
 const MPI4PY: &str = "4.1.2";
@@ -70,22 +70,31 @@ pub fn python() -> Result<PathBuf, String> {
 /// Which step failed and what it said.
 pub fn virtual_environment(target: &Path, python: &Path) -> Result<PathBuf, String> {
     let folder = target.join("interop-venv");
+    environment_with(&folder, python, &[("mpich", MPICH), ("mpi4py", MPI4PY)])?;
+    Ok(folder)
+}
+
+/// A virtual environment in `folder` that holds these versions of these wheels, made or renewed where it does not.
+///
+/// # Errors
+/// Which step failed and what it said.
+pub(crate) fn environment_with(folder: &Path, python: &Path, wheels: &[(&str, &str)]) -> Result<(), String> {
     let inside = folder.join("bin/python");
-    let probe = format!(
-        "from importlib.metadata import version as v; assert (v('mpich'), v('mpi4py')) == ('{MPICH}', '{MPI4PY}')"
-    );
+    let held = wheels.iter().map(|(name, version)| format!("assert v('{name}') == '{version}'"));
+    let probe =
+        held.fold("from importlib.metadata import version as v".to_string(), |all, one| all + "; " + &one);
     let holds_them = || Run::new(&inside, ["-c", &probe]).quiet().collect().is_ok();
     if inside.exists() && holds_them() {
-        return Ok(folder);
+        return Ok(());
     }
     if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(|e| format!("removing {}: {e}", folder.display()))?;
+        fs::remove_dir_all(folder).map_err(|e| format!("removing {}: {e}", folder.display()))?;
     }
     let made = Run::new(python, ["-m".as_ref(), "venv".as_ref(), folder.as_os_str()]).collect();
     if !made.is_ok() {
         return Err(format!("making {} failed: {}", folder.display(), made.reason()));
     }
-    let wanted = [format!("mpich=={MPICH}"), format!("mpi4py=={MPI4PY}")];
+    let wanted: Vec<_> = wheels.iter().map(|(name, version)| format!("{name}=={version}")).collect();
     let options = ["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"];
     let words =
         options.into_iter().chain(["--only-binary", ":all:"]).chain(wanted.iter().map(String::as_str));
@@ -93,7 +102,7 @@ pub fn virtual_environment(target: &Path, python: &Path) -> Result<PathBuf, Stri
     if !installed.is_ok() {
         return Err(format!("pip cannot install {}: {}", wanted.join(" and "), installed.reason()));
     }
-    if holds_them() { Ok(folder) } else { Err("pip installed other versions than asked for".to_string()) }
+    if holds_them() { Ok(()) } else { Err("pip installed other versions than asked for".to_string()) }
 }
 
 fn find_python() -> Option<PathBuf> {
