@@ -306,7 +306,7 @@ impl Comparison {
         let figure = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.2}"));
         let mut text = format!("{:<34}{:>10}{:>12}", "time in us", "floor", self.names[0]);
         for name in &self.names[1..] {
-            text += &format!("{name:>12}{:>8}", "times");
+            text += &format!("{name:>12}{:>9}", "times");
         }
         text.push('\n');
         for (job, results) in JOBS.iter().zip(&self.results) {
@@ -317,8 +317,8 @@ impl Comparison {
                 for result in &results[1..] {
                     let theirs = result.figure(bytes, which);
                     let times = ours.zip(theirs).map(|(ours, theirs)| theirs / ours);
-                    let times = times.map_or("-".to_string(), |times| format!("{times:.1}x"));
-                    text += &format!("{:>12}{times:>8}", figure(theirs));
+                    let times = times.map_or("-".to_string(), |times| format!("{times:.2}x"));
+                    text += &format!("{:>12}{times:>9}", figure(theirs));
                 }
                 text.push('\n');
             }
@@ -412,11 +412,25 @@ mod tests {
         let comparison = Comparison { names, cores: 2, floor: floor(), results: results.collect() };
         let text = comparison.table(Which::Median);
         let lines: Vec<_> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
-        assert_eq!(lines[1], ["latency", "8", "B,", "2", "ranks", "0.10", "0.25", "0.50", "2.0x", "-", "-"]);
+        assert_eq!(lines[1], ["latency", "8", "B,", "2", "ranks", "0.10", "0.25", "0.50", "2.00x", "-", "-"]);
         assert_eq!(lines[2][5..7], ["0.10", "0.25"], "a cache line is the least for 1 KiB too");
         assert_eq!(lines[3][5..7], ["-", "0.25"], "no floor where it was not measured");
-        let crowded =
-            ["allreduce", "8", "B,", "4", "ranks", "on", "2", "cores", "-", "0.25", "0.50", "2.0x", "-", "-"];
+        let crowded = [
+            "allreduce",
+            "8",
+            "B,",
+            "4",
+            "ranks",
+            "on",
+            "2",
+            "cores",
+            "-",
+            "0.25",
+            "0.50",
+            "2.00x",
+            "-",
+            "-",
+        ];
         assert_eq!(lines[8], crowded);
         assert_eq!(comparison.reasons()[0], "Open MPI, latency on 2 ranks: not done after 60 s, the limit");
         assert_eq!(comparison.verdict(), Ok(()));
