@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use image::GrayImage;
 use support::{alone, mpirun, scratch};
@@ -96,6 +97,25 @@ fn a_result_that_cannot_be_written_is_noticed_before_anything_is_computed() {
     mpirun(2, HEAT2D, &["--steps", "1000000000", "--out", "no/such/folder/warm.png"])
         .refused(1, "cannot write");
     assert!(started.elapsed().as_secs() < 60);
+}
+
+#[test]
+fn more_ranks_than_a_look_visits_wait_for_no_clock() {
+    let started = std::time::Instant::now();
+    mpirun(48, HEAT2D, &["--steps", "2", "--check"]).ok();
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_reader_that_has_gone_away_is_a_sentence_and_no_panic() {
+    let mut child = std::process::Command::new(HEAT2D);
+    let mut child =
+        child.args(["--steps", "20"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("heat2d: cannot write the report"), "{said}");
 }
 
 #[test]

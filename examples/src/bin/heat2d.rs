@@ -7,7 +7,7 @@
 //! `mpirun -n 4 heat2d --out warm.png`
 
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,8 +55,9 @@ fn heat(world: &World, args: Args) -> Result<(), Failure> {
     let start = agree(world, if lead { read(&args, world.size()) } else { Ok(Field::default()) })?;
     let out = agree(world, if lead { create(&args) } else { Ok(None) })?;
     let threads = thread::available_parallelism().map_or(1, usize::from) / world.local_ranks();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).use_current_thread();
-    agree(world, pool.build_global())?;
+    let threads = threads.max(1);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
+    agree(world, pool.build_global().map_err(|error| format!("cannot start {threads} threads: {error}")))?;
 
     let mut strip = Strip::scatter(world, &start)?;
     let energy_before = strip.energy(world)?;
@@ -74,13 +75,13 @@ fn heat(world: &World, args: Args) -> Result<(), Failure> {
     let (energy, residual) = (strip.energy(world)?, strip.residual(world)?);
 
     let end = strip.gather(world, start.height)?;
-    if lead {
-        let (Field { width, height, .. }, steps, ranks) = (&end, args.steps, world.size());
-        println!("{width} x {height} cells, {steps} steps on {ranks} ranks: {seconds:.2} s");
-        println!("energy   {energy_before:.6} before, {energy:.6} after");
-        println!("residual {residual:.9} (largest change in the last step)");
-    }
-    agree(world, if lead { finish(&args, &start, &end, out) } else { Ok(()) })
+    let (Field { width, height, .. }, steps, ranks) = (&end, args.steps, world.size());
+    let report = format!(
+        "{width} x {height} cells, {steps} steps on {ranks} ranks: {seconds:.2} s\n\
+         energy   {energy_before:.6} before, {energy:.6} after\n\
+         residual {residual:.9} (largest change in the last step)\n"
+    );
+    agree(world, if lead { finish(&args, &start, &end, &report, out) } else { Ok(()) })
 }
 
 /// The picture, if there is a row for every rank.
@@ -97,11 +98,16 @@ fn create(args: &Args) -> Result<Option<File>, String> {
         .transpose()
 }
 
-/// Compares with a serial run and writes the picture, where that is wanted.
-fn finish(args: &Args, start: &Field, end: &Field, out: Option<File>) -> Result<(), String> {
+/// Prints the report, compares with a serial run and writes the picture, where that is wanted.
+fn finish(args: &Args, start: &Field, end: &Field, report: &str, out: Option<File>) -> Result<(), String> {
+    let print = |text: &str| {
+        let printed = io::stdout().write_all(text.as_bytes());
+        printed.map_err(|error| format!("cannot write the report: {error}"))
+    };
+    print(report)?;
     if args.check {
         match end.differences(&start.spread_alone(args.steps, RATE)) {
-            0 => println!("check    identical to the serial run"),
+            0 => print("check    identical to the serial run\n")?,
             wrong => return Err(format!("{wrong} cells differ from the serial run")),
         }
     }
