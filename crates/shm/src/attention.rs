@@ -13,6 +13,12 @@ pub(crate) const fn words_of(members: usize) -> usize {
     members.div_ceil(64)
 }
 
+/// Whether somebody wants something, from the summary of a set. One load.
+#[inline]
+pub(crate) fn is_raised(summary: &AtomicU64) -> bool {
+    summary.load(Ordering::Relaxed) != 0
+}
+
 /// A set in shared memory, many adding, one taking.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attention<'a> {
@@ -28,12 +34,6 @@ impl Attention<'_> {
         // SYNC: both pair with `take`. The word first: who sees the summary bit finds the member.
         self.words[member / 64].fetch_or(1 << (member % 64), Ordering::Release);
         self.summary.fetch_or(1 << (member / 64), Ordering::Release);
-    }
-
-    /// Whether somebody wants something. One load.
-    #[inline]
-    pub(crate) fn is_raised(self) -> bool {
-        self.summary.load(Ordering::Relaxed) != 0
     }
 
     /// Empties the set into `each`.

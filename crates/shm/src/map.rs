@@ -1,6 +1,7 @@
 //! The mapped segment as typed references. Unsafe code is here and in `sys.rs`.
 
 use std::fmt;
+use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -82,6 +83,39 @@ impl Mapping {
         // SAFETY: mapped for as long as `self` lives; aligned, by the second assertion and since a mapping starts on a
         // page; any bit pattern is a value and changes by others are allowed for, by `Shared`.
         unsafe { std::slice::from_raw_parts(first.as_ptr(), count) }
+    }
+}
+
+/// A value in a mapping that it keeps alive: looked for once, then no more than a reference.
+pub(crate) struct Mapped<T> {
+    value: NonNull<T>,
+    /// Keeps the mapping.
+    _map: Arc<Mapping>,
+}
+
+// SAFETY: an address in a mapping that it keeps alive; what lies there is atomics, by `Shared`, which `new` asks for.
+unsafe impl<T> Send for Mapped<T> {}
+
+impl<T: Shared> Mapped<T> {
+    /// The value at `offset`.
+    pub(crate) fn new(map: &Arc<Mapping>, offset: usize) -> Mapped<T> {
+        Mapped { value: NonNull::from(map.view(offset)), _map: Arc::clone(map) }
+    }
+}
+
+impl<T: Shared> Deref for Mapped<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: `new` took the address from a reference into the mapping, which `self` keeps.
+        unsafe { self.value.as_ref() }
+    }
+}
+
+impl<T: Shared + fmt::Debug> fmt::Debug for Mapped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        T::fmt(self, f)
     }
 }
 

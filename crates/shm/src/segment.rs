@@ -10,13 +10,13 @@ use rustix::process::Resource;
 use rustix::rand::GetRandomFlags;
 use selvedge_transport::{Fault, Peer};
 
-use crate::attention::{Attention, MEMBERS_MAX, words_of};
+use crate::attention::{Attention, MEMBERS_MAX, is_raised, words_of};
 use crate::card::Card;
 use crate::doorbell::Doorbell;
 use crate::faults;
 use crate::job::JobSlot;
 use crate::layout::{LAYOUT_VERSION, Layout, SEAT_BYTES};
-use crate::map::{MappedBaton, MappedRing, Mapping, Shared};
+use crate::map::{Mapped, MappedBaton, MappedRing, Mapping, Shared};
 use crate::sync::{AtomicU32, AtomicU64, Fences, Ordering};
 use crate::sys::{self, Kernel};
 use crate::{Config, CopyMode, Joined};
@@ -122,7 +122,7 @@ impl Seat {
 /// What wakes a peer.
 #[repr(C, align(64))]
 #[derive(Debug)]
-struct Bell {
+pub(crate) struct Bell {
     /// See [`Doorbell`].
     word: AtomicU32,
     _pad: AtomicU32,
@@ -133,6 +133,25 @@ struct Bell {
 
 // SAFETY: atomic integers and nothing else.
 unsafe impl Shared for Bell {}
+
+impl Bell {
+    #[inline]
+    pub(crate) fn doorbell(&self, fences: Fences) -> Doorbell<'_, Kernel> {
+        Doorbell { word: &self.word, fences, futex: Kernel }
+    }
+
+    /// Whether a first packet has come: there is something to take from [`Segment::callers`]. One load.
+    #[inline]
+    pub(crate) fn is_called(&self) -> bool {
+        is_raised(&self.callers)
+    }
+
+    /// Whether help is wanted: there is something to take from [`Segment::helpers`]. One load.
+    #[inline]
+    pub(crate) fn is_asked_for_help(&self) -> bool {
+        is_raised(&self.helpers)
+    }
+}
 
 /// The memory that the ranks of a host share.
 ///
@@ -348,25 +367,26 @@ impl Segment {
         self.map.view(self.layout.seat(peer.index()))
     }
 
-    #[inline]
     fn bell(&self, peer: Peer) -> &Bell {
         self.map.view(self.layout.bell(peer.index()))
     }
 
-    #[inline]
+    /// The bell of `peer`, for who rings it often.
+    pub(crate) fn mapped_bell(&self, peer: Peer) -> Mapped<Bell> {
+        Mapped::new(&self.map, self.layout.bell(peer.index()))
+    }
+
     pub(crate) fn doorbell(&self, peer: Peer, fences: Fences) -> Doorbell<'_, Kernel> {
-        Doorbell { word: &self.bell(peer).word, fences, futex: Kernel }
+        self.bell(peer).doorbell(fences)
     }
 
     /// Whose rings `peer` should look at.
-    #[inline]
     pub(crate) fn callers(&self, peer: Peer) -> Attention<'_> {
         let words = self.map.view_slice(self.layout.callers(peer.index()), words_of(self.peers()));
         Attention { summary: &self.bell(peer).callers, words }
     }
 
     /// Whose copies `peer` could help with.
-    #[inline]
     pub(crate) fn helpers(&self, peer: Peer) -> Attention<'_> {
         let words = self.map.view_slice(self.layout.helpers(peer.index()), words_of(self.peers()));
         Attention { summary: &self.bell(peer).helpers, words }

@@ -12,10 +12,10 @@ use crate::baton::Baton;
 use crate::copy::{Copies, Operation};
 use crate::faults;
 use crate::job::{JOBS_MAX, Way};
-use crate::map::{MappedBaton, MappedRing};
+use crate::map::{Mapped, MappedBaton, MappedRing};
 use crate::patience::{Pastime, Patience, is_crowded};
 use crate::ring::{Inbound, LINE_BYTES, Malformed, Outbound, WORD_BYTES};
-use crate::segment::{Presence, Segment};
+use crate::segment::{Bell, Presence, Segment};
 use crate::slots::{PACKET_BYTES_MAX, SLOTS_MAX, Slots};
 use crate::sync::Fences;
 
@@ -51,6 +51,8 @@ struct Road {
     ring: Outbound<MappedRing>,
     /// Both ways.
     baton: Baton<MappedBaton>,
+    /// The peer's.
+    bell: Mapped<Bell>,
     /// It looks at our ring.
     introduced: bool,
     /// The last send found no room.
@@ -97,6 +99,8 @@ impl Drop for Joined {
 pub struct Shm {
     segment: Arc<Segment>,
     me: Peer,
+    /// Ours.
+    bell: Mapped<Bell>,
     caps: Caps,
     fences: Fences,
     crowded: bool,
@@ -144,6 +148,7 @@ impl Shm {
         let road = |peer| Road {
             ring: Outbound::new(segment.ring(me, peer)),
             baton: Baton::new(segment.baton(me, peer), me < peer),
+            bell: segment.mapped_bell(peer),
             introduced: false,
             starved: false,
         };
@@ -159,6 +164,7 @@ impl Shm {
                 one_sided_max: JOBS_MAX,
             },
             me,
+            bell: segment.mapped_bell(me),
             fences,
             crowded,
             roads: all().map(road).collect(),
@@ -212,7 +218,7 @@ impl Shm {
                 Ok(Some(record)) => {
                     let slot = self.slots.lend(from, record);
                     if self.slots.unblock(from, &mut self.rings) {
-                        self.segment.doorbell(from, self.fences).ring();
+                        self.ring(from);
                     }
                     return Some(Event::Packet { from, slot });
                 }
@@ -252,21 +258,14 @@ impl Shm {
 
     /// Looks for what is rarer than packets.
     fn poll_rest(&mut self) -> Option<Event> {
-        let callers = self.segment.callers(self.me);
-        if callers.is_raised() {
-            callers.take(|peer| {
-                let peer = Peer(peer as u32);
-                if !self.active.contains(&peer) {
-                    self.active.push(peer);
-                }
-            });
+        if self.bell.is_called() {
+            self.meet_callers();
             if let Some(event) = self.take_packet() {
                 return Some(event);
             }
         }
-        let helpers = self.segment.helpers(self.me);
-        if helpers.is_raised() {
-            helpers.take(|peer| self.copies.offer_help(Peer(peer as u32)));
+        if self.bell.is_asked_for_help() {
+            self.segment.helpers(self.me).take(|peer| self.copies.offer_help(Peer(peer as u32)));
         }
         if !self.copies.is_idle()
             && let Some(event) = self.copies.step(&self.segment, self.me, self.fences)
@@ -283,6 +282,23 @@ impl Shm {
             self.call_roll(Instant::now());
         }
         self.pop_event()
+    }
+
+    /// Peers whose rings carry their first packet: from now on we look at them.
+    #[cold]
+    fn meet_callers(&mut self) {
+        self.segment.callers(self.me).take(|peer| {
+            let peer = Peer(peer as u32);
+            if !self.active.contains(&peer) {
+                self.active.push(peer);
+            }
+        });
+    }
+
+    /// Wakes a peer if it sleeps.
+    #[inline]
+    fn ring(&self, peer: Peer) {
+        self.roads[peer.index()].bell.doorbell(self.fences).ring();
     }
 
     fn pop_event(&mut self) -> Option<Event> {
@@ -394,8 +410,8 @@ impl Shm {
     /// some. Looks everywhere: who waits for what `poll` passes over in its turn would wait beside a packet.
     fn glance(&self) -> bool {
         (self.slots.has_free() && self.active.iter().any(|&from| self.has_packet(from)))
-            || self.segment.callers(self.me).is_raised()
-            || self.segment.helpers(self.me).is_raised()
+            || self.bell.is_called()
+            || self.bell.is_asked_for_help()
             || !self.events.is_empty()
             || (!self.copies.is_idle() && self.copies.can_step(&self.segment, self.me))
             || self.starved.iter().any(|&to| self.roads[to.index()].ring.room_was_given())
@@ -407,7 +423,7 @@ impl Shm {
         for &to in &self.starved {
             self.roads[to.index()].ring.ask_for_room();
         }
-        let doorbell = self.segment.doorbell(self.me, self.fences);
+        let doorbell = self.bell.doorbell(self.fences);
         doorbell.sleep(at_most.min(ROLL_CALL), || self.glance());
     }
 }
@@ -445,7 +461,7 @@ impl Transport for Shm {
         if !road.introduced {
             self.introduce(to);
         }
-        self.segment.doorbell(to, self.fences).ring();
+        self.ring(to);
         Ok(())
     }
 
@@ -480,7 +496,7 @@ impl Transport for Shm {
         if let Some((from, record)) = self.slots.give_back(slot)
             && self.rings[from.index()].release(record)
         {
-            self.segment.doorbell(from, self.fences).ring();
+            self.ring(from);
         }
     }
 
