@@ -246,8 +246,11 @@ impl<T: Transport> Engine<T> {
     ) -> Result<Option<Envelope>, Failure> {
         let pattern = Pattern { context, source, tag };
         if self.matching.peek(&pattern).is_none() {
-            let completion = self.advance();
-            self.completions.extend(completion);
+            if let Some(completion) = self.advance() {
+                self.completions.push_back(completion);
+            } else if self.matching.unexpected_len() == 0 && !self.faults.any() {
+                return Ok(None);
+            }
         }
         if let Some((name, item)) = self.matching.peek(&pattern) {
             return Ok(Some(envelope(&name, item.bytes())));

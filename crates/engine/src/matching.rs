@@ -21,6 +21,8 @@
 //! 3. Queues are doubly linked through the entries; entries and queues are recycled. After warm-up nothing is
 //!    allocated, and an empty queue costs nothing: it goes back at once, so tags that are used once leave no trace.
 //! 4. While no wildcard receive is posted, an arrival asks one queue, not four.
+//! 5. The newest receive is put in its queue when the next one is posted. A program that waits for one message at a time
+//!    has no other, and pays for a comparison instead of a queue that is built and torn down.
 
 use selvedge_transport::Peer;
 
@@ -65,9 +67,12 @@ pub struct Posted(u32);
 #[derive(Debug)]
 pub struct Matching<R, M> {
     posted: Queues<R, 1>,
-    /// Posted receives per class; the sum of the wildcard ones decides how many queues an arrival asks.
-    posted_count: [usize; CLASSES],
-    posted_wild: usize,
+    /// The newest posted receive, if it is still there: an entry in no queue yet.
+    newest: Option<(u32, Label)>,
+    /// Posted receives in queues, per class; the sum of the wildcard ones decides how many queues an arrival asks.
+    queued_count: [usize; CLASSES],
+    queued_wild: usize,
+    queued: usize,
     unexpected: Queues<(Name, M), CLASSES>,
     unexpected_count: usize,
     /// Classes of unexpected queues that are kept. The exact one always is.
@@ -78,8 +83,10 @@ impl<R, M> Default for Matching<R, M> {
     fn default() -> Self {
         Matching {
             posted: Queues::new(),
-            posted_count: [0; CLASSES],
-            posted_wild: 0,
+            newest: None,
+            queued_count: [0; CLASSES],
+            queued_wild: 0,
+            queued: 0,
             unexpected: Queues::new(),
             unexpected_count: 0,
             kept: [true, false, false, false],
@@ -94,43 +101,67 @@ impl<R, M> Matching<R, M> {
     /// Adds a receive behind all others. The caller has looked with [`take`](Matching::take) before.
     #[inline]
     pub fn post(&mut self, pattern: Pattern, receive: R) -> Posted {
-        let label = Label::of_pattern(&pattern);
-        self.posted_count[label.class()] += 1;
-        self.posted_wild += usize::from(label.class() != EXACT);
+        if let Some((older, label)) = self.newest {
+            self.queue(older, label);
+        }
         let node = self.posted.add(receive);
-        self.posted.link(node, 0, label);
+        self.newest = Some((node, Label::of_pattern(&pattern)));
         Posted(node)
+    }
+
+    /// Puts what was the newest receive behind all others of its queue.
+    #[inline]
+    fn queue(&mut self, node: u32, label: Label) {
+        self.queued_count[label.class()] += 1;
+        self.queued_wild += usize::from(label.class() != EXACT);
+        self.queued += 1;
+        self.posted.link(node, 0, label);
     }
 
     /// A message arrived: takes out the receive it belongs to, if there is one. If not, [`keep`](Matching::keep) it.
     #[inline]
     pub fn arrive(&mut self, name: &Name) -> Option<R> {
-        let exact = self.posted.head(Label::of_name(name, EXACT));
-        if self.posted_wild == 0 {
-            exact.map(|node| self.remove_posted(node))
-        } else {
-            self.arrive_wild(name, exact)
+        if self.queued != 0
+            && let Some(node) = self.oldest_queued(name)
+        {
+            return Some(self.remove_queued(node));
         }
+        let (node, label) = self.newest?;
+        if label != Label::of_name(name, label.class()) {
+            return None;
+        }
+        self.newest = None;
+        Some(self.posted.remove_unlinked(node))
+    }
+
+    #[inline]
+    fn oldest_queued(&self, name: &Name) -> Option<u32> {
+        let exact = self.posted.head(Label::of_name(name, EXACT));
+        if self.queued_wild == 0 { exact } else { self.oldest_of_all(name, exact) }
     }
 
     #[cold]
-    fn arrive_wild(&mut self, name: &Name, exact: Option<u32>) -> Option<R> {
-        let wild = (EXACT + 1..CLASSES).filter(|&class| self.posted_count[class] > 0);
+    fn oldest_of_all(&self, name: &Name, exact: Option<u32>) -> Option<u32> {
+        let wild = (EXACT + 1..CLASSES).filter(|&class| self.queued_count[class] > 0);
         let heads = wild.filter_map(|class| self.posted.head(Label::of_name(name, class)));
-        let oldest = heads.chain(exact).min_by_key(|&node| self.posted.nodes[node as usize].stamp)?;
-        Some(self.remove_posted(oldest))
+        heads.chain(exact).min_by_key(|&node| self.posted.nodes[node as usize].stamp)
     }
 
     /// Takes out a receive that was not matched.
     pub fn withdraw(&mut self, posted: Posted) -> R {
-        self.remove_posted(posted.0)
+        if self.newest.is_some_and(|(node, _)| node == posted.0) {
+            self.newest = None;
+            return self.posted.remove_unlinked(posted.0);
+        }
+        self.remove_queued(posted.0)
     }
 
     #[inline]
-    fn remove_posted(&mut self, node: u32) -> R {
+    fn remove_queued(&mut self, node: u32) -> R {
         let class = self.posted.label(node, 0).class();
-        self.posted_count[class] -= 1;
-        self.posted_wild -= usize::from(class != EXACT);
+        self.queued_count[class] -= 1;
+        self.queued_wild -= usize::from(class != EXACT);
+        self.queued -= 1;
         self.posted.remove(node)
     }
 
@@ -171,7 +202,7 @@ impl<R, M> Matching<R, M> {
 
     /// Number of receives posted.
     pub fn posted_len(&self) -> usize {
-        self.posted_count.iter().sum()
+        self.queued + usize::from(self.newest.is_some())
     }
 
     /// Number of messages kept.
@@ -360,6 +391,12 @@ impl<V, const LANES: usize> Queues<V, LANES> {
         for lane in 0..LANES {
             self.unlink(node, lane);
         }
+        self.remove_unlinked(node)
+    }
+
+    /// Takes out an entry that is in no queue.
+    #[inline]
+    fn remove_unlinked(&mut self, node: u32) -> V {
         let place = &mut self.nodes[node as usize];
         let value = place.value.take().expect("the entry is in use");
         place.stamp = u64::from(self.node_free);
@@ -668,12 +705,26 @@ mod tests {
         for tag in 0..10_000 {
             let (name, pattern) = exact(1, tag << 20);
             matching.post(pattern, 0);
-            assert_eq!(matching.arrive(&name), Some(0));
+            matching.post(pattern, 1);
+            assert_eq!([matching.arrive(&name), matching.arrive(&name)], [Some(0), Some(1)]);
             matching.keep(name, 0);
             assert_eq!(matching.take(&Pattern { source: None, ..pattern }), Some((name, 0)));
         }
-        assert_eq!((matching.posted.nodes.len(), matching.posted.bins.len()), (1, 1));
+        assert_eq!((matching.posted.nodes.len(), matching.posted.bins.len()), (2, 1));
         assert_eq!((matching.unexpected.nodes.len(), matching.unexpected.bins.len()), (1, 2));
+    }
+
+    #[test]
+    fn one_receive_at_a_time_needs_no_queue() {
+        let mut matching = Matching::<u32, u32>::default();
+        for tag in 0..100 {
+            let (name, pattern) = exact(1, tag);
+            let posted = matching.post(pattern, 0);
+            assert_eq!(matching.withdraw(posted), 0);
+            matching.post(Pattern { source: None, ..pattern }, 1);
+            assert_eq!((matching.arrive(&name), matching.posted_len()), (Some(1), 0));
+        }
+        assert_eq!((matching.posted.nodes.len(), matching.posted.bins.len()), (1, 0));
     }
 
     #[test]

@@ -175,6 +175,16 @@ struct Entry {
     request: Option<Request>,
 }
 
+impl Entry {
+    /// Drops the request and puts the entry in front of the free ones.
+    #[inline]
+    fn vacate(&mut self, id: RequestId, free: &mut u32) {
+        self.request = None;
+        self.generation = self.generation.wrapping_add(1);
+        self.next_free = std::mem::replace(free, id.index);
+    }
+}
+
 const NIL: u32 = u32::MAX;
 
 impl Requests {
@@ -220,9 +230,13 @@ impl Requests {
     /// Takes out a posted receive, without moving the bytes of the larger kinds of request.
     #[inline]
     pub(crate) fn remove_posted(&mut self, id: RequestId) -> Option<PostedReceive> {
-        let Some(Request::Posted(posted)) = self.get_mut(id) else { return None };
-        let posted = *posted;
-        self.remove(id);
+        let entry = self.entries.get_mut(id.index as usize)?;
+        let Some(Request::Posted(posted)) = entry.request else { return None };
+        if entry.generation != id.generation {
+            return None;
+        }
+        entry.vacate(id, &mut self.free);
+        self.len -= 1;
         Some(posted)
     }
 
@@ -231,9 +245,7 @@ impl Requests {
     pub(crate) fn remove(&mut self, id: RequestId) {
         let Some(entry) = self.entries.get_mut(id.index as usize) else { return };
         if entry.generation == id.generation && entry.request.is_some() {
-            entry.request = None;
-            entry.generation = entry.generation.wrapping_add(1);
-            entry.next_free = std::mem::replace(&mut self.free, id.index);
+            entry.vacate(id, &mut self.free);
             self.len -= 1;
         }
     }
