@@ -121,14 +121,16 @@ impl Communicator {
     pub(crate) fn wait_for(&self, operation: Operation) -> Outcome {
         let mut runtime = self.runtime.borrow_mut();
         let guard = AbortOnUnwind;
-        runtime.progress();
-        while !runtime.is_done(operation) {
-            if sleep(&mut runtime) == Slept::AmongTheGone {
+        let end = loop {
+            if let Some(end) = runtime.progress_to(operation) {
+                break end;
+            }
+            if doze(&mut runtime) == Slept::AmongTheGone {
                 runtime.forsake(operation, &self.group);
             }
-        }
+        };
         std::mem::forget(guard);
-        runtime.take(operation).expect("a done operation has an outcome")
+        end.outcome()
     }
 }
 
@@ -144,11 +146,18 @@ pub(crate) enum Slept {
 /// Sleeps until something may have happened, then makes progress.
 #[inline]
 pub(crate) fn sleep(runtime: &mut Runtime<Road>) -> Slept {
+    let slept = doze(runtime);
+    runtime.progress();
+    slept
+}
+
+/// Sleeps until something may have happened, and leaves it to the caller to look.
+#[inline]
+fn doze(runtime: &mut Runtime<Road>) -> Slept {
     if runtime.engine().has_faulty_peers() {
         return sleep_among_the_gone(runtime);
     }
     runtime.wait(SLEEP_MAX);
-    runtime.progress();
     Slept::Lightly
 }
 

@@ -12,7 +12,7 @@ use selvedge_engine::{Engine, Envelope, Failure, Order, RequestId, Submitted, Ta
 use selvedge_transport::{Buf, Peer, Transport};
 
 use crate::memory::Scratch;
-use crate::runtime::{Call, Outcome, Trouble};
+use crate::runtime::{Call, End, Trouble};
 
 /// Whether a run has steps left.
 pub(crate) enum Running {
@@ -96,11 +96,11 @@ impl Run {
     }
 
     /// The outcome; afterwards the run is only memory.
-    pub(crate) fn end(&mut self, me: Peer) -> (Outcome, Option<Box<dyn Any + Send>>) {
+    pub(crate) fn end(&mut self, me: Peer) -> End {
         let call = self.call.take().expect("a run that ends has been started");
         self.spaces = None;
         let envelope = Envelope { source: me, context: call.context, tag: Tag(0), bytes: 0 };
-        (self.trouble.take().map_or(Ok(envelope), Err), self.panic.take())
+        End { outcome: self.trouble.take().map_or(Ok(envelope), Err), panic: self.panic.take() }
     }
 
     fn begin<T: Transport>(&mut self, step: StepIndex, engine: &mut Engine<T>) {

@@ -88,7 +88,26 @@ struct Entry {
 enum State {
     Free,
     Running(Owner),
-    Done(Outcome, Option<Box<dyn Any + Send>>),
+    Done(End),
+}
+
+/// How an operation ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) outcome: Outcome,
+    /// Of a user's reduction.
+    pub(crate) panic: Option<Box<dyn Any + Send>>,
+}
+
+impl End {
+    /// The outcome. Continues the panic of a user's reduction.
+    #[inline]
+    pub(crate) fn outcome(self) -> Outcome {
+        match self.panic {
+            None => self.outcome,
+            Some(payload) => std::panic::resume_unwind(payload),
+        }
+    }
 }
 
 /// Who works on a running operation.
@@ -182,7 +201,7 @@ impl<T: Transport> Runtime<T> {
                 Started::Pending(Operation { index: operation, generation })
             }
             Running::No => {
-                let (outcome, _) = run.end(self.engine.transport().me());
+                let End { outcome, .. } = run.end(self.engine.transport().me());
                 self.free_runs.push(index);
                 self.free_entries.push(operation);
                 Started::Done(outcome)
@@ -201,6 +220,21 @@ impl<T: Transport> Runtime<T> {
         moved
     }
 
+    /// Makes progress until an operation has ended or nothing moves any more: its end, after which its name is spent. What
+    /// else could move by then is left for the next call.
+    #[inline]
+    pub(crate) fn progress_to(&mut self, operation: Operation) -> Option<End> {
+        while !self.is_done(operation) {
+            let completion = self.engine.poll()?;
+            if completion.user == u64::from(operation.index) {
+                self.spend(operation);
+                return Some(End { outcome: self.heard(completion.outcome), panic: None });
+            }
+            self.dispatch(completion);
+        }
+        self.end(operation)
+    }
+
     /// Sleeps until there may be progress to make, at most so long.
     #[inline]
     pub fn wait(&mut self, at_most: Duration) {
@@ -211,27 +245,34 @@ impl<T: Transport> Runtime<T> {
     /// reduction.
     #[inline]
     pub fn take(&mut self, operation: Operation) -> Option<Outcome> {
-        let entry = &mut self.entries[operation.index as usize];
-        assert_eq!(entry.generation, operation.generation, "an operation was taken twice");
-        if !matches!(entry.state, State::Done(..)) {
+        self.end(operation).map(End::outcome)
+    }
+
+    /// The end of an operation if it is complete, after which its name is spent.
+    #[inline]
+    fn end(&mut self, operation: Operation) -> Option<End> {
+        if !self.is_done(operation) {
             return None;
         }
-        let State::Done(outcome, panic) = std::mem::replace(&mut entry.state, State::Free) else {
-            unreachable!()
-        };
+        let State::Done(end) = self.spend(operation) else { unreachable!("just seen") };
+        Some(end)
+    }
+
+    /// Gives an entry back; what it held.
+    #[inline]
+    fn spend(&mut self, operation: Operation) -> State {
+        let entry = &mut self.entries[operation.index as usize];
         entry.generation = entry.generation.wrapping_add(1);
         self.free_entries.push(operation.index);
-        match panic {
-            None => Some(outcome),
-            Some(payload) => std::panic::resume_unwind(payload),
-        }
+        std::mem::replace(&mut entry.state, State::Free)
     }
 
     /// Whether an operation is complete; leaves its outcome where it is.
+    #[inline]
     pub fn is_done(&self, operation: Operation) -> bool {
         let entry = &self.entries[operation.index as usize];
-        assert_eq!(entry.generation, operation.generation, "an operation was looked at after it was taken");
-        matches!(entry.state, State::Done(..))
+        assert_eq!(entry.generation, operation.generation, "an operation was named after it was taken");
+        matches!(entry.state, State::Done(_))
     }
 
     /// Tries to end an operation early: receives that nothing has matched and sends that have not left. It still has to
@@ -268,7 +309,7 @@ impl<T: Transport> Runtime<T> {
         {
             self.progress();
             let outcome = Err(Trouble::Engine(Failure::Fault(fault)));
-            self.entries[operation.index as usize].state = State::Done(outcome, None);
+            self.entries[operation.index as usize].state = State::Done(End { outcome, panic: None });
         }
     }
 
@@ -285,11 +326,8 @@ impl<T: Transport> Runtime<T> {
     fn started(&mut self, index: u32, submitted: Submitted) -> Started {
         match submitted {
             Submitted::Done(outcome) => {
-                if let Err(Failure::Fault(_)) = outcome {
-                    self.acknowledge();
-                }
                 self.free_entries.push(index);
-                Started::Done(outcome.map_err(Trouble::Engine))
+                Started::Done(self.heard(outcome))
             }
             Submitted::Pending(request) => self.pending(index, Owner::Engine(request)),
         }
@@ -305,13 +343,13 @@ impl<T: Transport> Runtime<T> {
     #[inline]
     fn dispatch(&mut self, completion: Completion) {
         let word = completion.user;
-        if let Err(Failure::Fault(_)) = completion.outcome {
-            self.acknowledge();
-        }
         if word & STEP == 0 {
-            let outcome = completion.outcome.map_err(Trouble::Engine);
-            self.entries[word as usize].state = State::Done(outcome, None);
+            let outcome = self.heard(completion.outcome);
+            self.entries[word as usize].state = State::Done(End { outcome, panic: None });
         } else {
+            if let Err(Failure::Fault(_)) = completion.outcome {
+                self.acknowledge();
+            }
             let index = (word >> 32) as u32 & (u32::MAX >> 1);
             let run = &mut self.runs[index as usize];
             run.step_ended(word as u32, completion.outcome);
@@ -319,6 +357,23 @@ impl<T: Transport> Runtime<T> {
                 self.finish_run(index);
             }
         }
+    }
+
+    /// What the engine says, as our caller is told.
+    #[inline]
+    fn heard(&mut self, outcome: selvedge_engine::Outcome) -> Outcome {
+        match outcome {
+            Ok(envelope) => Ok(envelope),
+            Err(failure) => Err(self.heard_bad_news(failure)),
+        }
+    }
+
+    #[cold]
+    fn heard_bad_news(&mut self, failure: Failure) -> Trouble {
+        if let Failure::Fault(_) = failure {
+            self.acknowledge();
+        }
+        Trouble::Engine(failure)
     }
 
     /// Somebody is being told of a fault. From here on a receive from anybody is a receive from anybody who is left.
@@ -331,8 +386,8 @@ impl<T: Transport> Runtime<T> {
     fn finish_run(&mut self, index: u32) {
         let run = &mut self.runs[index as usize];
         let operation = run.operation();
-        let (outcome, panic) = run.end(self.engine.transport().me());
-        self.entries[operation as usize].state = State::Done(outcome, panic);
+        let end = run.end(self.engine.transport().me());
+        self.entries[operation as usize].state = State::Done(end);
         self.free_runs.push(index);
     }
 }
