@@ -65,7 +65,8 @@ fn steps(workspace: &Workspace) -> Result<(), String> {
     match others {
         0 => println!("Nothing else was running when this was measured."),
         _ => println!(
-            "{others} other threads were running when this was measured: both columns are worse for it."
+            "The machine is busy ({others} of others' threads were running): all figures are worse for it, those of small \
+             messages most."
         ),
     }
     Ok(())

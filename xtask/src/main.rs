@@ -9,7 +9,7 @@ use xtask::rules::House;
 use xtask::{demo, facts, peers, stages};
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "Show the house, prove it, count it")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Show the house, prove it, count it")]
 struct Arguments {
     #[command(subcommand)]
     command: Task,

@@ -129,12 +129,13 @@ fn summary(results: &[(&str, Duration, Score)], took: Duration) -> String {
     let mut all = Score::default();
     for (name, took, score) in results {
         let ignored = if score.ignored > 0 { format!("{} ignored ", score.ignored) } else { String::new() };
+        let nothing_to_say = score.passed + score.failed == 0 && score.notes.is_empty();
+        let remark = if nothing_to_say { "holds".to_string() } else { score.notes.join("; ") };
         let row = format!(
-            "{name:<8} {:>8.1} {:>7} {:>7}  {ignored}{}",
+            "{name:<8} {:>8.1} {:>7} {:>7}  {ignored}{remark}",
             took.as_secs_f64(),
             score.passed,
             score.failed,
-            score.notes.join("; ")
         );
         text.push_str(row.trim_end());
         text.push('\n');
@@ -278,8 +279,16 @@ mod tests {
     fn the_last_line_says_how_many_tests_ran_and_reasons_stand_before_it() {
         let failed = Score::failure("storm: seed 7");
         let held = Score { passed: 41, ..Score::default() };
-        let results = [("test", Duration::ZERO, held), ("storm", Duration::ZERO, failed)];
+        let results = [
+            ("fmt", Duration::ZERO, Score::clean()),
+            ("test", Duration::ZERO, held),
+            ("storm", Duration::ZERO, failed),
+        ];
         let text = summary(&results, Duration::ZERO);
+        assert!(
+            text.lines().nth(1).is_some_and(|row| row.ends_with("holds")),
+            "a stage without tests: {text}"
+        );
         assert!(text.ends_with("FAILED storm: seed 7\n41 passed, 1 failed\n"), "{text}");
     }
 
