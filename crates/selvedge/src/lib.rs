@@ -51,5 +51,14 @@ pub use scope::Scope;
 pub use selvedge_macros::test;
 pub use world::{World, init, wtime};
 
+/// The pages that show code: what they show is compiled and run with the documentation tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../../docs/guide-rsmpi.md")]
+    mod guide_rsmpi {}
+}
+
 /// What went wrong in the world, and with whom; the inside of [`Error::Fault`].
 pub use selvedge_transport::{Cause, Fault};
