@@ -134,7 +134,7 @@ fn loom_packets_come_out_of_a_ring_whole_and_in_order_over_its_end() {
 #[test]
 fn loom_a_packet_that_is_kept_is_not_written_over_when_later_ones_are_given_back() {
     model(|| {
-        let ring = Ring::<3>::new();
+        let ring = Ring::<4>::new();
         let mut inbound = Inbound::new(Arc::clone(&ring), Fences::Both);
         let writer = {
             let mut out = Outbound::new(Arc::clone(&ring));
@@ -214,7 +214,7 @@ fn loom_no_wake_up_is_lost() {
 #[test]
 fn loom_a_writer_that_sleeps_for_room_is_woken_by_it() {
     model(|| {
-        let shared = Arc::new((Ring::<2>::new(), Bell::new()));
+        let shared = Arc::new((Ring::<3>::new(), Bell::new()));
         let writer = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {

@@ -3,22 +3,25 @@
 //! The simple algorithm: the writer appends records, the reader takes them in order and hands their space back.
 //!
 //! ```text
-//! push(packet):  wait until lines(packet) lines are free; copy the packet behind the word of its first line;
-//!                store the word last.
+//! push(packet):  wait until lines(packet) lines and one more are free; copy the packet behind the word of its first
+//!                line; zero the word of the line behind it; store the packet's word last.
 //! pop():         load the word of the next line; 0 = nothing there; otherwise it says how long the packet is.
-//! release():     zero the first word of every line of the record; move `head` over it.
+//! release():     move `head` over the record.
 //! ```
 //!
 //! Tricks applied to it:
 //! 1. There is no shared tail. The word in front of a packet is length and "valid" in one, and shares its cache line
 //!    with the first 56 bytes: a small message is one line moving from core to core, once.
 //! 2. The writer keeps a copy of `head` and reads the shared one only when the copy says "full".
-//! 3. A packet's bytes may look like a word. So the reader zeroes the first word of *every* line it gives back, before
-//!    it publishes `head`; the word the reader polls is then 0 until the writer says otherwise.
-//! 4. Zeroing and publishing are put off until a batch of lines is free, or until there is nothing else to do.
-//! 5. Packets are contiguous, so that they can be read in place. When one does not fit before the end of the ring, a
+//! 3. A packet's bytes may look like a word. So the writer zeroes the word where the reader will look next before it
+//!    stores the one that sends it there. The reader writes nothing into the lines of a packet: they stay shared, and
+//!    when the writer comes round again it need not fetch them back.
+//! 4. That word is zeroed some lines ahead, after the last packet was sent, so that a small one does not wait for its
+//!    line to arrive. In the first round the ring is zero anyway.
+//! 5. `head` is published when a batch of lines is free.
+//! 6. Packets are contiguous, so that they can be read in place. When one does not fit before the end of the ring, a
 //!    skip record fills the rest.
-//! 6. Records may be given back out of order. One that is not the oldest is marked in its own word, and passed over
+//! 7. Records may be given back out of order. One that is not the oldest is marked in its own word, and passed over
 //!    when the older ones have gone; no list is kept.
 
 use selvedge_transport::Buf;
@@ -31,12 +34,18 @@ pub(crate) const LINE_BYTES: usize = 64;
 /// In front of every packet.
 pub(crate) const WORD_BYTES: usize = 8;
 
-/// Lines that are zeroed and published together. More amortise the publication better and delay the writer of a full
-/// ring longer; at 64 it is one shared store in 4 KiB.
+/// Lines that are published together. More amortise the publication better and delay the writer of a full ring longer;
+/// at 64 it is one shared store in 4 KiB.
 #[cfg(not(loom))]
 const BATCH_LINES: u64 = 64;
 #[cfg(loom)]
 const BATCH_LINES: u64 = 2;
+
+/// Words that the writer keeps zeroed from its next record on: enough for one of three lines.
+#[cfg(not(loom))]
+const ZEROED_LINES: u64 = 4;
+#[cfg(loom)]
+const ZEROED_LINES: u64 = 2;
 
 /// Lines that a packet of `bytes` takes.
 pub(crate) const fn lines_of(bytes: usize) -> u32 {
@@ -125,14 +134,17 @@ impl Cursor {
 pub(crate) struct Outbound<M> {
     memory: M,
     tail: Cursor,
+    /// The words from `tail` up to here are zero. At least that of `tail` is: the reader looks at it.
+    zeroed: Cursor,
     /// The reader's `head` when it was last looked at.
     head: u64,
 }
 
 impl<M: RingMemory> Outbound<M> {
-    /// The writer's end of a ring that nobody has used yet.
+    /// The writer's end of a ring that nobody has used yet: all zero.
     pub(crate) fn new(memory: M) -> Self {
-        Outbound { memory, tail: Cursor::default(), head: 0 }
+        let zeroed = Cursor { position: u64::from(memory.lines()), line: 0 };
+        Outbound { memory, tail: Cursor::default(), zeroed, head: 0 }
     }
 
     /// Appends a packet; `false` when there is no room. The caller has checked that a packet of this size fits at all:
@@ -143,19 +155,46 @@ impl<M: RingMemory> Outbound<M> {
         let (lines, ring_lines) = (lines_of(bytes), self.memory.lines());
         let to_end = ring_lines - self.tail.line;
         let skip = if lines > to_end { to_end } else { 0 };
-        if !self.has_room(skip + lines) {
+        // And one more, for the word behind it.
+        if !self.has_room(skip + lines + 1) {
             return false;
         }
         if skip > 0 {
-            // SYNC: pairs with `Inbound::pop`. Nothing lies behind a skip, but the order of the words is kept.
-            self.memory.word(self.tail.line).store(Word::Skip(skip).encode(), Ordering::Release);
-            self.tail.advance(skip, ring_lines);
+            self.append(Word::Skip(skip), skip);
         }
         self.memory.fill(self.tail.line, header, payload);
-        // SYNC: pairs with `Inbound::pop`: who sees the word sees the packet.
-        self.memory.word(self.tail.line).store(Word::Packet(bytes as u32).encode(), Ordering::Release);
-        self.tail.advance(lines, ring_lines);
+        self.append(Word::Packet(bytes as u32), lines);
+        self.zero_ahead();
         true
+    }
+
+    /// Stores the word of the record at `tail`, which is complete but for it, and moves on.
+    #[inline]
+    fn append(&mut self, word: Word, lines: u32) {
+        let at = self.tail;
+        self.tail.advance(lines, self.memory.lines());
+        if self.tail.position >= self.zeroed.position {
+            self.zeroed = self.tail;
+            self.zero_next();
+        }
+        // SYNC: pairs with `Inbound::pop`: who sees the word sees the packet, and the zero behind it.
+        self.memory.word(at.line).store(word.encode(), Ordering::Release);
+    }
+
+    /// Zeroes what the next records need, as far as it is free.
+    #[inline]
+    fn zero_ahead(&mut self) {
+        let free_until = self.head + u64::from(self.memory.lines());
+        while self.zeroed.position < free_until.min(self.tail.position + ZEROED_LINES) {
+            self.zero_next();
+        }
+    }
+
+    #[inline]
+    fn zero_next(&mut self) {
+        // Nobody looks at it before the word of the record in front of it is stored.
+        self.memory.word(self.zeroed.line).store(Word::Empty.encode(), Ordering::Relaxed);
+        self.zeroed.advance(1, self.memory.lines());
     }
 
     #[inline]
@@ -169,7 +208,7 @@ impl<M: RingMemory> Outbound<M> {
 
     #[cold]
     fn has_room_now(&mut self, end: u64) -> bool {
-        // SYNC: pairs with `Inbound::publish`: lines that are free are also zeroed, and no longer read.
+        // SYNC: pairs with `Inbound::publish`: lines that are free are no longer read.
         self.head = self.memory.head().load(Ordering::Acquire);
         end - self.head <= u64::from(self.memory.lines())
     }
@@ -223,21 +262,15 @@ pub(crate) struct Inbound<M> {
     next: Cursor,
     /// The oldest record not given back.
     oldest: Cursor,
-    /// The oldest line not zeroed; what `head` says.
-    clean: Cursor,
+    /// What `head` says.
+    published: u64,
     fences: Fences,
 }
 
 impl<M: RingMemory> Inbound<M> {
     /// The reader's end of a ring that nobody has read yet.
     pub(crate) fn new(memory: M, fences: Fences) -> Self {
-        Inbound {
-            memory,
-            next: Cursor::default(),
-            oldest: Cursor::default(),
-            clean: Cursor::default(),
-            fences,
-        }
+        Inbound { memory, next: Cursor::default(), oldest: Cursor::default(), published: 0, fences }
     }
 
     /// Whether there may be something to take. One load.
@@ -275,39 +308,32 @@ impl<M: RingMemory> Inbound<M> {
     #[must_use]
     pub(crate) fn release(&mut self, record: Record) -> bool {
         self.give_back(record.at, record.lines());
-        self.oldest.position - self.clean.position >= BATCH_LINES && self.publish()
+        self.oldest.position - self.published >= BATCH_LINES && self.publish()
     }
 
     #[inline]
     fn give_back(&mut self, at: Cursor, lines: u32) {
         let ring_lines = self.memory.lines();
-        if at != self.oldest {
+        // Two records of a ring begin at different positions.
+        if at.position != self.oldest.position {
             // Read again only by ourselves, below.
             self.memory.word(at.line).store(Word::Passed(lines).encode(), Ordering::Relaxed);
             return;
         }
         self.oldest.advance(lines, ring_lines);
-        while self.oldest != self.next {
+        while self.oldest.position != self.next.position {
             let word = self.memory.word(self.oldest.line).load(Ordering::Relaxed);
             let Word::Passed(lines) = Word::decode(word) else { break };
             self.oldest.advance(lines, ring_lines);
         }
     }
 
-    /// Hands all free lines to the writer, zeroed. Cheap when there are none. Returns as `release` does.
+    /// Hands all free lines to the writer. Returns as `release` does.
     #[must_use]
-    pub(crate) fn publish(&mut self) -> bool {
-        if self.clean == self.oldest {
-            return false;
-        }
-        let ring_lines = self.memory.lines();
-        while self.clean != self.oldest {
-            // Before `head` says that the line is free nobody else looks at it.
-            self.memory.word(self.clean.line).store(0, Ordering::Relaxed);
-            self.clean.advance(1, ring_lines);
-        }
-        // SYNC: pairs with `Outbound::has_room_now`: lines that are free are zeroed, and the reader is done with them.
-        self.memory.head().store(self.clean.position, Ordering::Release);
+    fn publish(&mut self) -> bool {
+        self.published = self.oldest.position;
+        // SYNC: pairs with `Outbound::has_room_now`: the reader is done with these lines.
+        self.memory.head().store(self.published, Ordering::Release);
         // SYNC: pairs with `Outbound::ask_for_room`, followed by the last look at `head` in `Doorbell::sleep`.
         self.fences.publisher();
         self.memory.starved().load(Ordering::Relaxed) != 0
