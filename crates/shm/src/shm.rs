@@ -200,7 +200,7 @@ impl Shm {
     }
 
     /// The next packet, if there is one in the rings that have their turn.
-    #[inline]
+    #[inline(always)]
     fn take_packet(&mut self) -> Option<Event> {
         if !self.slots.has_free() {
             return None;
@@ -256,13 +256,18 @@ impl Shm {
         Event::Fault(faults::foreign_word(from, malformed.word))
     }
 
+    /// What a poll does now and then.
+    #[cold]
+    fn poll_rest_first(&mut self) -> Option<Event> {
+        self.poll_rest().or_else(|| self.take_packet())
+    }
+
     /// Looks for what is rarer than packets.
     fn poll_rest(&mut self) -> Option<Event> {
-        if self.bell.is_called() {
-            self.meet_callers();
-            if let Some(event) = self.take_packet() {
-                return Some(event);
-            }
+        if self.bell.is_called()
+            && let Some(event) = self.meet_callers()
+        {
+            return Some(event);
         }
         if self.bell.is_asked_for_help() {
             self.segment.helpers(self.me).take(|peer| self.copies.offer_help(Peer(peer as u32)));
@@ -284,15 +289,16 @@ impl Shm {
         self.pop_event()
     }
 
-    /// Peers whose rings carry their first packet: from now on we look at them.
+    /// Peers whose rings carry their first packet: from now on, and at once, we look at them.
     #[cold]
-    fn meet_callers(&mut self) {
+    fn meet_callers(&mut self) -> Option<Event> {
         self.segment.callers(self.me).take(|peer| {
             let peer = Peer(peer as u32);
             if !self.active.contains(&peer) {
                 self.active.push(peer);
             }
         });
+        self.take_packet()
     }
 
     /// Wakes a peer if it sleeps.
@@ -476,7 +482,7 @@ impl Transport for Shm {
     #[inline]
     fn poll(&mut self) -> Option<Event> {
         let event = if self.packets_come_last() {
-            self.poll_rest().or_else(|| self.take_packet())
+            self.poll_rest_first()
         } else {
             self.take_packet().or_else(|| self.poll_rest())
         };
@@ -486,7 +492,7 @@ impl Transport for Shm {
         event
     }
 
-    #[inline]
+    #[inline(always)]
     fn packet(&self, slot: &Slot) -> &[u8] {
         self.slots.packet(slot, &self.rings)
     }

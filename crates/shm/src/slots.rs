@@ -84,7 +84,7 @@ impl Slots {
     }
 
     /// The bytes of a lent packet. `rings` are all rings towards us, by sender.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn packet<'a>(&'a self, slot: &Slot, rings: &'a [Inbound<MappedRing>]) -> &'a [u8] {
         match &self.places[slot.number() as usize] {
             Place::Ring { from, record } => {
