@@ -319,7 +319,10 @@ impl<T: Transport> Engine<T> {
         for _ in 0..EVENTS_PER_POLL {
             let completion = match self.transport.poll()? {
                 Event::Packet { from, slot } => self.on_packet(from, slot),
-                other => self.on_other_event(other),
+                other => {
+                    self.on_other_event(other);
+                    None
+                }
             };
             if completion.is_some() || !self.completions.is_empty() {
                 return completion;
@@ -329,14 +332,13 @@ impl<T: Transport> Engine<T> {
     }
 
     #[cold]
-    fn on_other_event(&mut self, event: Event) -> Option<Completion> {
+    fn on_other_event(&mut self, event: Event) {
         match event {
             Event::Done(token) => self.on_one_sided(RequestId::from_bits(token.0), None),
             Event::Failed(token, fault) => self.on_one_sided(RequestId::from_bits(token.0), Some(fault)),
             Event::Fault(fault) => self.on_fault(fault),
-            Event::Packet { from, slot } => return self.on_packet(from, slot),
+            Event::Packet { .. } => unreachable!("a packet is no other event"),
         }
-        None
     }
 
     /// A packet arrived. Its slot is released before anything is sent.

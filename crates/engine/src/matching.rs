@@ -122,9 +122,9 @@ impl<R, M> Matching<R, M> {
     #[inline]
     pub fn arrive(&mut self, name: &Name) -> Option<R> {
         if self.queued != 0
-            && let Some(node) = self.oldest_queued(name)
+            && let Some(receive) = self.arrive_queued(name)
         {
-            return Some(self.remove_queued(node));
+            return Some(receive);
         }
         let (node, label) = self.newest?;
         if label != Label::of_name(name, label.class()) {
@@ -134,10 +134,11 @@ impl<R, M> Matching<R, M> {
         Some(self.posted.remove_unlinked(node))
     }
 
-    #[inline]
-    fn oldest_queued(&self, name: &Name) -> Option<u32> {
+    /// Takes out the oldest receive in a queue that the message belongs to.
+    fn arrive_queued(&mut self, name: &Name) -> Option<R> {
         let exact = self.posted.head(Label::of_name(name, EXACT));
-        if self.queued_wild == 0 { exact } else { self.oldest_of_all(name, exact) }
+        let oldest = if self.queued_wild == 0 { exact } else { self.oldest_of_all(name, exact) };
+        oldest.map(|node| self.remove_queued(node))
     }
 
     #[cold]
@@ -217,9 +218,10 @@ impl<R, M> Matching<R, M> {
 
     #[inline]
     fn find(&mut self, pattern: &Pattern) -> Option<u32> {
-        if self.unexpected_count == 0 {
-            return None;
-        }
+        if self.unexpected_count == 0 { None } else { self.find_kept(pattern) }
+    }
+
+    fn find_kept(&mut self, pattern: &Pattern) -> Option<u32> {
         let label = Label::of_pattern(pattern);
         if !self.kept[label.class()] {
             self.begin_to_keep(label.class());
