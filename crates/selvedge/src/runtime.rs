@@ -149,7 +149,7 @@ impl<T: Transport> Runtime<T> {
     /// Sends a message. In order with all others of this kind to the same peer (MPI 5.0 section 3.5).
     #[inline]
     pub fn send(&mut self, to: Peer, context: Context, tag: Tag, message: Buf) -> Started {
-        let index = self.reserve();
+        let index = self.next_entry();
         let submitted = self.engine.send(to, context, tag, Order::Ordered, message, u64::from(index));
         self.started(index, submitted)
     }
@@ -163,7 +163,7 @@ impl<T: Transport> Runtime<T> {
         tag: Option<Tag>,
         message: Buf,
     ) -> Started {
-        let index = self.reserve();
+        let index = self.next_entry();
         let submitted = self.engine.recv(source, context, tag, message, u64::from(index));
         self.started(index, submitted)
     }
@@ -186,7 +186,7 @@ impl<T: Transport> Runtime<T> {
 
     /// Starts a collective.
     pub fn collective(&mut self, call: Call) -> Started {
-        let operation = self.reserve();
+        let operation = self.next_entry();
         let index = self.free_runs.pop().unwrap_or_else(|| {
             self.runs.push(Run::default());
             (self.runs.len() - 1) as u32
@@ -196,14 +196,13 @@ impl<T: Transport> Runtime<T> {
         match run.advance(&mut self.engine) {
             Running::Yes => self.pending(operation, Owner::Run),
             Running::No if run.panicked() => {
+                let started = self.pending(operation, Owner::Run);
                 self.finish_run(index);
-                let generation = self.entries[operation as usize].generation;
-                Started::Pending(Operation { index: operation, generation })
+                started
             }
             Running::No => {
                 let End { outcome, .. } = run.end(self.engine.transport().me());
                 self.free_runs.push(index);
-                self.free_entries.push(operation);
                 Started::Done(outcome)
             }
         }
@@ -313,28 +312,36 @@ impl<T: Transport> Runtime<T> {
         }
     }
 
-    /// Takes an entry of the table.
+    /// The entry of the table that [`Runtime::pending`] takes, if what is being started is not over at once.
     #[inline]
-    fn reserve(&mut self) -> u32 {
-        self.free_entries.pop().unwrap_or_else(|| {
-            self.entries.push(Entry { generation: 0, state: State::Free });
-            (self.entries.len() - 1) as u32
-        })
+    fn next_entry(&mut self) -> u32 {
+        match self.free_entries.last() {
+            Some(&index) => index,
+            None => self.add_entry(),
+        }
+    }
+
+    #[cold]
+    fn add_entry(&mut self) -> u32 {
+        let index = self.entries.len() as u32;
+        self.entries.push(Entry { generation: 0, state: State::Free });
+        self.free_entries.push(index);
+        index
     }
 
     #[inline]
     fn started(&mut self, index: u32, submitted: Submitted) -> Started {
         match submitted {
-            Submitted::Done(outcome) => {
-                self.free_entries.push(index);
-                Started::Done(self.heard(outcome))
-            }
+            Submitted::Done(outcome) => Started::Done(self.heard(outcome)),
             Submitted::Pending(request) => self.pending(index, Owner::Engine(request)),
         }
     }
 
+    /// Takes the entry that [`Runtime::next_entry`] has named.
     #[inline]
     fn pending(&mut self, index: u32, owner: Owner) -> Started {
+        let taken = self.free_entries.pop();
+        debug_assert_eq!(taken, Some(index), "nothing was started in between");
         let entry = &mut self.entries[index as usize];
         entry.state = State::Running(owner);
         Started::Pending(Operation { index, generation: entry.generation })
