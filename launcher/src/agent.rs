@@ -15,6 +15,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::process::{Signal, WaitStatus, kill_process_group};
 use selvedge_boot::{Event, Job, NodeMap, Server, State};
 
+use crate::cores::Cores;
 use crate::proto::{
     CHUNK_BYTES_MAX, Channel, ChannelError, Launch, OUTPUT_WINDOW_BYTES, Outcome, Stream, ToAgent, ToFront,
 };
@@ -181,7 +182,8 @@ impl Agent {
         };
         let descriptors = spawn::make_room(launch.size())?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let nursery = Nursery { launch, descriptors, host: &host, agent: rustix::process::getpid() };
+        let (agent, cores) = (rustix::process::getpid(), Cores::ours().ok());
+        let nursery = Nursery { launch, descriptors, host: &host, agent, cores };
         let plans = launch.blocks.iter().map(|block| spawn::plan(launch, block));
         let plans = plans.collect::<Result<Vec<_>, _>>()?;
         let plan_of_rank =

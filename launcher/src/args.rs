@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
+use crate::cores::Binding;
+
 /// What the user wants.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Wish {
@@ -27,6 +29,8 @@ pub struct JobWish {
     pub labels: bool,
     /// End the job after so long.
     pub time_limit: Option<Duration>,
+    /// How ranks are placed on cores.
+    pub binding: Binding,
 }
 
 /// One block of the command line.
@@ -73,12 +77,14 @@ Starts the ranks of a parallel program on this host and waits for them.
   -x 'PREFIX*'           pass on all variables that start so
   -wdir, -wd DIR         working directory of the ranks
   -l, --tag-output       start every line with [rank]
+  --bind-to WHERE        share: an even share of the cores for each rank, where there are enough (the default);
+                         core: one core each; none: wherever the system likes
   --timeout SECONDS      end the job after so long, with exit code 124
   -h, --help             this text
   -V, --version          the version
 
 Options take one dash or two, and their value as the next word or after '='. Accepted and without effect, because it
-is so anyway: --oversubscribe, --allow-run-as-root, --bind-to none, -genvall.
+is so anyway: --oversubscribe, --allow-run-as-root, -genvall.
 
 Standard input goes to rank 0. Signals INT, TERM, HUP, QUIT, USR1, USR2, TSTP and CONT go to all ranks; a second INT,
 TERM, HUP or QUIT kills them.
@@ -214,10 +220,13 @@ impl<'a> Option_<'a> {
             b"timeout" => job.time_limit = Some(self.seconds()?),
             b"oversubscribe" | b"allow-run-as-root" | b"genvall" => self.no_value()?,
             b"bind-to" => {
-                let how = self.value("none")?;
-                if how != "none" {
-                    return Err(self.wrong(&how, "none: this version does not bind ranks to cores"));
-                }
+                let how = self.value("share, core or none")?;
+                job.binding = match how.as_bytes() {
+                    b"share" => Binding::Share,
+                    b"core" => Binding::Core,
+                    b"none" => Binding::None,
+                    _ => return Err(self.wrong(&how, "share, core or none")),
+                };
             }
             b"h" | b"help" => return Ok(Some(Wish::Help)),
             b"V" | b"version" => return Ok(Some(Wish::Version)),
@@ -372,7 +381,8 @@ mod tests {
     #[test]
     fn what_is_so_anyway_is_accepted() {
         assert_eq!(job("--bind-to none --allow-run-as-root -oversubscribe -l prog").blocks.len(), 1);
-        assert!(refusal("--bind-to core prog").contains("does not bind"));
+        assert_eq!(job("--bind-to core prog").binding, Binding::Core);
+        assert!(refusal("--bind-to socket prog").contains("share, core or none"));
     }
 
     #[test]

@@ -20,6 +20,7 @@
 
 pub mod agent;
 pub mod args;
+pub mod cores;
 pub mod env;
 pub mod front;
 pub mod output;
@@ -74,6 +75,7 @@ fn start(wish: JobWish) -> ExitCode {
         blocks: wish.blocks.into_iter().map(block).collect(),
         env: env.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect(),
         dir: dir.into_os_string().into_vec(),
+        binding: wish.binding,
     };
     let manner = front::Manner { labels: wish.labels, time_limit: wish.time_limit };
     match front::run(launch, manner) {

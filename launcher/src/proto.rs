@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cores::Binding;
+
 /// Output that may be under way without an acknowledgement.
 pub const OUTPUT_WINDOW_BYTES: usize = 1 << 20;
 /// Standard input that may be under way without an acknowledgement.
@@ -53,6 +55,8 @@ pub struct Launch {
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where mpirun was called.
     pub dir: Vec<u8>,
+    /// How ranks are placed on cores.
+    pub binding: Binding,
 }
 
 impl Launch {

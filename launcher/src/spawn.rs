@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use rustix::fs::Access;
 use rustix::process::{Pid, Resource, Rlimit};
 
+use crate::cores::Cores;
 use crate::proto::{Block, Launch};
 use crate::supervise::code;
 use crate::sys::{self, Birth};
@@ -59,6 +60,8 @@ pub struct Nursery<'a> {
     pub host: &'a str,
     /// This process.
     pub agent: Pid,
+    /// Where ranks may run; unknown where the system does not say.
+    pub cores: Option<Cores>,
 }
 
 /// Finds the program and the working directory of a block.
@@ -167,7 +170,11 @@ impl Nursery<'_> {
         pmi.set_nonblocking(true).map_err(trouble)?;
         let mut command = self.command(plan, rank, theirs.as_raw_fd());
         command.stdin(if has_input { Stdio::piped() } else { Stdio::null() });
-        let mut child = command.spawn().map_err(|error| match error.raw_os_error() {
+        let cores = self.cores.as_ref();
+        let confined = cores.and_then(|cores| cores.confine(self.launch.binding, rank, self.launch.size()));
+        let child = command.spawn();
+        drop(confined);
+        let mut child = child.map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT) => self.not_a_program(plan, "the interpreter that it names does not exist"),
             Some(libc::EACCES) => self.not_a_program(plan, "permission denied"),
             _ => trouble(error),

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod common;
+use std::process::Command;
+
 use common::{Folder, mpirun, shell};
 
 #[test]
@@ -115,4 +117,27 @@ fn a_job_inside_a_job_has_its_own_places() {
     let done = shell(2, &format!("exec {inner} -n 2 sh -c 'echo $PMI_RANK/$PMI_SIZE'")).run();
     assert_eq!((done.code(), done.err.as_str()), (0, ""));
     assert_eq!(done.lines(), ["0/2", "0/2", "1/2", "1/2"]);
+}
+
+#[test]
+fn ranks_have_even_shares_of_the_cores_unless_told_otherwise() {
+    let allowed = "grep Cpus_allowed_list /proc/self/status | cut -f2";
+    let all = Command::new("sh").args(["-c", allowed]).output().unwrap();
+    let all = String::from_utf8(all.stdout).unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get() as u32;
+    assert!(cores >= 2, "a machine with one core cannot show how cores are shared");
+
+    let lines = |words: &[&str], ranks: u32| {
+        let ranks = ranks.to_string();
+        let mut all = vec!["-n", &ranks];
+        all.extend(words);
+        all.extend(["sh", "-c", allowed]);
+        mpirun(all).run().lines()
+    };
+    let shared = lines(&[], 2);
+    assert!(shared[0] != shared[1] && !shared.contains(&all.trim().to_owned()), "{shared:?}");
+    assert!(lines(&["--bind-to", "core"], 2).iter().all(|core| core.parse::<u32>().is_ok()));
+    for unbound in [lines(&[], 1), lines(&["--bind-to", "none"], 2), lines(&[], cores + 1)] {
+        assert!(unbound.iter().all(|list| list == all.trim()), "{unbound:?} of {all}");
+    }
 }

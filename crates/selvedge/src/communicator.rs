@@ -78,6 +78,12 @@ impl Communicator {
         (0..self.size()).filter(|&rank| self.job.same_host(self.peer_of(rank))).count()
     }
 
+    /// Number of processors that the ranks of the job may use together on this rank's host. A program that has threads
+    /// in its ranks makes `local_processors() / local_ranks()` of them, at least one.
+    pub fn local_processors(&self) -> usize {
+        self.job.processors()
+    }
+
     /// Name of the host a rank runs on. Panics when there is no such rank.
     pub fn host_of(&self, rank: usize) -> &str {
         self.job.host_name(self.peer_of(rank))

@@ -44,6 +44,10 @@ impl Job {
         self.host_index(peer) == self.host_index(self.me)
     }
 
+    pub(crate) fn processors(&self) -> usize {
+        self.cores as usize
+    }
+
     pub(crate) fn pid(&self, peer: Peer) -> u32 {
         self.pids[peer.index()]
     }

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
-use std::{io, mem, thread};
+use std::{io, mem};
 
 use indicatif::ProgressBar;
 use rayon::prelude::*;
@@ -54,8 +54,7 @@ fn heat(world: &World, args: Args) -> Result<(), Failure> {
     // Rank 0 opens both files first: if one is no good, all leave before anything was computed.
     let start = agree(world, if lead { read(&args, world.size()) } else { Ok(Field::default()) })?;
     let out = agree(world, if lead { create(&args) } else { Ok(None) })?;
-    let threads = thread::available_parallelism().map_or(1, usize::from) / world.local_ranks();
-    let threads = threads.max(1);
+    let threads = (world.local_processors() / world.local_ranks()).max(1);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
     agree(world, pool.build_global().map_err(|error| format!("cannot start {threads} threads: {error}")))?;
 
