@@ -161,7 +161,9 @@ mod tests {
         assert!(foreign(&srun).contains("--mpi=pmi2"));
         assert!(foreign(&[("SELVEDGE_SIZE", "2"), ("SELVEDGE_RANK", "0")]).contains("PMI_FD"));
         // Cray's PALS offers PMI as a library only.
-        assert!(foreign(&[("PMI_SIZE", "2"), ("PMI_RANK", "0")]).contains("PMI_FD is not in its environment"));
+        assert!(
+            foreign(&[("PMI_SIZE", "2"), ("PMI_RANK", "0")]).contains("PMI_FD is not in its environment")
+        );
     }
 
     #[test]
