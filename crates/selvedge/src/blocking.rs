@@ -82,11 +82,17 @@ impl Communicator {
         if shape.count == 0 && shape.collective != Collective::Barrier {
             return Ok(());
         }
+        let plan = self.plans.get(&shape);
+        // Counted also where this rank has nothing to do, because others may.
+        let sequence = self.next_sequence();
+        if plan.schedule().is_empty() {
+            return Ok(());
+        }
         let call = Call {
-            plan: self.plans.get(&shape),
+            plan,
             group: self.group.clone(),
             context: self.collective_context(),
-            sequence: self.next_sequence(),
+            sequence,
             // SAFETY: the borrow lasts until this function returns, `finish` returns after the operation is complete,
             // and a verified schedule does not write its input.
             input: unsafe { claim(input) },
