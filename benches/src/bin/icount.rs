@@ -40,19 +40,24 @@ struct Buffers {
 }
 
 const PATHS: [Path; 7] = [
-    Path { name: "8 B: send, receive", budget: 700, once: |world, buffers| send_receive(world, buffers, 8) },
-    Path { name: "8 B: receive posted, send, wait", budget: 900, once: posted },
+    Path {
+        name: "8 B: send, receive",
+        budget: 1_310,
+        once: |world, buffers| send_receive(world, buffers, 8),
+    },
+    Path { name: "8 B: receive posted, send, wait", budget: 1_980, once: posted },
     Path {
         name: "1 KiB: send, receive",
-        budget: 900,
+        budget: 1_660,
         once: |world, buffers| send_receive(world, buffers, 1024),
     },
-    Path { name: "64 KiB: both posted, wait", budget: 9_000, once: rendezvous },
-    Path { name: "probe in vain", budget: 150, once: |world, _| drop(black_box(world.iprobe(0, 1))) },
-    Path { name: "allreduce of one rank", budget: 300, once: allreduce },
+    // The one copy is 65,536 of them: callgrind counts each byte that `rep movsb` moves.
+    Path { name: "64 KiB: both posted, wait", budget: 77_300, once: rendezvous },
+    Path { name: "probe in vain", budget: 172, once: |world, _| drop(black_box(world.iprobe(0, 1))) },
+    Path { name: "allreduce of one rank", budget: 620, once: allreduce },
     Path {
         name: "barrier of one rank",
-        budget: 200,
+        budget: 147,
         once: |world, _| world.barrier().expect("one rank waits for nobody"),
     },
 ];
