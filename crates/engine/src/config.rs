@@ -138,10 +138,10 @@ impl Limits {
 
     /// How a message of `bytes` bytes travels when it is not sent eagerly.
     ///
-    /// One that fits a packet goes by window, also where there are one-sided operations: announcement, answer, one
-    /// packet, and no registration. It is only here because credit ran out.
+    /// One that could have gone eagerly is only here because credit ran out. It goes by window, also where there are
+    /// one-sided operations: announcement, answer, one packet, and no registration.
     pub(crate) fn mode(&self, bytes: u64) -> Mode {
-        if bytes <= self.data_bytes_max as u64 {
+        if bytes <= self.data_bytes_max.min(self.eager_bytes_max) as u64 {
             return Mode::Window;
         }
         match (self.read_bytes_max > 0, self.write_bytes_max > 0) {
