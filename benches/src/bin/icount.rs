@@ -42,13 +42,13 @@ struct Buffers {
 const PATHS: [Path; 7] = [
     Path {
         name: "8 B: send, receive",
-        budget: 1_310,
+        budget: 1_180,
         once: |world, buffers| send_receive(world, buffers, 8),
     },
-    Path { name: "8 B: receive posted, send, wait", budget: 1_980, once: posted },
+    Path { name: "8 B: receive posted, send, wait", budget: 1_860, once: posted },
     Path {
         name: "1 KiB: send, receive",
-        budget: 1_660,
+        budget: 1_530,
         once: |world, buffers| send_receive(world, buffers, 1024),
     },
     // The one copy is 65,536 of them: callgrind counts each byte that `rep movsb` moves.

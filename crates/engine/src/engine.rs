@@ -125,7 +125,7 @@ impl<T: Transport> Engine<T> {
     /// that does not fit a packet is after it was matched.
     ///
     /// Panics when `to` is no peer, or when an ordered message has a tag of 2^32 or more.
-    #[inline]
+    #[inline(always)]
     pub fn send(
         &mut self,
         to: Peer,

@@ -39,6 +39,21 @@ impl PeerState {
     }
 }
 
+/// As [`Transport::send`], counted when it is in vain. Not for the short way of an eager message, which has a copy of its
+/// own of what the transport does.
+#[inline(never)]
+fn transmit<T: Transport>(
+    transport: &mut T,
+    stats: &mut Stats,
+    to: Peer,
+    header: &[u8],
+    payload: Buf,
+) -> Result<(), Busy> {
+    let sent = transport.send(to, header, payload);
+    stats.busy += u64::from(sent.is_err());
+    sent
+}
+
 impl<T: Transport> Engine<T> {
     /// Tries what is queued, for some of the peers that have something, and one-sided operations.
     #[cold]
@@ -141,16 +156,13 @@ impl<T: Transport> Engine<T> {
             return Err(Stop::NoCredit);
         }
         let sent = if eager {
-            self.transport.send(send.to, &wire::eager(&head), send.buf)
+            transmit(&mut self.transport, &mut self.stats, send.to, &wire::eager(&head), send.buf)
         } else {
             let key = Self::expose(&mut self.transport, &mut self.stats, send);
             let offer = Offer { mode: send.mode, bytes: send.buf.len() as u64, sender: id.to_bits(), key };
-            self.transport.send(send.to, &wire::rts(&head, &offer), Buf::EMPTY)
+            transmit(&mut self.transport, &mut self.stats, send.to, &wire::rts(&head, &offer), Buf::EMPTY)
         };
-        if sent.is_err() {
-            self.stats.busy += 1;
-            return Err(Stop::Busy);
-        }
+        sent?;
         peer.seq_next = peer.seq_next.wrapping_add(u32::from(ordered));
         peer.credit -= cost;
         peer.return_owed();
@@ -209,10 +221,7 @@ impl<T: Transport> Engine<T> {
         let peer = self.peers.get_mut(to);
         let mut bytes = [0; CONTROL_BYTES_MAX];
         let packet = control.encode(peer.owed as u16, &mut bytes);
-        if self.transport.send(to, packet, Buf::EMPTY).is_err() {
-            self.stats.busy += 1;
-            return Err(Busy);
-        }
+        transmit(&mut self.transport, &mut self.stats, to, packet, Buf::EMPTY)?;
         peer.return_owed();
         peer.flags &= !flag::CREDIT_DUE;
         Ok(())
@@ -227,10 +236,7 @@ impl<T: Transport> Engine<T> {
             let peer = self.peers.get_mut(send.to);
             let header = wire::data(peer.owed as u16, window.receiver, window.sent);
             let piece = send.buf.slice(window.sent as usize..(window.sent + bytes) as usize);
-            if self.transport.send(send.to, &header, piece).is_err() {
-                self.stats.busy += 1;
-                return Err(Busy);
-            }
+            transmit(&mut self.transport, &mut self.stats, send.to, &header, piece)?;
             peer.return_owed();
             peer.flags &= !flag::CREDIT_DUE;
             window.sent += bytes;

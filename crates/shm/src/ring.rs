@@ -149,7 +149,7 @@ impl<M: RingMemory> Outbound<M> {
 
     /// Appends a packet; `false` when there is no room. The caller has checked that a packet of this size fits at all:
     /// twice its lines are at most the ring's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, header: &[u8], payload: Buf) -> bool {
         let bytes = header.len() + payload.len();
         let (lines, ring_lines) = (lines_of(bytes), self.memory.lines());

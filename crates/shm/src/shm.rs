@@ -454,7 +454,7 @@ impl Transport for Shm {
 
     fn deregister(&mut self, _key: Key) {}
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, to: Peer, header: &[u8], payload: Buf) -> Result<(), Busy> {
         assert!(
             header.len() + payload.len() <= PACKET_BYTES_MAX,
