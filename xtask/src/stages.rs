@@ -12,7 +12,7 @@ use crate::shell::{Outcome, Run};
 use crate::tools;
 
 /// Seeds of the whole-runtime simulation in every run.
-const STORM_SEEDS: usize = 10_000;
+const STORM_SEEDS: usize = 40_000;
 
 /// One part of `cargo xtask test`.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ const fn minutes(count: u64) -> Duration {
 static STAGES: &[Stage] = &[
     Stage {
         name: "tools",
-        what: "find or install rustfmt, clippy, Python, and the MPICH and mpi4py wheels",
+        what: "find or install rustfmt, clippy, valgrind, Python, and the MPICH and mpi4py wheels",
         needs: &[],
         limit: minutes(5),
         run: get_tools,
@@ -69,10 +69,17 @@ static STAGES: &[Stage] = &[
     },
     Stage {
         name: "storm",
-        what: "10,000 seeds of the whole runtime on the simulated network, and seeded defects it must find",
+        what: "40,000 seeds of the whole runtime on the simulated network, and seeded defects it must find",
         needs: &["build"],
         limit: minutes(10),
         run: storm,
+    },
+    Stage {
+        name: "icount",
+        what: "no path of a small message takes more instructions than its budget",
+        needs: &["tools", "build"],
+        limit: minutes(5),
+        run: instructions,
     },
     Stage {
         name: "interop",
@@ -158,6 +165,7 @@ fn get_tools(setup: &Setup, _: Duration) -> Score {
     let mut score = Score::default();
     let components = tools::rust_components();
     score.check("tools", components);
+    score.check("tools", tools::valgrind());
     let wheels =
         tools::python().and_then(|python| tools::virtual_environment(&setup.workspace.target, &python));
     score.check("tools", wheels.map(|folder| println!("MPICH and mpi4py: {}", folder.display())));
@@ -213,6 +221,14 @@ fn storm(setup: &Setup, limit: Duration) -> Score {
     let mutants = storm(&["--mutants"]);
     score.check("storm --mutants", if mutants.is_ok() { Ok(()) } else { Err(mutants.reason()) });
     score.with_note(last)
+}
+
+fn instructions(setup: &Setup, limit: Duration) -> Score {
+    let run = Run::new(setup.workspace.release("icount"), ["--check"]).inside(&setup.workspace.root);
+    let outcome = run.at_most(limit).collect();
+    let mut score = Score::default();
+    score.check("icount", if outcome.is_ok() { Ok(()) } else { Err(outcome.reason()) });
+    score
 }
 
 /// A storm that ends well but ran fewer seeds than asked for would prove less than the summary says.

@@ -41,27 +41,44 @@ pub fn python() -> Result<PathBuf, String> {
     if let Some(found) = find_python() {
         return Ok(found);
     }
+    install("Python 3.8 or newer with venv", &["python3", "python3-venv"], foreign_install_command())?;
+    find_python()
+        .ok_or_else(|| "python3 still cannot make a virtual environment after apt-get install".to_string())
+}
+
+/// valgrind, whose callgrind counts instructions; installed first where that is possible.
+///
+/// # Errors
+/// What to type.
+pub fn valgrind() -> Result<(), String> {
+    if is_in_path("valgrind") {
+        return Ok(());
+    }
+    install("valgrind", &["valgrind"], "your system's installer for the package valgrind")
+}
+
+/// Installs packages of Debian or Ubuntu. `elsewhere`: what to run on other systems.
+fn install(what: &str, packages: &[&str], elsewhere: &str) -> Result<(), String> {
     if !is_in_path("apt-get") {
-        return Err(format!("Python 3.8 or newer with venv is missing; run: {}", foreign_install_command()));
+        return Err(format!("{what} is missing; run: {elsewhere}"));
     }
     let rights: &[&str] = if rustix::process::getuid().is_root() { &[] } else { &["sudo", "-n"] };
     if !rights.is_empty() && !Run::new("sudo", ["-n", "true"]).quiet().collect().is_ok() {
-        return Err("python3-venv is missing and sudo asks for a password; run: \
-                    sudo apt-get install python3 python3-venv"
-            .to_string());
+        let packages = packages.join(" ");
+        return Err(format!(
+            "{what} is missing and sudo asks for a password; run: sudo apt-get install {packages}"
+        ));
     }
-    for step in
-        [&["update"][..], &["install", "-y", "--no-install-recommends", "python3", "python3-venv"][..]]
-    {
+    let packages = [&["install", "-y", "--no-install-recommends"][..], packages].concat();
+    for step in [&["update"][..], &packages] {
         let words = [rights, &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"], step].concat();
         let outcome = Run::new(words[0], &words[1..]).collect();
         // An update that fails for one of many sources may still have brought what we need.
         if !outcome.is_ok() && step[0] == "install" {
-            return Err(format!("apt-get install python3-venv failed: {}", outcome.reason()));
+            return Err(format!("apt-get cannot install {what}: {}", outcome.reason()));
         }
     }
-    find_python()
-        .ok_or_else(|| "python3 still cannot make a virtual environment after apt-get install".to_string())
+    Ok(())
 }
 
 /// The virtual environment with MPICH and mpi4py, made or renewed when it is not there or holds other versions.
