@@ -13,6 +13,7 @@ use crate::group::Group;
 use crate::job::Job;
 use crate::plan::Plans;
 use crate::runtime::{Runtime, Trouble};
+use crate::scope::Table;
 
 /// The road that all peers of this version are reached by.
 pub(crate) type Road = selvedge_shm::Shm;
@@ -28,6 +29,8 @@ pub struct Communicator {
     pub(crate) runtime: Rc<RefCell<Runtime<Road>>>,
     pub(crate) group: Rc<Group>,
     pub(crate) plans: Plans,
+    /// Memory of the last scope, for the next one.
+    pub(crate) spare_table: Cell<Table>,
     job: Rc<Job>,
     me: Rank,
     context: Context,
@@ -58,7 +61,16 @@ impl Communicator {
         context: u32,
     ) -> Communicator {
         let plans = Plans::new(me, job.machine(group.size()));
-        Communicator { runtime, group, plans, job, me, context: Context(context), sequence: Cell::new(0) }
+        Communicator {
+            runtime,
+            group,
+            plans,
+            spare_table: Cell::default(),
+            job,
+            me,
+            context: Context(context),
+            sequence: Cell::new(0),
+        }
     }
 
     /// This process's place in the group, `0..size`.

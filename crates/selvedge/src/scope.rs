@@ -27,13 +27,19 @@ const UNWIND_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Scope<'scope, 'env: 'scope> {
     pub(crate) communicator: &'env Communicator,
-    /// Operations that nobody has taken yet. Bound: what the caller has in flight.
-    open: RefCell<Vec<Option<Operation>>>,
-    free: RefCell<Vec<usize>>,
+    table: RefCell<Table>,
     left: Cell<usize>,
     /// Invariant in both lifetimes, so that neither can be shortened to smuggle in a shorter borrow.
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
+}
+
+/// Operations of a scope that nobody has taken yet. Bound: what the caller has in flight. A communicator keeps the memory
+/// from one scope to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    open: Vec<Option<Operation>>,
+    free: Vec<usize>,
 }
 
 /// Index of an operation in its scope.
@@ -84,8 +90,7 @@ impl Communicator {
     pub fn scope<'env, R>(&'env self, f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> R {
         let scope = Scope {
             communicator: self,
-            open: RefCell::default(),
-            free: RefCell::default(),
+            table: RefCell::new(self.spare_table.take()),
             left: Cell::new(0),
             scope: PhantomData,
             env: PhantomData,
@@ -93,6 +98,10 @@ impl Communicator {
         let guard = Leave(&scope);
         let result = f(guard.0);
         drop(guard);
+        let mut table = scope.table.take();
+        table.open.clear();
+        table.free.clear();
+        self.spare_table.set(table);
         result
     }
 }
@@ -232,8 +241,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     #[inline]
     fn enter(&self, operation: Operation) -> Place {
         self.left.set(self.left.get() + 1);
-        let mut open = self.open.borrow_mut();
-        match self.free.borrow_mut().pop() {
+        let Table { open, free } = &mut *self.table.borrow_mut();
+        match free.pop() {
             Some(place) => {
                 open[place] = Some(operation);
                 Place(place)
@@ -249,8 +258,9 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     #[inline]
     pub(crate) fn taken(&self, place: Place) {
         self.left.set(self.left.get() - 1);
-        self.open.borrow_mut()[place.0] = None;
-        self.free.borrow_mut().push(place.0);
+        let mut table = self.table.borrow_mut();
+        table.open[place.0] = None;
+        table.free.push(place.0);
     }
 }
 
@@ -269,7 +279,7 @@ impl Drop for Leave<'_, '_, '_> {
         if self.0.left.get() == 0 {
             return;
         }
-        let open: Vec<Operation> = self.0.open.take().into_iter().flatten().collect();
+        let open: Vec<Operation> = self.0.table.take().open.into_iter().flatten().collect();
         let communicator = self.0.communicator;
         if !std::thread::panicking() {
             // A user's reduction may panic when its outcome is taken; the others must be waited for all the same.
