@@ -74,7 +74,8 @@ pub(crate) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Takes a line without its newline apart.
     pub(crate) fn of(line: &'a str) -> Result<Fields<'a>, LineFault> {
-        let line = line.trim_matches([' ', '\r']);
+        // A blank at the end may be a protected one, and belongs to its value.
+        let line = line.strip_suffix('\r').unwrap_or(line).trim_start_matches(' ');
         let (first, rest) = line.split_at(token_len(line));
         match first.split_once('=') {
             Some(("cmd", command)) if !command.is_empty() => Ok(Fields { command, rest }),
