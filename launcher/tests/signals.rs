@@ -88,7 +88,8 @@ fn a_stop_stops_mpirun_and_the_ranks_and_a_continue_wakes_them() {
     let job = ready(1, "echo ready; exec sleep 1000");
     let agent = job.agent().as_raw_nonzero().get();
     let me = job.pid().as_raw_nonzero().get();
-    let rank = job.others().into_iter().find(|pid| *pid != agent).unwrap();
+    // While it becomes `sleep` its environment cannot be read, and so it cannot be found.
+    let rank = eventually("the rank is there", || job.others().into_iter().find(|pid| *pid != agent));
     job.signal(Signal::TSTP);
     eventually("mpirun and the rank are stopped", || (state(me) == 'T' && state(rank) == 'T').then_some(()));
     job.signal(Signal::CONT);

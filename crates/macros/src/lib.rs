@@ -37,7 +37,7 @@ impl Parse for Arguments {
 /// Runs a test once for each rank count, each as a test of its own named `ranks_N`. Ranks are threads; the function
 /// gets its rank's `World` and is called once per rank.
 ///
-/// ```ignore
+/// ```text
 /// #[selvedge::test(ranks = [1, 2, 3, 5])]
 /// fn everybody_has_the_same_sum(world: selvedge::World) {
 ///     let mut sum = [0u32];
