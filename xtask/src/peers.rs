@@ -85,8 +85,8 @@ const JOBS: [Job; 3] = [
 const LEGEND: &str = "\
 All took turns in every round. Latency is one way. Times: that library's time over Selvedge's; above 1 Selvedge is
 quicker. Floor: one cache line from core to core (64 bytes and less), else one memcpy with everything warm. Every
-library has its own launcher and its own defaults, so Intel MPI and Open MPI keep their ranks on one core each where
-there are enough, and the others do not.";
+library has its own launcher and its own defaults: where there are enough cores, Intel MPI and Open MPI keep a rank on one
+and Selvedge on its share, and MPICH lets the kernel choose.";
 
 /// How long a launcher may take, past the time limit it was told, to end its job itself.
 const GRACE: Duration = Duration::from_secs(10);
