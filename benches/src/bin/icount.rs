@@ -45,7 +45,7 @@ const PATHS: [Path; 7] = [
         budget: 1_180,
         once: |world, buffers| send_receive(world, buffers, 8),
     },
-    Path { name: "8 B: receive posted, send, wait", budget: 1_860, once: posted },
+    Path { name: "8 B: receive posted, send, wait", budget: 1_430, once: posted },
     Path {
         name: "1 KiB: send, receive",
         budget: 1_530,
