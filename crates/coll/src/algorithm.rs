@@ -275,16 +275,7 @@ mod tests {
 
     #[test]
     fn every_name_is_read_back_as_the_algorithm_that_printed_it() {
-        let root = Rank(0);
-        let collectives = [
-            Collective::Barrier,
-            Collective::Broadcast { root },
-            Collective::Reduce { root },
-            Collective::Allreduce,
-            Collective::Allgather,
-            Collective::Alltoall,
-        ];
-        for collective in collectives {
+        for collective in Collective::all(Rank(0)) {
             for &algorithm in Algorithm::all_for(collective) {
                 let shape = Shape { collective, ranks: 4, count: 1, element_bytes: 1, commutative: true };
                 assert!(algorithm.applies(&shape), "{algorithm} is listed for another collective");

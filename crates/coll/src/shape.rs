@@ -60,6 +60,20 @@ pub struct Shape {
     pub commutative: bool,
 }
 
+impl Collective {
+    /// Each of them, at `root` those that have one: for whoever tries them all, so that a new one is not forgotten.
+    pub const fn all(root: Rank) -> [Collective; 6] {
+        [
+            Collective::Barrier,
+            Collective::Broadcast { root },
+            Collective::Reduce { root },
+            Collective::Allreduce,
+            Collective::Allgather,
+            Collective::Alltoall,
+        ]
+    }
+}
+
 impl Shape {
     /// `count * element_bytes`: bytes each rank contributes (to each destination, for alltoall).
     pub fn bytes(&self) -> u64 {

@@ -92,16 +92,7 @@ scratch 0
 
 #[test]
 fn every_generated_schedule_is_read_back_as_it_was() {
-    let root = Rank(2);
-    let collectives = [
-        Collective::Barrier,
-        Collective::Broadcast { root },
-        Collective::Reduce { root },
-        Collective::Allreduce,
-        Collective::Allgather,
-        Collective::Alltoall,
-    ];
-    for collective in collectives {
+    for collective in Collective::all(Rank(2)) {
         for ranks in [3, 8, 13] {
             let count = if collective == Collective::Barrier { 0 } else { 29 };
             let shape = doubles(collective, ranks, count);

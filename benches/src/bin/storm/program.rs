@@ -232,14 +232,7 @@ impl Program {
         let group = rng.index(self.groups.len());
         let members = self.groups[group].clone();
         let root = Rank(rng.index(members.len()) as u32);
-        let collective = *rng.pick(&[
-            Collective::Barrier,
-            Collective::Broadcast { root },
-            Collective::Reduce { root },
-            Collective::Allreduce,
-            Collective::Allgather,
-            Collective::Alltoall,
-        ]);
+        let collective = *rng.pick(&Collective::all(root));
         let element = *rng.pick(&[Element::ByteSum, Element::WordSum, Element::Affine]);
         let count = match collective {
             Collective::Barrier => 0,
