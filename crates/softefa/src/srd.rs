@@ -1,0 +1,1 @@
+//! Scalable reliable datagrams: the protocol as a value.
