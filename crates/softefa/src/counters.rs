@@ -1,1 +1,5 @@
 //! What a device has counted.
+
+/// What a device has counted.
+#[derive(Debug, Default)]
+pub struct Counters {}
