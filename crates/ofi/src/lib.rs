@@ -1,0 +1,3 @@
+//! Other hosts, over libfabric: EFA where there is one, TCP where not.
+
+mod sys;
