@@ -3,7 +3,7 @@
 //! What is proved is the start-up protocol, PMI-1, from both of its ends. Each check is one job with its own sentence;
 //! it must end with the expected code, print what is expected, and leave no process behind.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::count::Score;
 use crate::manifests::Workspace;
 use crate::shell::{Outcome, Run};
+use crate::wheels::Installed;
 
 /// Longest any of these small jobs may take on a busy machine.
 const JOB_MAX: Duration = Duration::from_secs(60);
@@ -59,8 +60,8 @@ struct Sides<'a> {
 type Check = fn(&Sides<'_>) -> Result<(), String>;
 
 /// Runs every check, each within a minute and all within `limit`.
-pub fn run(ours: &Workspace, wheels: &Path, limit: Duration) -> Score {
-    let sides = Sides { ours, mpiexec: wheels.join("bin/mpiexec"), python: wheels.join("bin/python") };
+pub fn run(ours: &Workspace, mpich: &Installed, limit: Duration) -> Score {
+    let sides = Sides { ours, mpiexec: mpich.program("mpiexec"), python: mpich.program("python") };
     let checks: &[(&str, Check)] = &[
         ("mpi4py under our mpirun sums over three ranks", mpi4py_sums),
         ("mpi4py under our mpirun talks on four ranks", mpi4py_tours),

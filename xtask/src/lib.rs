@@ -21,3 +21,4 @@ pub mod shell;
 pub mod source;
 pub mod stages;
 pub mod tools;
+pub mod wheels;

@@ -32,6 +32,9 @@ enum Task {
     Facts,
     /// Measure MPICH, Intel MPI and Open MPI beside Selvedge on this machine, and print the ratios
     Peers {
+        /// How the ranks reach each other
+        #[arg(long, value_enum, default_value_t = peers::Road::Shm)]
+        road: peers::Road,
         /// How often each is measured
         #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
@@ -58,8 +61,8 @@ fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
         },
-        Task::Peers { rounds, limit, json } => {
-            peers::run(rounds, Duration::from_secs(limit), json.as_deref())
+        Task::Peers { road, rounds, limit, json } => {
+            peers::run(road, rounds, Duration::from_secs(limit), json.as_deref())
         }
         Task::Facts => {
             print!("{}", facts::report(&House::load()));

@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("selvedge", 3),
     ("selvedge-capi", 4),
     ("selvedge-launcher", 4),
+    ("selvedge-doctor", 4),
     ("selvedge-examples", 4),
     ("selvedge-benches", 4),
     ("selvedge-softefa", 4),

@@ -10,6 +10,7 @@ use crate::interop;
 use crate::manifests::Workspace;
 use crate::shell::{Outcome, Run};
 use crate::tools;
+use crate::wheels::{self, Installed, Wheel};
 
 /// Seeds of the whole-runtime simulation in every run.
 const STORM_SEEDS: usize = 40_000;
@@ -31,6 +32,12 @@ pub struct Setup {
     pub workspace: Workspace,
 }
 
+impl Setup {
+    fn wheel(&self, wheel: &Wheel) -> Result<Installed, String> {
+        wheel.installed(&self.workspace.target, &tools::python()?)
+    }
+}
+
 const fn minutes(count: u64) -> Duration {
     Duration::from_secs(60 * count)
 }
@@ -38,7 +45,7 @@ const fn minutes(count: u64) -> Duration {
 static STAGES: &[Stage] = &[
     Stage {
         name: "tools",
-        what: "find or install rustfmt, clippy, valgrind, Python, and the MPICH and mpi4py wheels",
+        what: "find or install rustfmt, clippy, valgrind, libfabric, rdma-core, Python, and the wheels of MPICH and Intel MPI",
         needs: &[],
         limit: minutes(5),
         run: get_tools,
@@ -56,7 +63,7 @@ static STAGES: &[Stage] = &[
     Stage {
         name: "test",
         what: "every unit, integration and documentation test, the house rules among them",
-        needs: &["build"],
+        needs: &["tools", "build"],
         limit: minutes(20),
         run: test,
     },
@@ -166,11 +173,18 @@ fn get_tools(setup: &Setup, _: Duration) -> Score {
     let components = tools::rust_components();
     score.check("tools", components);
     score.check("tools", tools::valgrind());
-    let wheels =
-        tools::python().and_then(|python| tools::virtual_environment(&setup.workspace.target, &python));
-    score.check("tools", wheels.map(|folder| println!("MPICH and mpi4py: {}", folder.display())));
+    score.check("tools", tools::fabric());
+    for wheel in test_wheels() {
+        let found = setup.wheel(wheel);
+        score.check("tools", found.map(|it| println!("{}: {}", wheel.name, it.libmpi().display())));
+    }
     // Having tools is not a test; lacking one is a failure.
     Score { passed: 0, ..score }
+}
+
+/// The wheels that tests use.
+fn test_wheels() -> impl Iterator<Item = &'static Wheel> {
+    [&wheels::MPICH].into_iter().chain(wheels::HAS_INTEL.then_some(&wheels::INTEL))
 }
 
 fn format(setup: &Setup, limit: Duration) -> Score {
@@ -197,6 +211,12 @@ fn build(setup: &Setup, limit: Duration) -> Score {
 
 fn test(setup: &Setup, limit: Duration) -> Score {
     let run = Run::cargo(["test", "--workspace", "--locked", "--no-fail-fast"]).inside(&setup.workspace.root);
+    // Where a wheel is missing the variable is, and the tests that need it fail and say so.
+    let libraries = test_wheels().zip(["SELVEDGE_TEST_LIBFABRIC_2", "SELVEDGE_TEST_LIBFABRIC_INTEL"]);
+    let run = libraries.fold(run, |run, (wheel, name)| match setup.wheel(wheel) {
+        Ok(found) => run.env(name, found.libfabric()),
+        Err(_) => run,
+    });
     counted("test", &run.at_most(limit).collect())
 }
 
@@ -241,12 +261,8 @@ fn ran_all_seeds(outcome: &Outcome, last: &str) -> Result<(), String> {
 }
 
 fn foreign_programs(setup: &Setup, limit: Duration) -> Score {
-    let python = match tools::python() {
-        Ok(python) => python,
-        Err(reason) => return Score::failure(format!("interop: {reason}")),
-    };
-    match tools::virtual_environment(&setup.workspace.target, &python) {
-        Ok(wheels) => interop::run(&setup.workspace, &wheels, limit),
+    match setup.wheel(&wheels::MPICH) {
+        Ok(mpich) => interop::run(&setup.workspace, &mpich, limit),
         Err(reason) => Score::failure(format!("interop: {reason}")),
     }
 }

@@ -1,22 +1,46 @@
-//! What the tests need beyond a Rust toolchain, and getting it: rustfmt and clippy, Python with `venv`, and wheels (MPICH,
-//! mpi4py, the peers of `cargo xtask peers`) in virtual environments under the target directory.
+//! What the tests need beyond a Rust toolchain, and getting it: rustfmt and clippy, valgrind, Python with `venv`, and
+//! libfabric, rdma-core and a C compiler. Wheels are next door, in [`wheels`](crate::wheels).
 //!
-//! On Debian and Ubuntu a missing Python is installed with apt-get, when we are root or sudo asks for no password.
+//! On Debian and Ubuntu what is missing is installed with apt-get, when we are root or sudo asks for no password.
 //! Elsewhere, and without the right, the caller is told the one command to type.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::shell::Run;
 
-/// A real MPICH, as a wheel: its `mpiexec` starts our programs, its library runs under our `mpirun`.
-pub(crate) const MPICH: &str = "5.0.2";
+/// A package of Debian and Ubuntu, and a file that shows that it is there, on other systems too.
+type Package = (&'static str, Evidence);
 
-/// Python's MPI, the program nobody here wrote.
-const MPI4PY: &str = "4.1.2";
+/// Where a package shows.
+#[derive(Clone, Copy)]
+enum Evidence {
+    /// A program in the path.
+    Program(&'static str),
+    /// A shared library among those of the system.
+    Library(&'static str),
+    /// A header for C.
+    Header(&'static str),
+}
 
-/// Both wheels exist for Python 3.8 and newer; `ensurepip` is what Debian leaves out of python3.
+/// What the tests of libfabric's roads use: the distribution's libfabric and its own programs, the verbs libraries that
+/// its efa provider is bound to, and the headers and the compiler that our layouts are held against.
+const FABRIC: [Package; 8] = [
+    ("libfabric1", Evidence::Library("libfabric.so.1")),
+    ("libfabric-bin", Evidence::Program("fi_pingpong")),
+    ("libfabric-dev", Evidence::Header("rdma/fabric.h")),
+    ("libibverbs1", Evidence::Library("libibverbs.so.1")),
+    ("libibverbs-dev", Evidence::Header("infiniband/efadv.h")),
+    ("ibverbs-providers", Evidence::Library("libefa.so.1")),
+    ("gcc", Evidence::Program("cc")),
+    // A compiler without it finds no stdio.h.
+    ("libc6-dev", Evidence::Header("stdio.h")),
+];
+
+/// Where distributions keep shared libraries.
+const LIBRARY_FOLDERS: [&str; 5] =
+    ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"];
+
+/// The wheels exist for Python 3.8 and newer; `ensurepip` is what Debian leaves out of python3.
 const PYTHON_PROBE: &str =
     "import sys, venv, ensurepip; ensurepip.version(); sys.exit(sys.version_info < (3, 8))";
 
@@ -57,6 +81,25 @@ pub fn valgrind() -> Result<(), String> {
     install("valgrind", &["valgrind"], "your system's installer for the package valgrind")
 }
 
+/// libfabric with its programs and headers, rdma-core's libraries and headers, and a C compiler; installed first where
+/// that is possible.
+///
+/// # Errors
+/// What is missing, and what to type.
+pub fn fabric() -> Result<(), String> {
+    let missing = || FABRIC.into_iter().filter(|(_, evidence)| !evidence.is_here()).map(|(name, _)| name);
+    let names: Vec<_> = missing().collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let what = names.join(", ");
+    install(&what, &names, &format!("your system's installer for what Debian calls {what}"))?;
+    match missing().next() {
+        None => Ok(()),
+        Some(name) => Err(format!("{name} was installed by apt-get and still does not show")),
+    }
+}
+
 /// Installs packages of Debian or Ubuntu. `elsewhere`: what to run on other systems.
 fn install(what: &str, packages: &[&str], elsewhere: &str) -> Result<(), String> {
     if !is_in_path("apt-get") {
@@ -81,52 +124,23 @@ fn install(what: &str, packages: &[&str], elsewhere: &str) -> Result<(), String>
     Ok(())
 }
 
-/// The virtual environment with MPICH and mpi4py, made or renewed when it is not there or holds other versions.
-///
-/// # Errors
-/// Which step failed and what it said.
-pub fn virtual_environment(target: &Path, python: &Path) -> Result<PathBuf, String> {
-    let folder = target.join("interop-venv");
-    environment_with(&folder, python, &[("mpich", MPICH), ("mpi4py", MPI4PY)])?;
-    Ok(folder)
-}
-
-/// A virtual environment in `folder` that holds these versions of these wheels, made or renewed where it does not.
-///
-/// # Errors
-/// Which step failed and what it said.
-pub(crate) fn environment_with(folder: &Path, python: &Path, wheels: &[(&str, &str)]) -> Result<(), String> {
-    let inside = folder.join("bin/python");
-    let held = wheels.iter().map(|(name, version)| format!("assert v('{name}') == '{version}'"));
-    let probe =
-        held.fold("from importlib.metadata import version as v".to_string(), |all, one| all + "; " + &one);
-    let holds_them = || Run::new(&inside, ["-c", &probe]).quiet().collect().is_ok();
-    if inside.exists() && holds_them() {
-        return Ok(());
-    }
-    if folder.exists() {
-        fs::remove_dir_all(folder).map_err(|e| format!("removing {}: {e}", folder.display()))?;
-    }
-    let made = Run::new(python, ["-m".as_ref(), "venv".as_ref(), folder.as_os_str()]).collect();
-    if !made.is_ok() {
-        return Err(format!("making {} failed: {}", folder.display(), made.reason()));
-    }
-    let wanted: Vec<_> = wheels.iter().map(|(name, version)| format!("{name}=={version}")).collect();
-    let options = ["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"];
-    let words =
-        options.into_iter().chain(["--only-binary", ":all:"]).chain(wanted.iter().map(String::as_str));
-    let installed = Run::new(&inside, words).at_most(Duration::from_secs(300)).collect();
-    if !installed.is_ok() {
-        return Err(format!("pip cannot install {}: {}", wanted.join(" and "), installed.reason()));
-    }
-    if holds_them() { Ok(()) } else { Err("pip installed other versions than asked for".to_string()) }
-}
-
 fn find_python() -> Option<PathBuf> {
     // Debian's own by its full name too: another one may stand before it in the path.
     let candidates = ["python3", "/usr/bin/python3"];
     let works = |python: &&str| Run::new(python, ["-c", PYTHON_PROBE]).quiet().collect().is_ok();
     candidates.into_iter().find(works).map(PathBuf::from)
+}
+
+impl Evidence {
+    fn is_here(self) -> bool {
+        match self {
+            Evidence::Program(name) => is_in_path(name),
+            Evidence::Library(name) => {
+                LIBRARY_FOLDERS.iter().any(|folder| Path::new(folder).join(name).exists())
+            }
+            Evidence::Header(name) => Path::new("/usr/include").join(name).exists(),
+        }
+    }
 }
 
 fn is_in_path(program: &str) -> bool {

@@ -1,0 +1,212 @@
+//! Who takes part, and the command that makes each take one road.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::road::{Job, Meter, Road};
+use super::table::{Results, rows_of};
+use crate::manifests::Workspace;
+use crate::shell::Run;
+use crate::tools;
+use crate::wheels::{self, Wheel};
+
+/// A library to be compared with, and what keeps it on each road.
+struct Peer {
+    wheel: &'static Wheel,
+    /// Variables of its launcher's environment, on every road.
+    always: &'static [(&'static str, &'static str)],
+    shm: Forced,
+    tcp: Forced,
+    /// What its launcher wants to be told when there are more ranks than processors.
+    crowded: &'static [&'static str],
+}
+
+/// What makes a library take a road.
+struct Forced {
+    env: &'static [(&'static str, &'static str)],
+    /// Words for its launcher.
+    words: &'static [&'static str],
+}
+
+const NOT_FORCED: Forced = Forced { env: &[], words: &[] };
+
+const PEERS: [Peer; 3] = [
+    Peer {
+        wheel: &wheels::MPICH,
+        always: &[],
+        shm: NOT_FORCED,
+        tcp: Forced {
+            env: &[
+                ("MPIR_CVAR_NOLOCAL", "1"),
+                ("MPIR_CVAR_CH4_NETMOD", "ofi"),
+                ("FI_PROVIDER", "tcp"),
+                ("FI_TCP_IFACE", "lo"),
+            ],
+            words: &[],
+        },
+        crowded: &[],
+    },
+    Peer {
+        wheel: &wheels::INTEL,
+        always: &[],
+        // Without it, it looks for a network first, and fails where there is none.
+        shm: Forced { env: &[("I_MPI_FABRICS", "shm")], words: &[] },
+        tcp: Forced {
+            env: &[("I_MPI_FABRICS", "ofi"), ("FI_PROVIDER", "tcp"), ("FI_TCP_IFACE", "lo")],
+            words: &[],
+        },
+        crowded: &[],
+    },
+    Peer {
+        wheel: &wheels::OPEN_MPI,
+        // It refuses root, which is who one is in a container.
+        always: &[("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")],
+        shm: NOT_FORCED,
+        tcp: Forced {
+            env: &[],
+            words: &["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo"],
+        },
+        crowded: &["--map-by", ":OVERSUBSCRIBE"],
+    },
+];
+
+impl Peer {
+    fn forced(&self, road: Road) -> &Forced {
+        match road {
+            Road::Shm => &self.shm,
+            Road::Tcp => &self.tcp,
+        }
+    }
+}
+
+/// A library that takes part.
+pub(super) struct Contender {
+    pub(super) name: &'static str,
+    road: Road,
+    launcher: PathBuf,
+    /// Words for the launcher.
+    words: Vec<OsString>,
+    /// The benchmark program and the words before the benchmark's name.
+    program: Vec<OsString>,
+    env: Vec<(&'static str, OsString)>,
+    crowded: &'static [&'static str],
+}
+
+/// How long a launcher may take, past the time limit it was told, to end its job itself.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Selvedge first, then every peer that can be installed here; and why the others cannot.
+pub(super) fn contenders(workspace: &Workspace, road: Road) -> Result<(Vec<Contender>, Vec<String>), String> {
+    let python = tools::python()?;
+    let (mut contenders, mut left_out) = (vec![Contender::selvedge(workspace, road)], Vec::new());
+    for peer in &PEERS {
+        let installed = match peer.wheel.installed(&workspace.target, &python) {
+            Ok(installed) => installed,
+            Err(reason) => {
+                left_out.push(format!("{} is left out: {reason}", peer.wheel.name));
+                continue;
+            }
+        };
+        let forced = peer.forced(road);
+        let env = peer.always.iter().chain(forced.env);
+        contenders.push(Contender {
+            name: peer.wheel.name,
+            road,
+            launcher: installed.program("mpiexec"),
+            words: forced.words.iter().map(OsString::from).collect(),
+            program: vec![workspace.release("peer").into(), "--library".into(), installed.libmpi().into()],
+            env: env.map(|(name, value)| (*name, value.into())).collect(),
+            crowded: peer.crowded,
+        });
+    }
+    Ok((contenders, left_out))
+}
+
+impl Contender {
+    fn selvedge(workspace: &Workspace, road: Road) -> Contender {
+        let words: &[&str] = match road {
+            Road::Shm => &[],
+            Road::Tcp => &["--transport", "tcp"],
+        };
+        Contender {
+            name: "Selvedge",
+            road,
+            launcher: workspace.release("mpirun"),
+            words: words.iter().map(OsString::from).collect(),
+            program: vec![workspace.release("osu").into()],
+            env: Vec::new(),
+            crowded: &[],
+        }
+    }
+
+    /// Another round, unless one has failed before.
+    pub(super) fn measure(&self, job: &Job, cores: usize, limit: Duration, results: &mut Results) {
+        if results.gave_up.is_some() {
+            return;
+        }
+        let run = self.run(job, cores, limit);
+        if results.rounds.is_empty() {
+            println!("$ {}", run.shown());
+        }
+        let began = Instant::now();
+        let measured = Meter::new(self.road).and_then(|meter| {
+            let answer = answer_of(run)?;
+            let rows = rows_of(&answer, job)?;
+            meter.check(&answer)?;
+            Ok(rows)
+        });
+        match measured {
+            Ok(rows) => results.rounds.push(rows),
+            Err(_) if began.elapsed() >= limit => {
+                results.gave_up = Some(format!("not done after {} s, the limit", limit.as_secs()));
+            }
+            Err(reason) => results.gave_up = Some(reason),
+        }
+    }
+
+    fn run(&self, job: &Job, cores: usize, limit: Duration) -> Run {
+        let ranks = job.ranks.to_string();
+        let crowded = if job.ranks > cores { self.crowded } else { &[] };
+        let words = ["-n", &ranks].into_iter().chain(crowded.iter().copied()).map(OsString::from);
+        let bench =
+            [job.bench, "-m", job.range, "--json", "-"].into_iter().chain(job.shorter.iter().copied());
+        let before = words.chain(self.words.iter().cloned()).chain(self.program.iter().cloned());
+        let run = Run::new(&self.launcher, before.chain(bench.map(OsString::from)));
+        let run = self.env.iter().fold(run, |run, (name, value)| run.env(name, value));
+        // Every launcher knows this variable, and cleans up after its job better than a kill of it would.
+        run.env("MPIEXEC_TIMEOUT", limit.as_secs().to_string()).at_most(limit + GRACE)
+    }
+}
+
+/// Runs a benchmark that prints one JSON document. What the launcher may print around it is left out.
+pub(super) fn answer_of(run: Run) -> Result<Value, String> {
+    let outcome = run.quiet().collect();
+    if !outcome.is_ok() {
+        return Err(outcome.reason());
+    }
+    let mut documents = outcome.text.lines().filter(|line| line.starts_with('{'));
+    match (documents.next(), documents.next()) {
+        (Some(one), None) => serde_json::from_str(one).map_err(|e| format!("that is not JSON: {e}")),
+        (None, _) => Err(format!("it printed no results: {:?}", outcome.text)),
+        (Some(_), Some(_)) => {
+            Err("it printed several results: its ranks did not find each other".to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_launcher_prints_around_the_results_is_left_out_and_two_results_are_refused() {
+        let said = |text: &str| answer_of(Run::new("printf", ["%b".to_string(), text.to_string()]));
+        assert_eq!(said("a warning\\n{\"ranks\":2}\\n").map(|answer| answer["ranks"].clone()), Ok(json!(2)));
+        assert!(said("{\"ranks\":1}\\n{\"ranks\":1}\\n").expect_err("two").contains("find each other"));
+        assert!(said("").expect_err("none").contains("no results"));
+    }
+}
