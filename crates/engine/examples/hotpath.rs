@@ -48,8 +48,8 @@ impl Loopback {
 }
 
 impl Transport for Loopback {
-    fn caps(&self) -> &Caps {
-        &self.caps
+    fn roads(&self) -> &[Caps] {
+        std::slice::from_ref(&self.caps)
     }
 
     fn peers(&self) -> usize {
@@ -60,11 +60,11 @@ impl Transport for Loopback {
         Peer(0)
     }
 
-    fn register(&mut self, _buf: Buf) -> Result<Key, Box<Fault>> {
+    fn register(&mut self, _buf: Buf, _with: Peer) -> Result<Key, Box<Fault>> {
         unreachable!("there are no one-sided operations")
     }
 
-    fn deregister(&mut self, _key: Key) {}
+    fn deregister(&mut self, _key: Key, _with: Peer) {}
 
     #[inline]
     fn send(&mut self, _to: Peer, header: &[u8], payload: Buf) -> Result<(), Busy> {

@@ -10,25 +10,16 @@ use crate::wire::{DATA_HEADER_BYTES, EAGER_HEADER_BYTES, Mode};
 /// The default is right for every transport; what depends on one is derived from its capabilities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Largest message sent eagerly, bytes. Lowered to what fits one packet, which is the default.
-    pub eager_bytes_max: usize,
     /// Memory for messages that arrive before their receive, bytes, over all peers. Default 64 MiB.
     ///
     /// Sum: peers x credit per peer, where credit per peer = max([`credit::BYTES_MIN`], this / peers), and at most
     /// 65,535 units of 64 bytes because it is returned in 16 bits. So the bound that holds is
     /// max(this, peers x `BYTES_MIN`): with 25,000 peers 64 MiB / 25,000 = 2.6 KiB < 8 KiB, bound 195 MiB.
     pub unexpected_bytes_limit: u64,
-    /// Largest one-sided read or write, bytes; lowered to what the transport can. Default 1 MiB: long enough that the
-    /// start of an operation is lost in it, short enough that several are in flight for a message of a few MiB.
-    pub piece_bytes_max: u64,
-    /// One-sided operations in flight for one message. Default 4.
-    pub pieces_in_flight: u32,
-    /// Packets of a windowed message that may be under way. Default 32. Sum: at most this x packet bytes per message in
-    /// flight lie in the network, and half of it covers the way of a grant back to the sender.
-    pub window_packets: u32,
-    /// Messages from this many bytes on are copied by both sides at once, where the transport can both read and write.
-    /// Default: never. For transports whose one-sided operations are copies by the processor that asks for them.
-    pub both_bytes_min: u64,
+    /// How messages travel on every road that has no entry in [`roads`](Config::roads).
+    pub road: RoadConfig,
+    /// Roads by the name in their [`Caps`], each with how messages travel there.
+    pub roads: Vec<(&'static str, RoadConfig)>,
     /// A fault to be built in, to show that a test would find it.
     #[doc(hidden)]
     pub mutant: Option<Mutant>,
@@ -37,13 +28,47 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            eager_bytes_max: usize::MAX,
             unexpected_bytes_limit: 64 << 20,
+            road: RoadConfig::default(),
+            roads: Vec::new(),
+            mutant: None,
+        }
+    }
+}
+
+impl Config {
+    /// How messages travel on a road.
+    fn on(&self, caps: &Caps) -> &RoadConfig {
+        self.roads.iter().find(|(name, _)| *name == caps.name).map_or(&self.road, |(_, road)| road)
+    }
+}
+
+/// How messages travel on one road.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoadConfig {
+    /// Largest message sent eagerly, bytes. Lowered to what fits one packet, which is the default.
+    pub eager_bytes_max: usize,
+    /// Largest one-sided read or write, bytes; lowered to what the road can. Default 1 MiB: long enough that the
+    /// start of an operation is lost in it, short enough that several are in flight for a message of a few MiB.
+    pub piece_bytes_max: u64,
+    /// One-sided operations in flight for one message. Default 4.
+    pub pieces_in_flight: u32,
+    /// Packets of a windowed message that may be under way. Default 32. Sum: at most this x packet bytes per message in
+    /// flight lie in the network, and half of it covers the way of a grant back to the sender.
+    pub window_packets: u32,
+    /// Messages from this many bytes on are copied by both sides at once, where the road can both read and write.
+    /// Default: never. For roads whose one-sided operations are copies by the processor that asks for them.
+    pub both_bytes_min: u64,
+}
+
+impl Default for RoadConfig {
+    fn default() -> RoadConfig {
+        RoadConfig {
+            eager_bytes_max: usize::MAX,
             piece_bytes_max: 1 << 20,
             pieces_in_flight: 4,
             window_packets: 32,
             both_bytes_min: u64::MAX,
-            mutant: None,
         }
     }
 }
@@ -96,11 +121,9 @@ impl Mutant {
     ];
 }
 
-/// What follows from a [`Config`], the capabilities of a transport and the number of peers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Largest eager payload.
-    pub(crate) eager_bytes_max: usize,
+/// What follows from a [`Config`] and the number of peers: the same for every peer, whatever road leads there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Allowance {
     /// Credit that a peer starts with, in units.
     pub(crate) credit_units: u32,
     /// Credit that eager messages leave for announcements, and that is owed when it is returned by a packet of its own.
@@ -108,6 +131,20 @@ pub(crate) struct Limits {
     /// sender has no credit for another, those under way hold at least the reserve; each is owed when it passes the
     /// order window; and when all of them are, the return is sent.
     pub(crate) credit_reserve: u32,
+}
+
+impl Allowance {
+    pub(crate) fn derive(config: &Config, peers: usize) -> Allowance {
+        let credit_units = credit::units_per_peer(config.unexpected_bytes_limit, peers);
+        Allowance { credit_units, credit_reserve: credit_units / 4 / ENTRY_UNITS * ENTRY_UNITS }
+    }
+}
+
+/// What follows from a [`Config`] and the capabilities of a road.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Largest eager payload.
+    pub(crate) eager_bytes_max: u32,
     /// Largest one-sided operations; 0 where there is none.
     pub(crate) read_bytes_max: u64,
     pub(crate) write_bytes_max: u64,
@@ -120,13 +157,12 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn derive(config: &Config, caps: &Caps, peers: usize) -> Limits {
+    pub(crate) fn derive(config: &Config, caps: &Caps) -> Limits {
+        let config = config.on(caps);
         let data_bytes_max = caps.packet_bytes_max - DATA_HEADER_BYTES;
-        let credit_units = credit::units_per_peer(config.unexpected_bytes_limit, peers);
+        let eager_bytes_max = config.eager_bytes_max.min(caps.packet_bytes_max - EAGER_HEADER_BYTES);
         Limits {
-            eager_bytes_max: config.eager_bytes_max.min(caps.packet_bytes_max - EAGER_HEADER_BYTES),
-            credit_units,
-            credit_reserve: credit_units / 4 / ENTRY_UNITS * ENTRY_UNITS,
+            eager_bytes_max: u32::try_from(eager_bytes_max).unwrap_or(u32::MAX),
             read_bytes_max: config.piece_bytes_max.max(1).min(caps.read_bytes_max),
             write_bytes_max: config.piece_bytes_max.max(1).min(caps.write_bytes_max),
             data_bytes_max,
@@ -141,7 +177,7 @@ impl Limits {
     /// One that could have gone eagerly is only here because credit ran out. It goes by window, also where there are
     /// one-sided operations: announcement, answer, one packet, and no registration.
     pub(crate) fn mode(&self, bytes: u64) -> Mode {
-        if bytes <= self.data_bytes_max.min(self.eager_bytes_max) as u64 {
+        if bytes <= (self.data_bytes_max as u64).min(self.eager_bytes_max.into()) {
             return Mode::Window;
         }
         match (self.read_bytes_max > 0, self.write_bytes_max > 0) {
@@ -172,8 +208,8 @@ mod tests {
     #[test]
     fn the_mode_of_a_rendezvous_follows_from_capabilities_and_size() {
         let mode = |read, write, both_bytes_min, bytes| {
-            let config = Config { both_bytes_min, ..Config::default() };
-            Limits::derive(&config, &caps(read, write), 2).mode(bytes)
+            let road = RoadConfig { both_bytes_min, ..RoadConfig::default() };
+            Limits::derive(&Config { road, ..Config::default() }, &caps(read, write)).mode(bytes)
         };
         assert_eq!(mode(0, 0, 0, 1_000), Mode::Window);
         assert_eq!(mode(9, 0, 0, 1_000), Mode::Read);
@@ -189,10 +225,8 @@ mod tests {
         for limit in [0, 40_000, 1 << 20, 64 << 20, u64::MAX] {
             let config = Config { unexpected_bytes_limit: limit, ..Config::default() };
             for peers in [1, 2, 7, 1_000] {
-                let limits = Limits::derive(&config, &caps(0, 0), peers);
-                assert!(
-                    limits.credit_reserve >= ENTRY_UNITS && limits.credit_reserve.is_multiple_of(ENTRY_UNITS)
-                );
+                let reserve = Allowance::derive(&config, peers).credit_reserve;
+                assert!(reserve >= ENTRY_UNITS && reserve.is_multiple_of(ENTRY_UNITS));
             }
         }
     }
@@ -200,9 +234,18 @@ mod tests {
     #[test]
     fn an_eager_message_and_its_header_fit_one_packet() {
         let limits = |eager_bytes_max| {
-            Limits::derive(&Config { eager_bytes_max, ..Config::default() }, &caps(0, 0), 2).eager_bytes_max
+            let road = RoadConfig { eager_bytes_max, ..RoadConfig::default() };
+            Limits::derive(&Config { road, ..Config::default() }, &caps(0, 0)).eager_bytes_max
         };
         assert_eq!(limits(usize::MAX), 240);
         assert_eq!(limits(100), 100);
+    }
+    #[test]
+    fn a_road_that_is_named_has_limits_of_its_own() {
+        let named = RoadConfig { eager_bytes_max: 7, ..RoadConfig::default() };
+        let config = Config { roads: vec![("test", named)], ..Config::default() };
+        let elsewhere = Caps { name: "other", ..caps(0, 0) };
+        assert_eq!(Limits::derive(&config, &caps(0, 0)).eager_bytes_max, 7);
+        assert_eq!(Limits::derive(&config, &elsewhere).eager_bytes_max, 240);
     }
 }

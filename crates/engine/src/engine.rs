@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use selvedge_transport::{Buf, Event, Peer, Slot, Transport};
 
-use crate::config::{Config, Limits, Mutant};
+use crate::config::{Allowance, Config, Limits, Mutant};
 use crate::credit::{self, ENTRY_UNITS, UNIT_BYTES};
 use crate::faults::Faults;
 use crate::matching::{Matching, Name, PEERS_MAX, Pattern};
@@ -54,7 +54,9 @@ const EVENTS_PER_POLL: usize = 64;
 pub struct Engine<T: Transport> {
     pub(crate) transport: T,
     pub(crate) me: Peer,
-    pub(crate) limits: Limits,
+    pub(crate) allowance: Allowance,
+    /// Of each road.
+    pub(crate) limits: Vec<Limits>,
     pub(crate) mutant: Option<Mutant>,
     pub(crate) peers: Peers,
     pub(crate) matching: Matching<RequestId, Item>,
@@ -69,17 +71,25 @@ pub struct Engine<T: Transport> {
 }
 
 impl<T: Transport> Engine<T> {
-    /// An engine that owns `transport`. All ranks of a job give the same `config` and have equal capabilities.
+    /// An engine that owns `transport`. All ranks of a job give the same `config`, and both ends of a road have equal
+    /// capabilities.
     ///
-    /// Cost: 64 bytes per peer. Panics when there are more than 2^30 peers.
+    /// Cost: 64 bytes per peer. Panics when there are more than 2^30 peers or 256 roads.
     pub fn new(transport: T, config: Config) -> Engine<T> {
         let count = transport.peers();
         assert!(count <= PEERS_MAX, "{count} peers");
-        let limits = Limits::derive(&config, transport.caps(), count);
-        let store_bytes = u64::from(limits.credit_units) * UNIT_BYTES * count as u64;
+        let allowance = Allowance::derive(&config, count);
+        let limits: Vec<Limits> =
+            transport.roads().iter().map(|caps| Limits::derive(&config, caps)).collect();
+        let by_peer = (0..count).map(|peer| {
+            let road = transport.road(Peer(peer as u32));
+            (u8::try_from(road).expect("at most 256 roads"), limits[road].eager_bytes_max)
+        });
+        let store_bytes = u64::from(allowance.credit_units) * UNIT_BYTES * count as u64;
         Engine {
             me: transport.me(),
-            peers: Peers::new(count, limits.credit_units),
+            peers: Peers::new(by_peer, allowance.credit_units),
+            allowance,
             limits,
             mutant: config.mutant,
             matching: Matching::default(),
@@ -92,6 +102,16 @@ impl<T: Transport> Engine<T> {
             stats: Stats::default(),
             transport,
         }
+    }
+
+    /// What holds on the road to a peer.
+    pub(crate) fn limits(&self, peer: Peer) -> &Limits {
+        &self.limits[self.peers.road(peer)]
+    }
+
+    /// Number of roads.
+    pub(crate) fn roads(&self) -> usize {
+        self.limits.len()
     }
 
     /// The transport.
@@ -138,9 +158,9 @@ impl<T: Transport> Engine<T> {
         let ordered = order == Order::Ordered;
         assert!(!ordered || tag.0 >> 32 == 0, "the tag of an ordered message has 32 bits");
         let peer = self.peers.get_mut(to);
-        if peer.flags == 0 && buf.len() <= self.limits.eager_bytes_max {
+        if peer.flags == 0 && buf.len() <= peer.eager_bytes_max as usize {
             let cost = credit::units(buf.len());
-            if peer.credit >= cost + self.limits.credit_reserve {
+            if peer.credit >= cost + self.allowance.credit_reserve {
                 let seq = if ordered { Some(peer.seq_next) } else { None };
                 let header =
                     wire::eager(&Head { credit: peer.owed as u16, seq, context: context.0, tag: tag.0 });
@@ -170,7 +190,7 @@ impl<T: Transport> Engine<T> {
         if self.peers.has(to, flag::FAULTY) {
             return Submitted::Done(Err(Failure::Fault(self.faults.of(to))));
         }
-        let mode = self.limits.mode(buf.len() as u64);
+        let mode = self.limits(to).mode(buf.len() as u64);
         let stage = SendStage::Queued;
         let send = Send { to, context, tag, order, buf, user, mode, exposed: None, stage };
         let id = self.requests.insert_with(|_| Request::Send(send));
@@ -271,8 +291,8 @@ impl<T: Transport> Engine<T> {
                 user
             }
             Some(Request::Send(send)) if matches!(send.stage, SendStage::Queued) => {
-                let (user, exposed) = (send.user, send.exposed.take());
-                exposed.into_iter().for_each(|key| self.transport.deregister(key));
+                let (user, to, exposed) = (send.user, send.to, send.exposed.take());
+                exposed.into_iter().for_each(|key| self.transport.deregister(key, to));
                 user
             }
             _ => return false,
@@ -352,7 +372,7 @@ impl<T: Transport> Engine<T> {
         let peer = self.peers.get_mut(from);
         // What a peer may spend and may be given is known: more is a mistake of the peer, not of ours.
         let overdrawn =
-            peer.allowance < cost || peer.credit + u32::from(head.credit) > self.limits.credit_units;
+            peer.allowance < cost || peer.credit + u32::from(head.credit) > self.allowance.credit_units;
         let in_turn = head.seq.is_none_or(|seq| seq == peer.seq_expected);
         if overdrawn || !in_turn || (head.credit != 0 && peer.flags & flag::BLOCKED != 0) {
             self.on_eager_slowly(from, slot);
@@ -375,7 +395,7 @@ impl<T: Transport> Engine<T> {
         receive.buf.fill_from(&payload[..payload.len().min(receive.buf.len())]);
         let outcome = envelope(&name, payload.len() as u64).into_outcome(receive.buf.len() as u64);
         peer.owed += cost;
-        let return_due = peer.owed >= self.limits.credit_reserve;
+        let return_due = peer.owed >= self.allowance.credit_reserve;
         self.transport.release(slot);
         if return_due || catch_up {
             self.after_delivery(from, return_due, catch_up);
@@ -505,7 +525,7 @@ impl<T: Transport> Engine<T> {
     fn turn_is_possible(&mut self, from: Peer, head: &Head) -> bool {
         let Some(seq) = head.seq else { return true };
         let ahead = seq.wrapping_sub(self.peers.get_mut(from).seq_expected);
-        let possible = ahead <= self.limits.credit_units / ENTRY_UNITS || self.mutant.is_some();
+        let possible = ahead <= self.allowance.credit_units / ENTRY_UNITS || self.mutant.is_some();
         if !possible {
             self.on_impossible(from, "a sequence number that was used or is too far ahead");
         }

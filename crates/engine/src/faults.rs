@@ -144,8 +144,8 @@ impl<T: Transport> Engine<T> {
                     self.settle_write(id);
                 }
                 SendStage::Queued | SendStage::Offered | SendStage::Window(_) => {
-                    let (user, exposed) = (send.user, send.exposed.take());
-                    exposed.into_iter().for_each(|key| self.transport.deregister(key));
+                    let (user, to, exposed) = (send.user, send.to, send.exposed.take());
+                    exposed.into_iter().for_each(|key| self.transport.deregister(key, to));
                     self.finish(id, user, Err(Failure::Fault(boxed())));
                 }
             },

@@ -43,9 +43,9 @@ mod unexpected;
 mod window;
 pub mod wire;
 
-pub use config::Config;
 #[doc(hidden)]
 pub use config::Mutant;
+pub use config::{Config, RoadConfig};
 pub use engine::Engine;
 pub use message::{Completion, Context, Envelope, Failure, Order, Outcome, Submitted, Tag};
 pub use request::RequestId;

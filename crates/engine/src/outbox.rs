@@ -58,9 +58,12 @@ impl<T: Transport> Engine<T> {
     /// Tries what is queued, for some of the peers that have something, and one-sided operations.
     #[cold]
     pub(crate) fn serve_queues(&mut self) {
+        // One road may be full while another has room: as many may wait again as there are roads.
+        let mut refused = 0;
         for _ in 0..self.one_sided.len() {
             let Some(id) = self.one_sided.pop_front() else { break };
-            if !self.resume_pieces(id) {
+            refused += usize::from(!self.resume_pieces(id));
+            if refused == self.roads() {
                 break;
             }
         }
@@ -148,9 +151,9 @@ impl<T: Transport> Engine<T> {
             context: send.context.0,
             tag: send.tag.0,
         };
-        let short = send.buf.len() <= self.limits.eager_bytes_max;
+        let short = send.buf.len() <= peer.eager_bytes_max as usize;
         let eager_cost = if short { credit::units(send.buf.len()) } else { 0 };
-        let eager = short && peer.credit >= eager_cost + self.limits.credit_reserve;
+        let eager = short && peer.credit >= eager_cost + self.allowance.credit_reserve;
         let cost = if eager { eager_cost } else { ENTRY_UNITS };
         if peer.credit < cost {
             return Err(Stop::NoCredit);
@@ -186,7 +189,7 @@ impl<T: Transport> Engine<T> {
     /// Opens the memory of a message that its receiver will read. Once, however often the announcement is tried.
     fn expose(transport: &mut T, stats: &mut Stats, send: &mut Send) -> Key {
         if send.exposed.is_none() && Self::exposes(send.mode) {
-            match transport.register(send.buf) {
+            match transport.register(send.buf, send.to) {
                 Ok(key) => send.exposed = Some(key),
                 Err(_) => {
                     // No room for another registration: datagrams need none.
@@ -203,7 +206,7 @@ impl<T: Transport> Engine<T> {
         let Some(send) = self.requests.send_mut(id) else { return };
         let (context, tag, buf, user) = (send.context, send.tag, send.buf, send.user);
         if let Some(key) = send.exposed.take() {
-            self.transport.deregister(key);
+            self.transport.deregister(key, send.to);
         }
         let outcome = Ok(self.sent(context, tag, buf));
         self.finish(id, user, outcome);
@@ -231,7 +234,8 @@ impl<T: Transport> Engine<T> {
     fn send_data(&mut self, id: RequestId) -> Result<bool, Busy> {
         let Some(send) = self.requests.send_mut(id) else { return Ok(false) };
         let SendStage::Window(window) = &mut send.stage else { return Ok(false) };
-        let bytes = (window.granted - window.sent).min(self.limits.data_bytes_max as u64);
+        let bytes =
+            (window.granted - window.sent).min(self.limits[self.peers.road(send.to)].data_bytes_max as u64);
         if bytes > 0 {
             let peer = self.peers.get_mut(send.to);
             let header = wire::data(peer.owed as u16, window.receiver, window.sent);
@@ -267,7 +271,7 @@ impl<T: Transport> Engine<T> {
     pub(crate) fn owe(&mut self, peer: Peer, units: u32) {
         let state = self.peers.get_mut(peer);
         state.owed += units;
-        if state.owed >= self.limits.credit_reserve {
+        if state.owed >= self.allowance.credit_reserve {
             self.return_credit(peer);
         }
     }
@@ -284,7 +288,7 @@ impl<T: Transport> Engine<T> {
     /// Credit came back. False, and a fault, when it is more than was ever given.
     pub(crate) fn accept_credit(&mut self, from: Peer, units: u16) -> bool {
         let state = self.peers.get_mut(from);
-        if state.credit + u32::from(units) > self.limits.credit_units {
+        if state.credit + u32::from(units) > self.allowance.credit_units {
             self.on_impossible(from, "more credit than there is");
             return false;
         }

@@ -24,6 +24,10 @@ pub(crate) struct PeerState {
     /// Ordered messages from it that wait for a predecessor.
     pub(crate) early: u32,
     lanes: [Lane; 2],
+    /// Largest eager payload on the road to it.
+    pub(crate) eager_bytes_max: u32,
+    /// Which road leads to it.
+    road: u8,
     /// See [`flag`]. Zero is the common case: nothing stands in the way of an eager message.
     pub(crate) flags: u8,
 }
@@ -96,8 +100,9 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(count: usize, credit_units: u32) -> Peers {
-        let fresh = || PeerState {
+    /// Peers by the road that leads to them and its largest eager payload.
+    pub(crate) fn new(roads: impl Iterator<Item = (u8, u32)>, credit_units: u32) -> Peers {
+        let fresh = |(road, eager_bytes_max)| PeerState {
             seq_next: 0,
             seq_expected: 0,
             credit: credit_units,
@@ -105,10 +110,12 @@ impl Peers {
             allowance: credit_units,
             early: 0,
             lanes: [Lane { head: NIL, tail: NIL }; 2],
+            eager_bytes_max,
+            road,
             flags: 0,
         };
         Peers {
-            states: std::iter::repeat_with(fresh).take(count).collect(),
+            states: roads.map(fresh).collect(),
             nodes: Vec::new(),
             free: NIL,
             ready: VecDeque::new(),
@@ -124,6 +131,11 @@ impl Peers {
     #[inline]
     pub(crate) fn get_mut(&mut self, peer: Peer) -> &mut PeerState {
         &mut self.states[peer.index()]
+    }
+
+    /// Index of the road that leads to a peer.
+    pub(crate) fn road(&self, peer: Peer) -> usize {
+        self.states[peer.index()].road.into()
     }
 
     pub(crate) fn has(&self, peer: Peer, flags: u8) -> bool {

@@ -71,7 +71,7 @@ impl<T: Transport> Engine<T> {
     /// transport has no room for a registration.
     fn lend(&mut self, id: RequestId, from: Peer, sender: u64, buf: Buf, begin: u64) -> bool {
         let part = buf.slice(begin as usize..buf.len());
-        let Ok(key) = self.transport.register(part) else {
+        let Ok(key) = self.transport.register(part, from) else {
             self.stats.refused += 1;
             return false;
         };
@@ -87,9 +87,9 @@ impl<T: Transport> Engine<T> {
     fn open_window(&mut self, id: RequestId) {
         let Some(pull) = self.requests.pull_mut(id) else { return };
         let wanted = pull.buf.len() as u64;
-        let granted = wanted.min(self.limits.window_bytes);
-        pull.window = Some(PullWindow { received: 0, granted });
         let (to, sender) = (pull.envelope.source, pull.sender);
+        let granted = wanted.min(self.limits[self.peers.road(to)].window_bytes);
+        pull.window = Some(PullWindow { received: 0, granted });
         self.control(to, Control::Cts { sender, receiver: id.to_bits(), wanted, granted });
     }
 
@@ -97,7 +97,8 @@ impl<T: Transport> Engine<T> {
     fn read_pieces(&mut self, id: RequestId) {
         loop {
             let Some(pull) = self.requests.pull_mut(id) else { return };
-            let bytes = pull.reads.next_bytes(self.limits.read_bytes_max, self.limits.pieces_in_flight);
+            let limits = &self.limits[self.peers.road(pull.envelope.source)];
+            let bytes = pull.reads.next_bytes(limits.read_bytes_max, limits.pieces_in_flight);
             if bytes == 0 {
                 break;
             }
@@ -131,7 +132,8 @@ impl<T: Transport> Engine<T> {
         loop {
             let Some(send) = self.requests.send_mut(id) else { return };
             let SendStage::Writing(SendWrite { key, pieces, .. }) = &mut send.stage else { return };
-            let bytes = pieces.next_bytes(self.limits.write_bytes_max, self.limits.pieces_in_flight);
+            let limits = &self.limits[self.peers.road(send.to)];
+            let bytes = pieces.next_bytes(limits.write_bytes_max, limits.pieces_in_flight);
             if bytes == 0 {
                 return;
             }
@@ -184,8 +186,8 @@ impl<T: Transport> Engine<T> {
 
     /// A one-sided operation has ended.
     pub(crate) fn on_one_sided(&mut self, id: RequestId, failed: Option<Box<Fault>>) {
-        let gone =
-            failed.as_ref().is_some_and(|fault| matches!(fault.cause, Cause::PeerDied | Cause::PeerLeft));
+        let is_death = |fault: &Fault| matches!(fault.cause, Cause::PeerDied | Cause::Unreachable);
+        let gone = failed.as_ref().is_some_and(|fault| is_death(fault) || fault.cause == Cause::PeerLeft);
         let is_pull = match self.requests.get_mut(id) {
             Some(Request::Pull(pull)) => {
                 pull.reads.on_end(failed.as_deref(), gone);
@@ -206,7 +208,7 @@ impl<T: Transport> Engine<T> {
             self.settle_write(id);
         }
         // Of a death the sooner the better. Who left has packets on the way, and the transport tells behind them.
-        if let Some(fault) = failed.filter(|fault| fault.cause == Cause::PeerDied) {
+        if let Some(fault) = failed.filter(|fault| is_death(fault)) {
             self.on_fault(fault);
         }
     }
@@ -220,7 +222,7 @@ impl<T: Transport> Engine<T> {
         }
         if let Some(fault) = pull.reads.fault.take() {
             let (user, lent) = (pull.user, pull.lent.take());
-            lent.into_iter().for_each(|key| self.transport.deregister(key));
+            lent.into_iter().for_each(|key| self.transport.deregister(key, from));
             return self.finish(id, user, Err(Failure::Fault(fault)));
         }
         match pull.window {
@@ -252,7 +254,7 @@ impl<T: Transport> Engine<T> {
         let (to, receiver) = (send.to, *receiver);
         if let Some(fault) = pieces.fault.take() {
             let (user, exposed) = (send.user, send.exposed.take());
-            exposed.into_iter().for_each(|key| self.transport.deregister(key));
+            exposed.into_iter().for_each(|key| self.transport.deregister(key, to));
             return self.finish(id, user, Err(Failure::Fault(fault)));
         }
         if pieces.refused {
@@ -296,13 +298,13 @@ impl<T: Transport> Engine<T> {
         }
         let exposed = send.exposed.take();
         send.stage = SendStage::Window(SendWindow { receiver, wanted, granted, sent: 0, queued: false });
-        exposed.into_iter().for_each(|key| self.transport.deregister(key));
+        exposed.into_iter().for_each(|key| self.transport.deregister(key, from));
         self.queue_data(id);
         true
     }
 
     fn on_cts_write(&mut self, from: Peer, id: RequestId, write: SendWrite) -> bool {
-        let writable = self.limits.write_bytes_max > 0;
+        let writable = self.limits(from).write_bytes_max > 0;
         let Some(send) = self.offered(from, id) else { return false };
         let asked_for = matches!(send.mode, Mode::Write | Mode::Both);
         if !asked_for
@@ -352,7 +354,7 @@ impl<T: Transport> Engine<T> {
         }
         let Some(key) = pull.lent.take() else { return false };
         pull.write_refused = refused;
-        self.transport.deregister(key);
+        self.transport.deregister(key, from);
         self.settle_pull(id);
         true
     }
@@ -362,7 +364,7 @@ impl<T: Transport> Engine<T> {
         if !delivered {
             return self.on_impossible(from, "a piece that was not asked for");
         }
-        let window_bytes = self.limits.window_bytes;
+        let window_bytes = self.limits(from).window_bytes;
         let forgetful = self.mutant == Some(Mutant::GrantForgotten);
         let Some(pull) = self.requests.pull_mut(id) else { return };
         let wanted = pull.buf.len() as u64;

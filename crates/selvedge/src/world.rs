@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use selvedge_coll::Rank;
-use selvedge_engine::{Config, Engine};
+use selvedge_engine::{Config, Engine, RoadConfig};
 use selvedge_transport::Transport;
 
 use crate::communicator::{Communicator, Road};
@@ -57,7 +57,7 @@ impl World {
     pub fn report(&self) -> String {
         let mut text = String::new();
         let runtime = self.runtime.borrow();
-        let caps = runtime.engine().transport().caps();
+        let caps = &runtime.engine().transport().roads()[0];
         let copy = if caps.read_bytes_max > 0 {
             "single copy"
         } else {
@@ -81,7 +81,8 @@ const EAGER_BYTES_MAX: usize = 4096;
 fn config(road: &Road) -> Config {
     // A rendezvous takes a turn of either side. Where ranks outnumber cores a turn is dear, and two copies are not.
     let once = road.has_single_copy() && !road.is_crowded();
-    Config { eager_bytes_max: if once { EAGER_BYTES_MAX } else { usize::MAX }, ..Config::default() }
+    let eager_bytes_max = if once { EAGER_BYTES_MAX } else { usize::MAX };
+    Config { road: RoadConfig { eager_bytes_max, ..RoadConfig::default() }, ..Config::default() }
 }
 
 impl Deref for World {

@@ -121,7 +121,7 @@ fn last_echoes(shm: &mut Shm) {
         take(shm, slot);
         send(shm, Tag::Echo, 8192);
     }
-    let key = shm.register(leaked(READ_BYTES_MAX)).expect("costs nothing");
+    let key = shm.register(leaked(READ_BYTES_MAX), Peer(0)).expect("costs nothing");
     let mut header = [0; 16];
     header[..8].copy_from_slice(&key.base.to_le_bytes());
     header[8..].copy_from_slice(&key.name.to_le_bytes());

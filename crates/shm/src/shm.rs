@@ -385,10 +385,7 @@ impl Shm {
 
     fn begin(&mut self, operation: Operation) -> Result<(), Busy> {
         assert_eq!(operation.remote.len, operation.local.len() as u64, "a copy between different lengths");
-        assert!(
-            operation.remote.len <= self.caps.read_bytes_max,
-            "a copy of more than caps().read_bytes_max"
-        );
+        assert!(operation.remote.len <= self.caps.read_bytes_max, "a copy of more than Caps::read_bytes_max");
         if self.in_flight == self.caps.one_sided_max {
             return Err(Busy);
         }
@@ -435,8 +432,8 @@ impl Shm {
 }
 
 impl Transport for Shm {
-    fn caps(&self) -> &Caps {
-        &self.caps
+    fn roads(&self) -> &[Caps] {
+        std::slice::from_ref(&self.caps)
     }
 
     fn peers(&self) -> usize {
@@ -447,18 +444,18 @@ impl Transport for Shm {
         self.me
     }
 
-    fn register(&mut self, buf: Buf) -> Result<Key, Box<Fault>> {
+    fn register(&mut self, buf: Buf, _with: Peer) -> Result<Key, Box<Fault>> {
         // The address is all that it takes; the length lets us refuse what is out of bounds.
         Ok(Key { base: buf.as_ptr() as u64, name: buf.len() as u64 })
     }
 
-    fn deregister(&mut self, _key: Key) {}
+    fn deregister(&mut self, _key: Key, _with: Peer) {}
 
     #[inline(always)]
     fn send(&mut self, to: Peer, header: &[u8], payload: Buf) -> Result<(), Busy> {
         assert!(
             header.len() + payload.len() <= PACKET_BYTES_MAX,
-            "a packet of more than caps().packet_bytes_max"
+            "a packet of more than Caps::packet_bytes_max"
         );
         let road = &mut self.roads[to.index()];
         if !road.baton.push(header, payload) && !road.ring.push(header, payload) {

@@ -22,6 +22,9 @@ pub enum Cause {
     PeerDied,
     /// The peer has left in order: all it sent has arrived, and nothing more will come.
     PeerLeft,
+    /// Nobody answers at the peer's address, says the device or the network: its process or host is gone, or the way
+    /// there is cut or closed.
+    Unreachable,
     /// The kernel or the device refused access to the peer's memory.
     Denied,
     /// A limit of the machine is reached: memory, descriptors, registrations.

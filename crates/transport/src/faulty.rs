@@ -95,7 +95,9 @@ impl<T: Transport> Faulty<T> {
         token: Token,
         start: impl FnOnce(&mut T) -> Result<(), Busy>,
     ) -> Result<(), Busy> {
-        let full = self.in_flight.len() >= self.inner.caps().one_sided_max;
+        let road = self.inner.road(peer);
+        let on_road = self.in_flight.values().filter(|&&with| self.inner.road(with) == road).count();
+        let full = on_road >= self.inner.roads()[road].one_sided_max;
         if full || self.rng.one_in(self.config.busy_one_in) {
             return Err(Busy);
         }
@@ -158,8 +160,12 @@ fn injected(peer: Peer) -> Box<Fault> {
 }
 
 impl<T: Transport> Transport for Faulty<T> {
-    fn caps(&self) -> &Caps {
-        self.inner.caps()
+    fn roads(&self) -> &[Caps] {
+        self.inner.roads()
+    }
+
+    fn road(&self, to: Peer) -> usize {
+        self.inner.road(to)
     }
 
     fn peers(&self) -> usize {
@@ -170,17 +176,17 @@ impl<T: Transport> Transport for Faulty<T> {
         self.inner.me()
     }
 
-    fn register(&mut self, buf: Buf) -> Result<Key, Box<Fault>> {
-        self.inner.register(buf)
+    fn register(&mut self, buf: Buf, with: Peer) -> Result<Key, Box<Fault>> {
+        self.inner.register(buf, with)
     }
 
-    fn deregister(&mut self, key: Key) {
-        self.inner.deregister(key);
+    fn deregister(&mut self, key: Key, with: Peer) {
+        self.inner.deregister(key, with);
     }
 
     fn send(&mut self, to: Peer, header: &[u8], payload: Buf) -> Result<(), Busy> {
         let len = header.len() + payload.len();
-        assert!(len <= self.caps().packet_bytes_max, "a packet of {len} bytes");
+        assert!(len <= self.caps(to).packet_bytes_max, "a packet of {len} bytes");
         if self.cut == Some(to) {
             return Ok(());
         }
@@ -193,13 +199,13 @@ impl<T: Transport> Transport for Faulty<T> {
     }
 
     fn read(&mut self, from: Peer, remote: RemoteSlice, local: Buf, token: Token) -> Result<(), Busy> {
-        let bytes_max = self.caps().read_bytes_max;
+        let bytes_max = self.caps(from).read_bytes_max;
         assert!(bytes_max > 0 && remote.len <= bytes_max, "a read of {} bytes", remote.len);
         self.one_sided(from, token, |inner| inner.read(from, remote, local, token))
     }
 
     fn write(&mut self, to: Peer, local: Buf, remote: RemoteSlice, token: Token) -> Result<(), Busy> {
-        let bytes_max = self.caps().write_bytes_max;
+        let bytes_max = self.caps(to).write_bytes_max;
         assert!(bytes_max > 0 && remote.len <= bytes_max, "a write of {} bytes", remote.len);
         self.one_sided(to, token, |inner| inner.write(to, local, remote, token))
     }
@@ -285,7 +291,7 @@ mod tests {
     fn one_sided_operations_with_a_peer_that_counts_as_dead_fail_those_under_way_included() {
         let (_sim, mut a, mut b) = with_death_after(2);
         let (theirs, mine) = (Memory::of(&[1; 8]), Memory::zeroed(8));
-        let key = b.register(theirs.buf()).unwrap();
+        let key = b.register(theirs.buf(), A).unwrap();
         let remote = RemoteSlice { key, offset: 0, len: 8 };
         (0..5).for_each(|token| a.read(B, remote, mine.buf(), Token(token)).unwrap());
         let mut failed: Vec<u64> = Vec::new();

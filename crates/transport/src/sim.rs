@@ -37,7 +37,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use config::SimConfig;
+pub use config::{Near, SimConfig};
 pub use port::SimPort;
 
 use crate::Peer;

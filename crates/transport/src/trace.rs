@@ -61,10 +61,10 @@ pub enum Crossing {
     Failed(Token, Cause),
     /// Something is wrong.
     Fault(Scope, Cause),
-    /// So many bytes were opened for one-sided access, or the road had no room for it.
-    Register(usize, bool),
-    /// One-sided access ended.
-    Deregister,
+    /// So many bytes were opened for one-sided access by this peer, or the road had no room for it.
+    Register(Peer, usize, bool),
+    /// One-sided access by this peer ended.
+    Deregister(Peer),
 }
 
 /// How long a packet was and how it began.
@@ -137,8 +137,10 @@ impl<T: Transport> Trace<T> {
             Crossing::Failed(token, cause) => (7, token.0, cause as u64),
             Crossing::Fault(Scope::Peer(peer), cause) => (8, u64::from(peer.0), cause as u64),
             Crossing::Fault(Scope::Local, cause) => (9, 0, cause as u64),
-            Crossing::Register(len, accepted) => (10, len as u64, u64::from(accepted)),
-            Crossing::Deregister => (11, 0, 0),
+            Crossing::Register(with, len, accepted) => {
+                (10 | u64::from(with.0) << 8, len as u64, u64::from(accepted))
+            }
+            Crossing::Deregister(with) => (11, u64::from(with.0), 0),
         };
         [kind, a, b].into_iter().for_each(|word| self.digest.add(word));
         if self.entries.len() == self.entries_max {
@@ -159,8 +161,12 @@ impl<T: Transport> Trace<T> {
 }
 
 impl<T: Transport> Transport for Trace<T> {
-    fn caps(&self) -> &Caps {
-        self.inner.caps()
+    fn roads(&self) -> &[Caps] {
+        self.inner.roads()
+    }
+
+    fn road(&self, to: Peer) -> usize {
+        self.inner.road(to)
     }
 
     fn peers(&self) -> usize {
@@ -171,15 +177,15 @@ impl<T: Transport> Transport for Trace<T> {
         self.inner.me()
     }
 
-    fn register(&mut self, buf: Buf) -> Result<Key, Box<Fault>> {
-        let answer = self.inner.register(buf);
-        self.keep(Crossing::Register(buf.len(), answer.is_ok()));
+    fn register(&mut self, buf: Buf, with: Peer) -> Result<Key, Box<Fault>> {
+        let answer = self.inner.register(buf, with);
+        self.keep(Crossing::Register(with, buf.len(), answer.is_ok()));
         answer
     }
 
-    fn deregister(&mut self, key: Key) {
-        self.keep(Crossing::Deregister);
-        self.inner.deregister(key);
+    fn deregister(&mut self, key: Key, with: Peer) {
+        self.keep(Crossing::Deregister(with));
+        self.inner.deregister(key, with);
     }
 
     fn send(&mut self, to: Peer, header: &[u8], payload: Buf) -> Result<(), Busy> {
@@ -267,9 +273,9 @@ impl fmt::Display for Entry {
             Crossing::Done(token) => write!(f, "done      token {}", token.0),
             Crossing::Failed(token, cause) => write!(f, "failed    token {}: {cause:?}", token.0),
             Crossing::Fault(scope, cause) => write!(f, "fault     {scope:?}: {cause:?}"),
-            Crossing::Register(len, true) => write!(f, "register  {len} bytes"),
-            Crossing::Register(len, false) => write!(f, "register  {len} bytes: no room"),
-            Crossing::Deregister => write!(f, "deregister"),
+            Crossing::Register(with, len, true) => write!(f, "register  {with:?} {len:>8} bytes"),
+            Crossing::Register(with, len, false) => write!(f, "register  {with:?} {len:>8} bytes: no room"),
+            Crossing::Deregister(with) => write!(f, "deregister {with:?}"),
         }
     }
 }

@@ -52,7 +52,7 @@ impl Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
-/// What a transport can do and its limits. Constant after construction.
+/// What a road can do and its limits. Constant, and the same at both ends of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// Short name of the road, as in reports: `sim`, `shm`, `tcp`, `efa`, `efa-direct`.
@@ -61,13 +61,14 @@ pub struct Caps {
     pub packet_bytes_max: usize,
     /// Packets up to this many bytes are cheapest (one cache line in shared memory, inline in the work request on EFA).
     pub inline_bytes_max: usize,
-    /// Largest number of slots that may be on loan at a time while every sender still makes progress.
+    /// Largest number of slots, of packets that came by this road, that may be on loan at a time while every sender
+    /// still makes progress.
     pub slots_max: usize,
     /// Largest [`Transport::read`] in bytes; 0 where the road has no one-sided read.
     pub read_bytes_max: u64,
     /// Largest [`Transport::write`] in bytes; 0 where the road has no one-sided write.
     pub write_bytes_max: u64,
-    /// One-sided operations that may be in flight at a time; the next one is answered [`Busy`].
+    /// One-sided operations that may be in flight on this road at a time; the next one is answered [`Busy`].
     pub one_sided_max: usize,
 }
 
@@ -114,8 +115,19 @@ pub enum Event {
 /// A transport belongs to one thread at a time. After warm-up `send`, `poll`, `packet` and `release` neither allocate
 /// nor lock nor, on the same host, enter the kernel.
 pub trait Transport {
-    /// What this road can do. Constant.
-    fn caps(&self) -> &Caps;
+    /// What the roads by which this transport leads to its peers can do: one, or several where some peers are nearer
+    /// than others, such as those of the same host. Constant; at least one and at most 256.
+    fn roads(&self) -> &[Caps];
+
+    /// Which of [`roads`](Transport::roads) leads to a peer. Constant; not for the path of every packet.
+    fn road(&self, _to: Peer) -> usize {
+        0
+    }
+
+    /// What the road to a peer can do. Both ends of a pair see the same.
+    fn caps(&self, to: Peer) -> &Caps {
+        &self.roads()[self.road(to)]
+    }
 
     /// Number of peers, oneself included.
     fn peers(&self) -> usize;
@@ -123,15 +135,16 @@ pub trait Transport {
     /// One's own index.
     fn me(&self) -> Peer;
 
-    /// Opens `buf` for one-sided access by any peer and returns the name they use for it. Cost: none in shared memory,
-    /// a memory registration on EFA.
+    /// Opens `buf` for one-sided access by the peer `with` and returns the name it uses for it. Cost: none in shared
+    /// memory, a memory registration on EFA.
     ///
     /// # Errors
     /// A [`Fault`] with scope `Local` when the road has no room for another registration.
-    fn register(&mut self, buf: Buf) -> Result<Key, Box<Fault>>;
+    fn register(&mut self, buf: Buf, with: Peer) -> Result<Key, Box<Fault>>;
 
-    /// Ends what [`register`](Transport::register) began. No remote operation may be in flight on it.
-    fn deregister(&mut self, key: Key);
+    /// Ends what [`register`](Transport::register) began for the same peer. No operation of that peer may be in flight
+    /// on it.
+    fn deregister(&mut self, key: Key, with: Peer);
 
     /// Sends one packet: `header` then `payload`, together at most [`Caps::packet_bytes_max`] (more is a panic: the
     /// engine's mistake). Both are copied before the call returns.

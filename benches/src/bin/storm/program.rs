@@ -6,7 +6,7 @@
 //! Where a rank dies, only receives that nobody sends to take from anybody: they must be told, and nobody waits for them.
 
 use selvedge_coll::{Algorithm, Collective, Rank, Shape};
-use selvedge_engine::Config;
+use selvedge_engine::{Config, RoadConfig};
 use selvedge_transport::{Rng, SimConfig};
 
 /// A program for all ranks.
@@ -129,6 +129,14 @@ impl Program {
         }
         if rng.one_in(4) {
             network.write_bytes_max = 0;
+        }
+        // Hosts: some peers are nearer, by a road that is another network.
+        if network.near.is_some() || rng.one_in(3) {
+            let (_, mut near) = rng.pick(&presets).clone();
+            if rng.one_in(4) {
+                near.read_bytes_max = 0;
+            }
+            network.near = Some(near.as_near(1 + rng.index(4)));
         }
         let mut program = Program {
             seed,
@@ -263,7 +271,10 @@ impl Program {
 
     /// Lengths around the limits where the protocol changes its mind.
     fn length(&self, rng: &mut Rng) -> usize {
-        let packet = self.network.packet_bytes_max as u64;
+        let packet = match &self.network.near {
+            Some(near) if rng.one_in(2) => near.caps.packet_bytes_max,
+            _ => self.network.packet_bytes_max,
+        } as u64;
         let longest = if rng.one_in(4) { 100_000 } else { 2 * packet };
         (match rng.below(8) {
             0 => 0,
@@ -279,13 +290,20 @@ impl Program {
 /// An engine's configuration: small limits and large ones.
 fn config(rng: &mut Rng) -> Config {
     Config {
-        eager_bytes_max: *rng.pick(&[0, 100, 1000, usize::MAX]),
+        road: road_config(rng),
         unexpected_bytes_limit: *rng.pick(&[4 << 10, 64 << 10, 1 << 20]),
+        roads: vec![("sim-near", road_config(rng))],
+        ..Config::default()
+    }
+}
+
+fn road_config(rng: &mut Rng) -> RoadConfig {
+    RoadConfig {
+        eager_bytes_max: *rng.pick(&[0, 100, 1000, usize::MAX]),
         piece_bytes_max: *rng.pick(&[500, 4096, 1 << 20]),
         pieces_in_flight: *rng.pick(&[1, 2, 4]),
         window_packets: *rng.pick(&[1, 2, 3, 32]),
         both_bytes_min: *rng.pick(&[1000, 20_000, u64::MAX]),
-        ..Config::default()
     }
 }
 

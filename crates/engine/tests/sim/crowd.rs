@@ -31,8 +31,8 @@ impl Counting {
 }
 
 impl Transport for Counting {
-    fn caps(&self) -> &Caps {
-        &self.caps
+    fn roads(&self) -> &[Caps] {
+        std::slice::from_ref(&self.caps)
     }
 
     fn peers(&self) -> usize {
@@ -43,11 +43,11 @@ impl Transport for Counting {
         Peer(0)
     }
 
-    fn register(&mut self, _: Buf) -> Result<Key, Box<Fault>> {
+    fn register(&mut self, _: Buf, _: Peer) -> Result<Key, Box<Fault>> {
         unreachable!("there are no one-sided operations")
     }
 
-    fn deregister(&mut self, _: Key) {}
+    fn deregister(&mut self, _: Key, _: Peer) {}
 
     fn send(&mut self, _: Peer, _: &[u8], _: Buf) -> Result<(), Busy> {
         self.sends += 1;

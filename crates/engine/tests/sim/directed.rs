@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge_engine::{Config, Failure, Order, Tag};
+use selvedge_engine::{Config, Failure, Order, RoadConfig, Tag};
 use selvedge_transport::{Peer, SimConfig};
 
 use crate::world::{UNTOUCHED, World};
@@ -17,8 +17,9 @@ fn roads() -> Vec<(&'static str, SimConfig, Config)> {
         packet_bytes_max: 256,
         ..SimConfig::default()
     };
-    let config = Config { piece_bytes_max: 700, window_packets: 4, ..Config::default() };
-    let both = Config { both_bytes_min: 0, ..config.clone() };
+    let road = RoadConfig { piece_bytes_max: 700, window_packets: 4, ..RoadConfig::default() };
+    let both = RoadConfig { both_bytes_min: 0, ..road.clone() };
+    let [config, both] = [road, both].map(|road| Config { road, ..Config::default() });
     vec![
         ("window", network(0, 0), config.clone()),
         ("read", network(1 << 20, 0), config.clone()),

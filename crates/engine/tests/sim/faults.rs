@@ -12,7 +12,8 @@ pub(crate) fn run(seed: u64, mutant: Option<Mutant>) -> Result<(), String> {
     let mut rng = Rng::new(seed);
     let peers = *rng.pick(&[2, 3, 4]);
     let network = program::network(&mut rng, peers);
-    let config = Config { piece_bytes_max: 300, ..program::config(&mut rng, mutant) };
+    let mut config = program::config(&mut rng, mutant);
+    config.road.piece_bytes_max = 300;
     let mut world = World::new(network, &config);
     let victim = peers - 1;
     let mut alive = Vec::new();

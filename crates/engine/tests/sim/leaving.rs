@@ -49,7 +49,8 @@ pub(crate) fn run(seed: u64, mutant: Option<Mutant>) -> Result<(), String> {
     let mut rng = Rng::new(seed);
     let peers = *rng.pick(&[2, 3, 5]);
     let network = program::network(&mut rng, peers);
-    let config = Config { piece_bytes_max: 300, ..program::config(&mut rng, mutant) };
+    let mut config = program::config(&mut rng, mutant);
+    config.road.piece_bytes_max = 300;
     let mut world = World::new(network, &config);
     let bytes_max = *rng.pick(&[100, 1_000, 6_000]);
     let messages: Vec<Vec<u8>> = (0..rng.within(1..=60))
@@ -125,7 +126,7 @@ fn check(world: &World, begun: &[Vec<(Step, u64)>], messages: &[Vec<u8>]) -> Res
                 // A short one may have gone before anybody knew.
                 Step::SendInVain { to, .. } => match outcome {
                     Some(Err(Failure::Fault(fault))) => has_left(fault, to),
-                    Some(Ok(envelope)) => envelope.bytes <= world.packet_bytes_max(),
+                    Some(Ok(envelope)) => envelope.bytes <= world.packet_bytes_max(at, to),
                     _ => false,
                 },
                 Step::ReceiveInVain { anyone: true, .. } => {

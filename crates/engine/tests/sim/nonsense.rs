@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use selvedge_engine::wire::{self, CONTROL_BYTES_MAX, Control, Head, Mode, Offer, Packet};
-use selvedge_engine::{Completion, Config, Context, Engine, Failure, Order, Submitted, Tag};
+use selvedge_engine::{Completion, Config, Context, Engine, Failure, Order, RoadConfig, Submitted, Tag};
 use selvedge_transport::{Buf, Cause, Event, Key, Memory, Peer, Scope, Sim, SimConfig, SimPort, Transport};
 
 const HEAD: Head = Head { credit: 0, seq: Some(0), context: 0, tag: 0 };
@@ -17,7 +17,8 @@ struct Table {
 impl Table {
     fn new() -> Table {
         let sim = Sim::new(SimConfig { in_flight_max: 10_000, ..SimConfig::default() });
-        let engine = Engine::new(sim.port(Peer(0)), Config { both_bytes_min: 0, ..Config::default() });
+        let road = RoadConfig { both_bytes_min: 0, ..RoadConfig::default() };
+        let engine = Engine::new(sim.port(Peer(0)), Config { road, ..Config::default() });
         let raw = sim.port(Peer(1));
         Table { sim, engine, raw }
     }

@@ -1,6 +1,6 @@
 //! Random programs: which networks, which configurations, which operations; all from one seed.
 
-use selvedge_engine::{Config, Failure, Mutant, Order};
+use selvedge_engine::{Config, Failure, Mutant, Order, RoadConfig};
 use selvedge_transport::{Rng, SimConfig};
 
 use crate::oracle::{Message, Receive, Record};
@@ -27,14 +27,23 @@ pub(crate) fn network(rng: &mut Rng, peers: usize) -> SimConfig {
 
 /// A configuration, often one that is short of everything.
 pub(crate) fn config(rng: &mut Rng, mutant: Option<Mutant>) -> Config {
+    let road = road_config(rng);
+    let near = road_config(rng);
     Config {
-        eager_bytes_max: *rng.pick(&[0, 64, 1_000, usize::MAX]),
         unexpected_bytes_limit: *rng.pick(&[0, 64 << 10, 64 << 20]),
+        road,
+        roads: vec![("sim-near", near)],
+        mutant,
+    }
+}
+
+fn road_config(rng: &mut Rng) -> RoadConfig {
+    RoadConfig {
+        eager_bytes_max: *rng.pick(&[0, 64, 1_000, usize::MAX]),
         piece_bytes_max: *rng.pick(&[1, 300, 1 << 20]),
         pieces_in_flight: *rng.pick(&[1, 2, 4]),
         window_packets: *rng.pick(&[1, 2, 32]),
         both_bytes_min: *rng.pick(&[0, 2_000, u64::MAX]),
-        mutant,
     }
 }
 
@@ -45,7 +54,8 @@ pub(crate) fn run(seed: u64, mutant: Option<Mutant>) -> Result<(), String> {
     let network = network(&mut rng, peers);
     let config = config(&mut rng, mutant);
     // Pieces of one byte make operations of a long message by the thousand.
-    let bytes_max = if config.piece_bytes_max == 1 { 600 } else { *rng.pick(&[100, 1_000, 20_000]) };
+    let short = [&config.road, &config.roads[0].1].iter().any(|road| road.piece_bytes_max == 1);
+    let bytes_max = if short { 600 } else { *rng.pick(&[100, 1_000, 20_000]) };
     let mut world = World::new(network, &config);
     let mut record = Record::default();
     let operations = rng.within(1..=150);

@@ -58,8 +58,8 @@ impl World {
         }
     }
 
-    pub(crate) fn packet_bytes_max(&self) -> u64 {
-        self.engines[0].transport().caps().packet_bytes_max as u64
+    pub(crate) fn packet_bytes_max(&self, from: usize, to: usize) -> u64 {
+        self.engines[from].transport().caps(Peer(to as u32)).packet_bytes_max as u64
     }
 
     pub(crate) fn size(&self) -> usize {

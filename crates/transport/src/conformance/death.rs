@@ -1,6 +1,6 @@
 //! A peer dies without a goodbye. Peer 2 of three does; harnesses that cannot kill skip these.
 
-use super::one_sided::{hear_key, open, slice};
+use super::one_sided::{hear_key, open, slice, ways};
 use super::seat::content;
 use super::{Group, Harness, Seat};
 use crate::{Buf, Cause, Memory, Peer, Scope, Token, Transport};
@@ -100,18 +100,23 @@ pub fn one_sided_operations_with_a_dead_peer_end(harness: &dyn Harness) {
     }
     harness.run(GROUP, &|mut seat| {
         Box::pin(async move {
-            let caps = seat.caps();
-            if caps.read_bytes_max.max(caps.write_bytes_max) == 0 {
-                seat.meet(&[A, B, VICTIM]).await;
-                return;
-            }
+            let reaches = |seat: &Seat<'_>, peer| !ways(&seat.caps(peer)).is_empty();
             if seat.me() == VICTIM {
                 let memory = Memory::zeroed(LEN);
-                open(&mut seat, &memory, A).await;
-                open(&mut seat, &memory, B).await;
+                for peer in SURVIVORS {
+                    if reaches(&seat, peer) {
+                        open(&mut seat, &memory, peer).await;
+                    }
+                }
                 seat.meet(&[A, B, VICTIM]).await;
                 return;
             }
+            if !reaches(&seat, VICTIM) {
+                seat.meet(&[A, B, VICTIM]).await;
+                hear_of_the_death(&mut seat).await;
+                return seat.finish_among(&SURVIVORS).await;
+            }
+            let caps = seat.caps(VICTIM);
             let (_, key) = hear_key(&mut seat).await;
             let mine = Memory::zeroed(LEN);
             let there = slice(key, 0, LEN);

@@ -1,6 +1,6 @@
 //! A peer leaves in order. Peer 2 of three does; every harness can drop an endpoint.
 
-use super::one_sided::{hear_key, open, slice};
+use super::one_sided::{hear_key, open, slice, ways};
 use super::seat::content;
 use super::{Group, Harness, Seat};
 use crate::{Buf, Cause, Memory, Peer, Scope, Token, Transport};
@@ -79,18 +79,23 @@ pub fn one_sided_operations_with_a_peer_that_left_fail(harness: &dyn Harness) {
     const LEN: usize = 200;
     harness.run(GROUP, &|mut seat| {
         Box::pin(async move {
-            let caps = seat.caps();
-            if caps.read_bytes_max.max(caps.write_bytes_max) == 0 {
-                seat.meet(&[A, B, LEAVER]).await;
-                return;
-            }
+            let reaches = |seat: &Seat<'_>, peer| !ways(&seat.caps(peer)).is_empty();
             if seat.me() == LEAVER {
                 let memory = Memory::zeroed(LEN);
-                open(&mut seat, &memory, A).await;
-                open(&mut seat, &memory, B).await;
+                for peer in STAYERS {
+                    if reaches(&seat, peer) {
+                        open(&mut seat, &memory, peer).await;
+                    }
+                }
                 seat.meet(&[A, B, LEAVER]).await;
                 return;
             }
+            if !reaches(&seat, LEAVER) {
+                seat.meet(&[A, B, LEAVER]).await;
+                hear_of_the_leaving(&mut seat).await;
+                return seat.finish_among(&STAYERS).await;
+            }
+            let caps = seat.caps(LEAVER);
             let (_, key) = hear_key(&mut seat).await;
             let mine = Memory::zeroed(LEN);
             let there = slice(key, 0, LEN);

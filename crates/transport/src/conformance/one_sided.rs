@@ -18,13 +18,13 @@ const IN_FLIGHT_TRIED_MAX: usize = 1024;
 
 /// One of the two operations, as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     Read,
     Write,
 }
 
 /// The ways there are on this road, with the most bytes each may move.
-fn ways(caps: &Caps) -> Vec<(Way, u64)> {
+pub(super) fn ways(caps: &Caps) -> Vec<(Way, u64)> {
     let ways = [(Way::Read, caps.read_bytes_max), (Way::Write, caps.write_bytes_max)];
     ways.into_iter().filter(|&(_, bytes_max)| bytes_max > 0).collect()
 }
@@ -58,9 +58,9 @@ impl Way {
     }
 }
 
-/// Opens `memory` and tells `to` its key.
+/// Opens `memory` to `to` and tells it its key.
 pub(super) async fn open(seat: &mut Seat<'_>, memory: &Memory, to: Peer) -> Key {
-    let key = seat.transport.register(memory.buf()).expect("room for a registration");
+    let key = seat.transport.register(memory.buf(), to).expect("room for a registration");
     seat.send(to, &[key.base, key.name].map(u64::to_le_bytes).concat(), Buf::EMPTY).await;
     key
 }
@@ -91,8 +91,8 @@ fn spans(bytes_max: u64) -> Vec<(usize, usize)> {
 pub fn a_read_brings_bytes_of_every_size_and_alignment_and_no_others(harness: &dyn Harness) {
     harness.run(Group::of(2), &|mut seat| {
         Box::pin(async move {
-            let spans = spans(seat.caps().read_bytes_max);
-            if seat.caps().read_bytes_max == 0 {
+            let spans = spans(seat.caps(seat.other()).read_bytes_max);
+            if seat.caps(seat.other()).read_bytes_max == 0 {
                 return;
             }
             let field = content(B, 0, FIELD_BYTES);
@@ -125,8 +125,8 @@ pub fn a_read_brings_bytes_of_every_size_and_alignment_and_no_others(harness: &d
 pub fn a_write_puts_bytes_of_every_size_and_alignment_and_no_others(harness: &dyn Harness) {
     harness.run(Group::of(2), &|mut seat| {
         Box::pin(async move {
-            let spans = spans(seat.caps().write_bytes_max);
-            if seat.caps().write_bytes_max == 0 {
+            let spans = spans(seat.caps(seat.other()).write_bytes_max);
+            if seat.caps(seat.other()).write_bytes_max == 0 {
                 return;
             }
             if seat.me() == B {
@@ -163,7 +163,7 @@ pub fn a_write_puts_bytes_of_every_size_and_alignment_and_no_others(harness: &dy
 pub fn the_longest_read_and_write_arrive_whole(harness: &dyn Harness) {
     harness.run(Group::of(2), &|mut seat| {
         Box::pin(async move {
-            for (way, bytes_max) in ways(&seat.caps()) {
+            for (way, bytes_max) in ways(&seat.caps(seat.other())) {
                 let len = usize::try_from(bytes_max.min(LONG_BYTES)).expect("some megabytes");
                 let source = if way == Way::Read { B } else { A };
                 let memory =
@@ -171,7 +171,7 @@ pub fn the_longest_read_and_write_arrive_whole(harness: &dyn Harness) {
                 if seat.me() == B {
                     let key = open(&mut seat, &memory, A).await;
                     seat.packet().await;
-                    seat.transport.deregister(key);
+                    seat.transport.deregister(key, A);
                 } else {
                     let (_, key) = hear_key(&mut seat).await;
                     way.finish(&mut seat, (B, slice(key, 0, len)), memory.buf(), Token(u64::MAX)).await;
@@ -189,7 +189,7 @@ pub fn as_many_as_promised_are_in_flight_and_the_next_is_busy(harness: &dyn Harn
     const EACH: usize = 48;
     harness.run(Group::of(2), &|mut seat| {
         Box::pin(async move {
-            let caps = seat.caps();
+            let caps = seat.caps(seat.other());
             if caps.one_sided_max > IN_FLIGHT_TRIED_MAX {
                 return;
             }
@@ -238,13 +238,13 @@ pub fn one_may_read_and_write_oneself(harness: &dyn Harness) {
     harness.run(Group::of(1), &|mut seat| {
         Box::pin(async move {
             let field = Memory::of(&content(A, 1, 500));
-            let key = seat.transport.register(field.buf()).expect("room for a registration");
-            for (way, _) in ways(&seat.caps()) {
+            let key = seat.transport.register(field.buf(), A).expect("room for a registration");
+            for (way, _) in ways(&seat.caps(seat.other())) {
                 let mine = Memory::of(&content(A, 2, 100));
                 way.finish(&mut seat, (A, slice(key, 200, 100)), mine.buf(), Token(7)).await;
                 assert_eq!(mine.bytes(), field.bytes()[200..300], "{way:?}");
             }
-            seat.transport.deregister(key);
+            seat.transport.deregister(key, A);
             seat.finish().await;
         })
     });
@@ -256,7 +256,7 @@ pub fn reads_writes_and_packets_go_both_ways_at_once(harness: &dyn Harness) {
     const EACH: usize = 200;
     harness.run(Group::of(2), &|mut seat| {
         Box::pin(async move {
-            let caps = seat.caps();
+            let caps = seat.caps(seat.other());
             if ways(&caps).is_empty() {
                 return;
             }
@@ -327,18 +327,18 @@ pub fn memory_may_be_registered_again(harness: &dyn Harness) {
         Box::pin(async move {
             let memory = Memory::of(&[3; 100]);
             for _ in 0..5_000 {
-                let key = seat.transport.register(memory.buf()).expect("room for a registration");
-                seat.transport.deregister(key);
+                let key = seat.transport.register(memory.buf(), A).expect("room for a registration");
+                seat.transport.deregister(key, A);
             }
-            let empty = seat.transport.register(Buf::EMPTY).expect("no bytes may be registered as well");
-            seat.transport.deregister(empty);
-            let key = seat.transport.register(memory.buf()).expect("room for a registration");
-            for (way, _) in ways(&seat.caps()) {
+            let empty = seat.transport.register(Buf::EMPTY, A).expect("no bytes may be registered as well");
+            seat.transport.deregister(empty, A);
+            let key = seat.transport.register(memory.buf(), A).expect("room for a registration");
+            for (way, _) in ways(&seat.caps(seat.other())) {
                 let mine = Memory::of(&[3; 100]);
                 way.finish(&mut seat, (A, slice(key, 0, 100)), mine.buf(), Token(0)).await;
                 assert_eq!(mine.bytes(), [3; 100], "{way:?}");
             }
-            seat.transport.deregister(key);
+            seat.transport.deregister(key, A);
             seat.finish().await;
         })
     });
@@ -348,9 +348,9 @@ pub fn memory_may_be_registered_again(harness: &dyn Harness) {
 pub fn a_read_or_write_that_is_too_long_is_a_panic(harness: &dyn Harness) {
     harness.run(Group::of(1), &|mut seat| {
         Box::pin(async move {
-            let caps = seat.caps();
+            let caps = seat.caps(seat.other());
             let memory = Memory::zeroed(2048);
-            let key = seat.transport.register(memory.buf()).expect("room for a registration");
+            let key = seat.transport.register(memory.buf(), A).expect("room for a registration");
             for way in [Way::Read, Way::Write] {
                 let too_long = usize::try_from(bytes_max(&caps, way) + 1).unwrap_or(usize::MAX);
                 if too_long > memory.len() {
@@ -362,7 +362,7 @@ pub fn a_read_or_write_that_is_too_long_is_a_panic(harness: &dyn Harness) {
                     catch_unwind(AssertUnwindSafe(|| way.try_start(seat.transport, there, local, Token(0))));
                 assert!(started.is_err(), "{way:?} of {too_long} bytes was accepted");
             }
-            seat.transport.deregister(key);
+            seat.transport.deregister(key, A);
             seat.finish().await;
         })
     });

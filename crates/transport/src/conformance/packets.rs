@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::seat::{content, sizes};
 use super::{Group, Harness, Seat};
-use crate::{Buf, Busy, Memory, Peer, Rng};
+use crate::{Buf, Busy, Caps, Memory, Peer, Rng};
 
 const A: Peer = Peer(0);
 const B: Peer = Peer(1);
@@ -34,27 +34,54 @@ impl Expected {
     }
 }
 
-/// The caps and the peers are in order on every side.
+/// The limits of a road, as a packet.
+fn described(caps: &Caps) -> Vec<u8> {
+    let sizes = [caps.packet_bytes_max, caps.inline_bytes_max, caps.slots_max, caps.one_sided_max];
+    let sizes = sizes.map(|size| size as u64);
+    let words = sizes.into_iter().chain([caps.read_bytes_max, caps.write_bytes_max]);
+    words.flat_map(u64::to_le_bytes).chain(caps.name.bytes()).collect()
+}
+
+/// Roads and peers are in order on every side, and both ends of a road see the same.
 pub fn limits_are_those_of_the_contract(harness: &dyn Harness) {
     harness.run(Group::of(3), &|mut seat| {
         Box::pin(async move {
-            let caps = seat.caps();
             assert_eq!(seat.transport.peers(), 3);
             assert!(seat.me().index() < 3);
-            assert!(!caps.name.is_empty());
-            assert!(caps.packet_bytes_max >= 256, "{caps:?}");
-            assert!(caps.inline_bytes_max <= caps.packet_bytes_max, "{caps:?}");
-            assert!(caps.slots_max >= 1, "{caps:?}");
-            assert!(
-                caps.read_bytes_max.max(caps.write_bytes_max) == 0 || caps.one_sided_max >= 1,
-                "{caps:?}"
-            );
+            let roads = seat.transport.roads();
+            assert!((1..=256).contains(&roads.len()), "{} roads", roads.len());
+            for (number, caps) in roads.iter().enumerate() {
+                assert!(!caps.name.is_empty());
+                assert!(
+                    roads[..number].iter().all(|other| other.name != caps.name),
+                    "two roads {}",
+                    caps.name
+                );
+                assert!(caps.packet_bytes_max >= 256, "{caps:?}");
+                assert!(caps.inline_bytes_max <= caps.packet_bytes_max, "{caps:?}");
+                assert!(caps.slots_max >= 1, "{caps:?}");
+                assert!(
+                    caps.read_bytes_max.max(caps.write_bytes_max) == 0 || caps.one_sided_max >= 1,
+                    "{caps:?}"
+                );
+            }
             // Everybody says who he is to the next one, so that no two have the same index.
             let next = Peer((seat.me().0 + 1) % 3);
             seat.send(next, &seat.me().0.to_le_bytes(), Buf::EMPTY).await;
             let (from, bytes) = seat.packet().await;
             assert_eq!((from.0 + 1) % 3, seat.me().0);
             assert_eq!(bytes, from.0.to_le_bytes());
+            let everybody = seat.everybody();
+            seat.meet(&everybody).await;
+            for &to in &everybody {
+                assert_eq!(seat.caps(to), seat.transport.roads()[seat.transport.road(to)]);
+                let mine = described(&seat.caps(to));
+                seat.send(to, &mine, Buf::EMPTY).await;
+            }
+            for _ in &everybody {
+                let (from, theirs) = seat.packet().await;
+                assert_eq!(theirs, described(&seat.caps(from)), "both ends see the same road");
+            }
             seat.finish().await;
         })
     });
@@ -64,7 +91,7 @@ pub fn limits_are_those_of_the_contract(harness: &dyn Harness) {
 pub fn packets_of_every_size_arrive_once_whole_and_unchanged(harness: &dyn Harness) {
     harness.run(Group::of(2), &|mut seat| {
         Box::pin(async move {
-            let sizes = sizes(&seat.caps());
+            let sizes = sizes(&seat.caps(seat.other()));
             if seat.me() == A {
                 let mut rng = Rng::new(1);
                 for &size in &sizes {
@@ -111,7 +138,7 @@ pub fn a_packet_to_oneself_arrives(harness: &dyn Harness) {
     harness.run(Group::of(1), &|mut seat| {
         Box::pin(async move {
             let mut expected = Expected::default();
-            for size in sizes(&seat.caps()) {
+            for size in sizes(&seat.caps(seat.other())) {
                 let bytes = content(A, size as u64, size);
                 seat.send(A, &bytes, Buf::EMPTY).await;
                 expected.add(A, bytes);
@@ -288,7 +315,7 @@ pub fn a_send_borrows_nothing(harness: &dyn Harness) {
 pub fn a_packet_that_is_too_long_is_a_panic(harness: &dyn Harness) {
     harness.run(Group::of(1), &|mut seat: Seat<'_>| {
         Box::pin(async move {
-            let bytes = vec![0; seat.caps().packet_bytes_max];
+            let bytes = vec![0; seat.caps(seat.other()).packet_bytes_max];
             let too_long = Memory::of(&[0]);
             let sent = catch_unwind(AssertUnwindSafe(|| seat.transport.send(A, &bytes, too_long.buf())));
             assert!(sent.is_err(), "accepted");

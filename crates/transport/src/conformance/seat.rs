@@ -67,9 +67,14 @@ impl<'a> Seat<'a> {
         (0..self.transport.peers()).map(|peer| Peer(u32::try_from(peer).expect("peers are few"))).collect()
     }
 
-    /// The limits of the transport.
-    pub fn caps(&self) -> Caps {
-        self.transport.caps().clone()
+    /// The other one in a case of two; who is alone is its own.
+    pub fn other(&self) -> Peer {
+        if self.transport.peers() == 1 { self.me() } else { Peer(1 - self.me().0) }
+    }
+
+    /// The limits of the road to a peer.
+    pub fn caps(&self, with: Peer) -> Caps {
+        self.transport.caps(with).clone()
     }
 
     /// Time by the clock of the harness.

@@ -39,7 +39,7 @@ fn pass_one(seat: &mut Seat<'_>) -> bool {
 pub fn slots_on_loan_keep_their_bytes_while_others_come_and_go(harness: &dyn Harness) {
     harness.run(Group::of(2), &|mut seat| {
         Box::pin(async move {
-            let held_max = (seat.caps().slots_max - 1).min(TRIED_MAX);
+            let held_max = (seat.caps(seat.other()).slots_max - 1).min(TRIED_MAX);
             let total = held_max as u64 + 100;
             if seat.me() == A {
                 send_numbered(&mut seat, B, 0..total).await;
@@ -73,7 +73,7 @@ pub fn slots_may_be_given_back_in_any_order(harness: &dyn Harness) {
                 send_numbered(&mut seat, B, 0..PACKETS).await;
             } else {
                 let mut rng = Rng::new(4);
-                let held_max = seat.caps().slots_max.min(16);
+                let held_max = seat.caps(seat.other()).slots_max.min(16);
                 let mut held = Vec::new();
                 let mut seen = BTreeSet::new();
                 while (seen.len() as u64) < PACKETS {
@@ -98,7 +98,8 @@ pub fn with_all_but_one_slot_on_loan_every_sender_makes_progress(harness: &dyn H
     const EACH: u64 = 60;
     harness.run(Group::of(3), &|mut seat| {
         Box::pin(async move {
-            let held_max = (seat.caps().slots_max - 1).min(TRIED_MAX);
+            let of_first = if seat.me() == A { B } else { A };
+            let held_max = (seat.caps(of_first).slots_max - 1).min(TRIED_MAX);
             if seat.me() == A {
                 let mut held = Vec::new();
                 while held.len() < held_max {
@@ -134,7 +135,7 @@ pub fn with_all_but_one_slot_on_loan_every_sender_makes_progress(harness: &dyn H
 pub fn with_every_slot_on_loan_no_more_are_lent_and_nothing_is_lost(harness: &dyn Harness) {
     harness.run(Group::of(2), &|mut seat| {
         Box::pin(async move {
-            let slots_max = seat.caps().slots_max;
+            let slots_max = seat.caps(seat.other()).slots_max;
             if slots_max > TRIED_MAX {
                 return;
             }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::Caps;
+use crate::{Caps, Peer};
 
 /// What a simulated network is like. Start from one of the presets and change what the test is about:
 ///
@@ -38,6 +38,21 @@ pub struct SimConfig {
     pub in_flight_max: u32,
     /// One call in so many is answered Busy for no reason; 0 for never, 1 is refused.
     pub busy_one_in: u32,
+    /// A second road, between peers of one host; all the above is the road between hosts then.
+    pub near: Option<Near>,
+}
+
+/// The road between simulated peers of one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Near {
+    /// So many consecutive peers share a host. At least 1.
+    pub peers_per_host: usize,
+    /// What the road can do.
+    pub caps: Caps,
+    /// As in [`SimConfig`].
+    pub latency_ns: RangeInclusive<u64>,
+    /// As in [`SimConfig`].
+    pub in_flight_max: u32,
 }
 
 impl Default for SimConfig {
@@ -56,6 +71,7 @@ impl Default for SimConfig {
             latency_ns: 500..=20_000,
             in_flight_max: 64,
             busy_one_in: 0,
+            near: None,
         }
     }
 }
@@ -116,18 +132,52 @@ impl SimConfig {
         }
     }
 
+    /// EFA between hosts of two peers, and shared memory within: two roads that differ in everything.
+    pub fn hosts_like() -> SimConfig {
+        let near = SimConfig { packet_bytes_max: 4096, ..SimConfig::shm_like() };
+        SimConfig { near: Some(near.as_near(2)), ..SimConfig::efa_like() }
+    }
+
+    /// The road of this configuration as the near one of another; its name is `sim-near`.
+    pub fn as_near(&self, peers_per_host: usize) -> Near {
+        Near {
+            peers_per_host,
+            caps: Caps { name: "sim-near", ..self.caps() },
+            latency_ns: self.latency_ns.clone(),
+            in_flight_max: self.in_flight_max,
+        }
+    }
+
     /// Every preset with its name, for tests that run on all of them.
-    pub fn presets() -> [(&'static str, SimConfig); 5] {
+    pub fn presets() -> [(&'static str, SimConfig); 6] {
         [
             ("default", SimConfig::default()),
             ("tiny", SimConfig::tiny()),
             ("efa_like", SimConfig::efa_like()),
             ("efa_rdma_like", SimConfig::efa_rdma_like()),
             ("shm_like", SimConfig::shm_like()),
+            ("hosts_like", SimConfig::hosts_like()),
         ]
     }
 
-    /// The limits a peer on this network sees.
+    /// The roads a peer on this network sees: the near one, if there is one, then that between hosts.
+    pub fn roads(&self) -> Vec<Caps> {
+        self.near.iter().map(|near| near.caps.clone()).chain([self.caps()]).collect()
+    }
+
+    /// Which of [`roads`](SimConfig::roads) lies between two peers.
+    pub fn road(&self, a: Peer, b: Peer) -> usize {
+        self.near
+            .as_ref()
+            .map_or(0, |near| usize::from(a.index() / near.peers_per_host != b.index() / near.peers_per_host))
+    }
+
+    /// The near road, if it is the one between two peers.
+    pub(super) fn near(&self, a: Peer, b: Peer) -> Option<&Near> {
+        self.near.as_ref().filter(|_| self.road(a, b) == 0)
+    }
+
+    /// What the road between hosts can do, which is the only one unless there is a near one.
     pub fn caps(&self) -> Caps {
         Caps {
             name: "sim",
@@ -143,14 +193,20 @@ impl SimConfig {
     /// Panics when the contract does not allow such a network.
     pub(super) fn check(&self) {
         assert!(self.peers > 0 && u32::try_from(self.peers).is_ok(), "{} peers", self.peers);
-        assert!(self.packet_bytes_max >= 256, "packets of {} bytes, 256 is the least", self.packet_bytes_max);
-        assert!(self.inline_bytes_max <= self.packet_bytes_max, "inline bytes are bytes of a packet");
-        assert!(self.slots_max > 0 && self.in_flight_max > 0, "no room for a single packet");
-        assert!(
-            self.read_bytes_max.max(self.write_bytes_max) == 0 || self.one_sided_max > 0,
-            "no one-sided room"
-        );
-        assert!(!self.latency_ns.is_empty(), "no latency in {:?}", self.latency_ns);
         assert!(self.busy_one_in != 1, "Busy has to end");
+        check_road(&self.caps(), &self.latency_ns, self.in_flight_max);
+        if let Some(near) = &self.near {
+            assert!(near.peers_per_host > 0, "a host without peers");
+            check_road(&near.caps, &near.latency_ns, near.in_flight_max);
+        }
     }
+}
+
+fn check_road(caps: &Caps, latency_ns: &RangeInclusive<u64>, in_flight_max: u32) {
+    assert!(caps.packet_bytes_max >= 256, "packets of {} bytes, 256 is the least", caps.packet_bytes_max);
+    assert!(caps.inline_bytes_max <= caps.packet_bytes_max, "inline bytes are bytes of a packet");
+    assert!(caps.slots_max > 0 && in_flight_max > 0, "no room for a single packet");
+    let one_sided = caps.read_bytes_max.max(caps.write_bytes_max) > 0;
+    assert!(!one_sided || caps.one_sided_max > 0, "no one-sided room");
+    assert!(!latency_ns.is_empty(), "no latency in {latency_ns:?}");
 }

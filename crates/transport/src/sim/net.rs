@@ -10,16 +10,20 @@ use std::time::Duration;
 use super::calendar::Calendar;
 use super::one_sided::{Ops, Registrations};
 use super::{SimConfig, SimStats};
-use crate::{Buf, Busy, Cause, Digest, Event, Fault, Peer, Rng, Scope};
+use crate::{Buf, Busy, Caps, Cause, Digest, Event, Fault, Peer, Rng, Scope};
 
 /// What a poll that finds nothing costs in virtual time, so that a program that only polls sees time pass.
 const POLL_NS: u64 = 20;
 /// One latency in so many is [`STRAGGLER_FACTOR`] times as long.
 const STRAGGLER_ONE_IN: u32 = 32;
 const STRAGGLER_FACTOR: u64 = 8;
+/// The near road and the one between hosts.
+const ROADS_MAX: usize = 2;
+
 #[derive(Debug)]
 pub(super) struct Net {
     pub(super) config: SimConfig,
+    pub(super) roads: Vec<Caps>,
     pub(super) calendar: Calendar<What>,
     pub(super) stats: SimStats,
     pub(super) digest: Digest,
@@ -39,10 +43,14 @@ pub(super) struct Net {
 pub(super) struct Port {
     pub(super) life: Life,
     taken: bool,
-    arrived: Vec<(Peer, Vec<u8>)>,
-    news: VecDeque<Event>,
-    lent: usize,
-    pub(super) one_sided: usize,
+    /// Of each road, packets nobody polled for yet.
+    arrived: [Vec<(Peer, Vec<u8>)>; ROADS_MAX],
+    /// With the road that a one-sided operation took.
+    news: VecDeque<(usize, Event)>,
+    /// Of each road.
+    lent: [usize; ROADS_MAX],
+    /// Of each road, operations in flight.
+    pub(super) one_sided: [usize; ROADS_MAX],
     pub(super) registrations: Registrations,
     known_gone: BTreeSet<Peer>,
     /// Peers that have left and whose last packets are still to be polled.
@@ -76,15 +84,16 @@ impl Net {
         let port = || Port {
             life: Life::Alive,
             taken: false,
-            arrived: Vec::new(),
+            arrived: [const { Vec::new() }; ROADS_MAX],
             news: VecDeque::new(),
-            lent: 0,
-            one_sided: 0,
+            lent: [0; ROADS_MAX],
+            one_sided: [0; ROADS_MAX],
             registrations: Registrations::default(),
             known_gone: BTreeSet::new(),
             parting: Vec::new(),
         };
         Net {
+            roads: config.roads(),
             rng: Rng::new(config.seed),
             ports: (0..config.peers).map(|_| port()).collect(),
             in_flight: vec![0; config.peers * config.peers],
@@ -113,12 +122,15 @@ impl Net {
 
     pub(super) fn send(&mut self, from: Peer, to: Peer, header: &[u8], payload: Buf) -> Result<(), Busy> {
         let len = header.len() + payload.len();
-        assert!(len <= self.config.packet_bytes_max, "a packet of {len} bytes");
         let pair = self.pair(from, to);
+        let road = self.config.road(from, to);
+        assert!(len <= self.roads[road].packet_bytes_max, "a packet of {len} bytes");
+        let in_flight_max =
+            self.config.near(from, to).map_or(self.config.in_flight_max, |near| near.in_flight_max);
         if self.drops(from, to) {
             return Ok(());
         }
-        if self.in_flight[pair] >= self.config.in_flight_max || self.rng.one_in(self.config.busy_one_in) {
+        if self.in_flight[pair] >= in_flight_max || self.rng.one_in(self.config.busy_one_in) {
             self.stats.busy += 1;
             return Err(Busy);
         }
@@ -130,15 +142,15 @@ impl Net {
         self.in_flight[pair] += 1;
         self.stats.packets += 1;
         self.stats.packet_bytes += len as u64;
-        self.schedule(What::Arrival { from, to, bytes });
+        self.schedule((from, to), What::Arrival { from, to, bytes });
         Ok(())
     }
 
     pub(super) fn poll(&mut self, me: Peer) -> Option<Told> {
         self.do_due();
-        let slots_max = self.config.slots_max;
+        let (near, far) = (self.is_lendable(me, 0), self.is_lendable(me, 1));
         let port = &mut self.ports[me.index()];
-        let lendable = !port.arrived.is_empty() && port.lent < slots_max;
+        let lendable = near || far;
         let nothing = !lendable && port.news.is_empty();
         if port.life != Life::Alive || nothing {
             self.calendar.move_to(self.calendar.now_ns() + POLL_NS);
@@ -146,8 +158,10 @@ impl Net {
         }
         self.untold -= 1;
         if lendable && (port.news.is_empty() || self.rng.one_in(2)) {
-            let (from, bytes) = port.arrived.swap_remove(self.rng.index(port.arrived.len()));
-            port.lent += 1;
+            let road = usize::from(far && (!near || self.rng.one_in(2)));
+            let arrived = &mut port.arrived[road];
+            let (from, bytes) = arrived.swap_remove(self.rng.index(arrived.len()));
+            port.lent[road] += 1;
             let pair = self.pair(from, me);
             self.in_flight[pair] -= 1;
             self.note(1, me, from.0.into());
@@ -155,7 +169,7 @@ impl Net {
             self.see_off(me, from);
             return Some(Told::Packet(from, bytes));
         }
-        let event = port.news.pop_front().expect("checked above");
+        let (road, event) = port.news.pop_front().expect("checked above");
         match &event {
             Event::Done(token) => self.note(2, me, token.0),
             Event::Failed(token, _) => self.note(3, me, token.0),
@@ -168,21 +182,26 @@ impl Net {
             Event::Packet { .. } => unreachable!("packets wait elsewhere"),
         }
         if matches!(event, Event::Done(_) | Event::Failed(..)) {
-            self.port(me).one_sided -= 1;
+            self.port(me).one_sided[road] -= 1;
         }
         Some(Told::News(event))
     }
 
-    pub(super) fn release(&mut self, me: Peer, bytes: Vec<u8>) {
-        self.port(me).lent -= 1;
+    /// Whether a packet has come by a road that may be lent.
+    fn is_lendable(&self, me: Peer, road: usize) -> bool {
+        let port = &self.ports[me.index()];
+        !port.arrived[road].is_empty() && port.lent[road] < self.roads[road].slots_max
+    }
+
+    pub(super) fn release(&mut self, me: Peer, road: usize, bytes: Vec<u8>) {
+        self.port(me).lent[road] -= 1;
         self.idle_packets.push(bytes);
     }
 
     /// Lets time pass until something happens, but no longer than `at_most_ns`.
     pub(super) fn wait(&mut self, me: Peer, at_most_ns: u64) {
         self.do_due();
-        let port = &self.ports[me.index()];
-        if !port.news.is_empty() || (!port.arrived.is_empty() && port.lent < self.config.slots_max) {
+        if !self.ports[me.index()].news.is_empty() || self.is_lendable(me, 0) || self.is_lendable(me, 1) {
             return;
         }
         let now_ns = self.calendar.now_ns();
@@ -244,7 +263,8 @@ impl Net {
         let pair = self.pair(from, to);
         match self.port(to).life {
             Life::Alive if !lost => {
-                self.port(to).arrived.push((from, bytes));
+                let road = self.config.road(from, to);
+                self.port(to).arrived[road].push((from, bytes));
                 self.untold += 1;
                 return;
             }
@@ -264,7 +284,7 @@ impl Net {
             self.see_off(witness, gone);
         } else {
             let fault = self.departure(gone);
-            self.tell(witness, Event::Fault(Box::new(fault)));
+            self.tell(witness, 0, Event::Fault(Box::new(fault)));
         }
     }
 
@@ -276,7 +296,7 @@ impl Net {
         {
             self.port(witness).parting.swap_remove(at);
             let fault = self.departure(gone);
-            self.tell(witness, Event::Fault(Box::new(fault)));
+            self.tell(witness, 0, Event::Fault(Box::new(fault)));
         }
     }
 
@@ -299,14 +319,15 @@ impl Net {
             || sender.known_gone.contains(&to)
     }
 
-    pub(super) fn tell(&mut self, whom: Peer, event: Event) {
-        self.port(whom).news.push_back(event);
+    /// News for `whom`, of an operation by that road.
+    pub(super) fn tell(&mut self, whom: Peer, road: usize, event: Event) {
+        self.port(whom).news.push_back((road, event));
         self.untold += 1;
     }
 
     fn close(&mut self, peer: Peer, life: Life) {
         self.port(peer).life = life;
-        let arrived = std::mem::take(&mut self.port(peer).arrived);
+        let arrived = std::mem::take(&mut self.port(peer).arrived).concat();
         let news = std::mem::take(&mut self.port(peer).news);
         self.port(peer).registrations.clear();
         self.untold -= arrived.len() + news.len();
@@ -319,7 +340,7 @@ impl Net {
         for witness in 0..self.config.peers {
             let witness = Peer(u32::try_from(witness).expect("peers are numbered by u32"));
             if self.port(witness).life == Life::Alive {
-                self.schedule(What::Notice { witness, gone: peer });
+                self.schedule((peer, witness), What::Notice { witness, gone: peer });
             }
         }
     }
@@ -330,8 +351,10 @@ impl Net {
         self.digest.add(what);
     }
 
-    pub(super) fn schedule(&mut self, what: What) {
-        let mut latency_ns = self.rng.within(self.config.latency_ns.clone());
+    /// Enters what will happen between two peers, a latency of their road from now.
+    pub(super) fn schedule(&mut self, (a, b): (Peer, Peer), what: What) {
+        let range = self.config.near(a, b).map_or(&self.config.latency_ns, |near| &near.latency_ns);
+        let mut latency_ns = self.rng.within(range.clone());
         if self.rng.one_in(STRAGGLER_ONE_IN) {
             latency_ns = latency_ns.saturating_mul(STRAGGLER_FACTOR);
         }

@@ -61,10 +61,18 @@ impl Ops {
     }
 }
 
+/// Memory, the number that goes with its name, and the only peer that may use them.
+#[derive(Debug)]
+struct Open {
+    base: u64,
+    buf: Buf,
+    with: Peer,
+}
+
 /// The memory that one peer has opened.
 #[derive(Debug, Default)]
 pub(super) struct Registrations {
-    open: BTreeMap<u64, (u64, Buf)>,
+    open: BTreeMap<u64, Open>,
     names_given: u64,
 }
 
@@ -74,32 +82,32 @@ impl Registrations {
     }
 
     /// A name is given once, so that a key that is out of date is noticed.
-    fn add(&mut self, base: u64, buf: Buf) -> Key {
+    fn add(&mut self, base: u64, buf: Buf, with: Peer) -> Key {
         self.names_given += 1;
-        self.open.insert(self.names_given, (base, buf));
+        self.open.insert(self.names_given, Open { base, buf, with });
         Key { base, name: self.names_given }
     }
 
-    fn remove(&mut self, key: Key) -> bool {
-        self.open.remove(&key.name).is_some_and(|(base, _)| base == key.base)
+    fn remove(&mut self, key: Key, with: Peer) -> bool {
+        self.open.remove(&key.name).is_some_and(|open| open.base == key.base && open.with == with)
     }
 
-    /// The memory asked for, if a registration covers all of it.
-    fn find(&self, remote: RemoteSlice) -> Option<Buf> {
-        let &(base, buf) = self.open.get(&remote.key.name)?;
+    /// The memory asked for by `initiator`, if a registration for it covers all of it.
+    fn find(&self, initiator: Peer, remote: RemoteSlice) -> Option<Buf> {
+        let &Open { base, buf, with } = self.open.get(&remote.key.name)?;
         let start = usize::try_from(remote.offset).ok()?;
         let end = usize::try_from(remote.offset.checked_add(remote.len)?).ok()?;
-        (base == remote.key.base && end <= buf.len()).then(|| buf.slice(start..end))
+        (base == remote.key.base && with == initiator && end <= buf.len()).then(|| buf.slice(start..end))
     }
 }
 
 impl Net {
-    pub(super) fn register(&mut self, me: Peer, buf: Buf) -> Result<Key, Box<Fault>> {
+    pub(super) fn register(&mut self, me: Peer, buf: Buf, with: Peer) -> Result<Key, Box<Fault>> {
         let base = self.rng.bits() >> 16;
         let registrations_max = self.config.registrations_max;
         let registrations = &mut self.port(me).registrations;
         if registrations.open.len() < registrations_max {
-            return Ok(registrations.add(base, buf));
+            return Ok(registrations.add(base, buf, with));
         }
         Err(Box::new(Fault {
             scope: Scope::Local,
@@ -110,10 +118,10 @@ impl Net {
         }))
     }
 
-    pub(super) fn deregister(&mut self, me: Peer, key: Key) {
+    pub(super) fn deregister(&mut self, me: Peer, key: Key, with: Peer) {
         let port = self.port(me);
-        let known = port.registrations.remove(key);
-        assert!(known || port.life != Life::Alive, "{key:?} is not registered by {me:?}");
+        let known = port.registrations.remove(key, with);
+        assert!(known || port.life != Life::Alive, "{key:?} is not registered by {me:?} for {with:?}");
     }
 
     /// Accepts an operation: poisons its target now, and enters its pieces.
@@ -125,9 +133,11 @@ impl Net {
         local: Buf,
         token: Token,
     ) -> Result<(), Busy> {
+        assert!(target.index() < self.ports.len(), "{target:?} of {}", self.ports.len());
+        let road = self.config.road(initiator, target);
         let bytes_max = match kind {
-            Kind::Read => self.config.read_bytes_max,
-            Kind::Write => self.config.write_bytes_max,
+            Kind::Read => self.roads[road].read_bytes_max,
+            Kind::Write => self.roads[road].write_bytes_max,
         };
         assert!(remote.len == local.len() as u64, "{} bytes there and {} here", remote.len, local.len());
         assert!(
@@ -135,16 +145,15 @@ impl Net {
             "{kind:?} of {} bytes, limit {bytes_max}",
             remote.len
         );
-        assert!(target.index() < self.ports.len(), "{target:?} of {}", self.ports.len());
         if self.ports[initiator.index()].life != Life::Alive {
             return Ok(());
         }
-        let full = self.ports[initiator.index()].one_sided >= self.config.one_sided_max;
+        let full = self.ports[initiator.index()].one_sided[road] >= self.roads[road].one_sided_max;
         if full || self.rng.one_in(self.config.busy_one_in) {
             self.stats.busy += 1;
             return Err(Busy);
         }
-        self.ports[initiator.index()].one_sided += 1;
+        self.ports[initiator.index()].one_sided[road] += 1;
         match kind {
             Kind::Read => self.stats.reads += 1,
             Kind::Write => self.stats.writes += 1,
@@ -158,7 +167,7 @@ impl Net {
         op.pieces_left = cuts.len() as u64 - 1;
         let index = self.ops.keep(op);
         for edge in cuts.windows(2) {
-            self.schedule(What::Piece { op: index, range: edge[0]..edge[1] });
+            self.schedule((initiator, target), What::Piece { op: index, range: edge[0]..edge[1] });
         }
         Ok(())
     }
@@ -177,10 +186,10 @@ impl Net {
                 Err(cause) => op.refused = Some(cause),
             }
         }
-        let last = op.pieces_left == 0;
+        let (last, ends) = (op.pieces_left == 0, (op.initiator, op.target));
         self.ops.put_back(index, op);
         if last {
-            self.schedule(What::End { op: index });
+            self.schedule(ends, What::End { op: index });
         }
     }
 
@@ -193,7 +202,7 @@ impl Net {
             None => Event::Done(op.token),
             Some(cause) => Event::Failed(op.token, Box::new(self.refusal(&op, cause))),
         };
-        self.tell(op.initiator, event);
+        self.tell(op.initiator, self.config.road(op.initiator, op.target), event);
     }
 
     /// Where to cut `len` bytes into pieces: ascending, 0 first and `len` last.
@@ -214,7 +223,7 @@ impl Net {
             Life::Died { .. } => return Err(Cause::PeerDied),
             Life::Left => return Err(Cause::PeerLeft),
         }
-        target.registrations.find(op.remote).ok_or(Cause::Denied)
+        target.registrations.find(op.initiator, op.remote).ok_or(Cause::Denied)
     }
 
     #[cold]

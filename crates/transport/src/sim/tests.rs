@@ -87,7 +87,7 @@ fn a_full_queue_is_busy_until_the_receiver_polls() {
 fn with_memory(seed: u64) -> (Sim, SimPort, SimPort, Memory, RemoteSlice) {
     let (sim, a, mut b) = pair(SimConfig { seed, ..SimConfig::default() });
     let theirs = Memory::of(&[5; 64]);
-    let key = b.register(theirs.buf()).unwrap();
+    let key = b.register(theirs.buf(), A).unwrap();
     (sim, a, b, theirs, RemoteSlice { key, offset: 0, len: 64 })
 }
 
@@ -125,7 +125,7 @@ fn a_one_sided_operation_on_a_deregistered_key_or_out_of_bounds_is_denied() {
     let mine = Memory::zeroed(64);
     a.read(B, RemoteSlice { offset: 1, ..remote }, mine.buf(), Token(1)).unwrap();
     a.read(B, RemoteSlice { offset: u64::MAX, ..remote }, mine.buf(), Token(2)).unwrap();
-    b.deregister(remote.key);
+    b.deregister(remote.key, A);
     a.write(B, mine.buf(), remote, Token(3)).unwrap();
     let heard = hear(&mut a, &sim);
     assert_eq!(heard.len(), 3);
@@ -139,11 +139,11 @@ fn a_one_sided_operation_on_a_deregistered_key_or_out_of_bounds_is_denied() {
 fn registrations_have_a_limit() {
     let (_sim, mut a, _b) = pair(SimConfig { registrations_max: 1, ..SimConfig::default() });
     let memory = Memory::zeroed(8);
-    let key = a.register(memory.buf()).unwrap();
-    let fault = a.register(memory.buf()).unwrap_err();
+    let key = a.register(memory.buf(), B).unwrap();
+    let fault = a.register(memory.buf(), B).unwrap_err();
     assert_eq!((fault.scope, fault.cause), (Scope::Local, Cause::Exhausted));
-    a.deregister(key);
-    a.register(memory.buf()).unwrap();
+    a.deregister(key, B);
+    a.register(memory.buf(), B).unwrap();
 }
 
 #[test]

@@ -49,13 +49,15 @@ enum Mutant {
     LosesTheThousandthPacket,
     PromisesMoreSlots,
     CutsLongReads,
+    SeesAnotherRoad,
     Nothing,
 }
 use Mutant::*;
 
 /// Who is caught by which case. Each mutant is here and so is each case: none is without use.
-const CAUGHT_BY: [(Mutant, &str); 43] = [
+const CAUGHT_BY: [(Mutant, &str); 44] = [
     (CallsItselfZero, "limits_are_those_of_the_contract"),
+    (SeesAnotherRoad, "limits_are_those_of_the_contract"),
     (LosesEmptyPackets, "packets_of_every_size_arrive_once_whole_and_unchanged"),
     (CutsLongPackets, "packets_of_every_size_arrive_once_whole_and_unchanged"),
     (ForgetsThePayloadOfFullPackets, "packets_of_every_size_arrive_once_whole_and_unchanged"),
@@ -125,8 +127,9 @@ struct Broken {
 
 impl Broken {
     fn new(inner: SimPort, sim: &Sim, mutant: Mutant) -> Broken {
-        let mut caps = inner.caps().clone();
+        let mut caps = inner.roads()[0].clone();
         match mutant {
+            SeesAnotherRoad if inner.me() == Peer(0) => caps.inline_bytes_max -= 1,
             PromisesMoreThanItTakes => caps.one_sided_max += 1,
             PromisesMoreSlots => caps.slots_max += 1,
             _ => {}
@@ -186,8 +189,8 @@ impl Broken {
 }
 
 impl Transport for Broken {
-    fn caps(&self) -> &Caps {
-        &self.caps
+    fn roads(&self) -> &[Caps] {
+        std::slice::from_ref(&self.caps)
     }
 
     fn peers(&self) -> usize {
@@ -199,13 +202,13 @@ impl Transport for Broken {
         if self.is(CallsItselfZero) && self.sent > 0 { Peer(0) } else { self.inner.me() }
     }
 
-    fn register(&mut self, buf: Buf) -> Result<Key, Box<Fault>> {
-        self.inner.register(buf)
+    fn register(&mut self, buf: Buf, with: Peer) -> Result<Key, Box<Fault>> {
+        self.inner.register(buf, with)
     }
 
-    fn deregister(&mut self, key: Key) {
+    fn deregister(&mut self, key: Key, with: Peer) {
         if !self.is(KeepsRegistrations) {
-            self.inner.deregister(key);
+            self.inner.deregister(key, with);
         }
     }
 
