@@ -1,5 +1,5 @@
-//! `peer`: two benchmarks of `osu`, `latency` and `allreduce`, through another MPI library: the same loops, the same
-//! clock, the same buffers, the same table. So a comparison compares libraries and nothing else.
+//! `peer`: three benchmarks of `osu`, `latency`, `bw` and `allreduce`, through another MPI library: the same loops, the
+//! same clock, the same buffers, the same table. So a comparison compares libraries and nothing else.
 //!
 //! Main path: [`main`] opens the library named by `--library` (see `library`), makes the `Plan` that `osu` would make, and
 //! measures each size. `cargo xtask peers` runs it beside `osu`.
@@ -26,7 +26,7 @@ use library::{Library, LibraryError, Mpi};
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
-/// Two of osu's benchmarks through another MPI library. Start it with that library's mpiexec.
+/// Three of osu's benchmarks through another MPI library. Start it with that library's mpiexec.
 #[derive(Debug, Parser)]
 #[command(name = "peer", version)]
 struct Arguments {
@@ -64,6 +64,8 @@ struct Arguments {
 enum PeerBench {
     /// One-way time of a message, by ping-pong between 2 ranks
     Latency,
+    /// Windows of messages from rank 0 to rank 1
+    Bw,
     /// Sum of all at all
     Allreduce,
 }
@@ -106,9 +108,13 @@ impl Arguments {
         words.warmup = self.warmup;
         words.validation = self.validation;
         let plan = Plan::new(&words, ranks).map_err(|usage| Trouble::Usage(usage.to_string()))?;
+        if self.bench == PeerBench::Bw && plan.sizes[0] == 0 {
+            return Err(Trouble::Usage("bw needs at least 1 byte".to_owned()));
+        }
         match pt2pt::wrong_ranks(plan.bench, ranks) {
-            Some(wanted) if plan.bench == Bench::Latency => {
-                Err(Trouble::Usage(format!("latency needs {wanted}, this job has {ranks}")))
+            Some(wanted) if plan.bench != Bench::Allreduce => {
+                let bench = plan.bench.name();
+                Err(Trouble::Usage(format!("{bench} needs {wanted}, this job has {ranks}")))
             }
             _ => Ok(plan),
         }
@@ -119,6 +125,7 @@ impl PeerBench {
     fn of_osu(self) -> Bench {
         match self {
             PeerBench::Latency => Bench::Latency,
+            PeerBench::Bw => Bench::Bw,
             PeerBench::Allreduce => Bench::Allreduce,
         }
     }
@@ -134,6 +141,7 @@ fn run<H: Copy>(mpi: Mpi<H>, arguments: &Arguments) -> Result<(), Trouble> {
     for &bytes in &plan.sizes {
         let row = match arguments.bench {
             PeerBench::Latency => latency(&mpi, &plan, bytes)?,
+            PeerBench::Bw => bandwidth(&mpi, &plan, bytes)?,
             PeerBench::Allreduce => allreduce(&mpi, &plan, bytes)?,
         };
         let wrong = row.valid == Some(false);
@@ -168,6 +176,38 @@ fn latency<H: Copy>(mpi: &Mpi<H>, plan: &Plan, bytes: usize) -> Result<Row, Libr
     };
     let valid = checked(mpi, plan, check)?;
     Ok(Row { bytes, values: vec![stats::mean(&samples) / 2.0], iterations: repeat.iterations, valid })
+}
+
+/// As `pt2pt::bandwidth`, for `bw`.
+fn bandwidth<H: Copy>(mpi: &Mpi<H>, plan: &Plan, bytes: usize) -> Result<Row, LibraryError> {
+    let (mut sent, mut pool) =
+        (Aligned::new(b'a', bytes), Aligned::new(b'b', pt2pt::posted(plan.window, bytes) * bytes));
+    let once = |sent: &[u8], pool: &mut [u8]| {
+        let mut answer = [0; 4];
+        if mpi.rank == 0 {
+            mpi.send_window(sent, 1, pt2pt::DATA, plan.window)?;
+            return mpi.receive(&mut answer, 1, pt2pt::ANSWER);
+        }
+        let mut left = plan.window;
+        while left > 0 {
+            let now = left.min(pool.len() / bytes);
+            mpi.receive_window(&mut pool[..now * bytes], bytes, 0, pt2pt::DATA)?;
+            left -= now;
+        }
+        mpi.send(&answer, 0, pt2pt::ANSWER)
+    };
+    let repeat = plan.repeat(bytes);
+    mpi.barrier()?;
+    let samples = stats::time_each(repeat, false, || once(sent.as_slice(), pool.as_mut_slice()))?;
+    let check = |round| {
+        validate::fill(sent.as_mut_slice(), 0, round);
+        once(sent.as_slice(), pool.as_mut_slice())?;
+        let mut slots = pool.as_slice().chunks(bytes);
+        Ok(mpi.rank == 0 || slots.all(|slot| validate::holds(slot, 0, round)))
+    };
+    let valid = checked(mpi, plan, check)?;
+    let mb_s = (plan.window * bytes) as f64 / stats::mean(&samples);
+    Ok(Row { bytes, values: vec![mb_s], iterations: repeat.iterations, valid })
 }
 
 /// As `collective::measure`.
@@ -208,7 +248,7 @@ fn checked<H: Copy>(
 
 fn heading<H: Copy>(mpi: &Mpi<H>, plan: &Plan) -> Result<Heading, LibraryError> {
     let columns = match plan.bench {
-        Bench::Latency => pt2pt::columns(plan),
+        Bench::Latency | Bench::Bw => pt2pt::columns(plan),
         _ => collective::columns(plan),
     };
     Ok(Heading {
@@ -256,7 +296,9 @@ mod tests {
 
     #[test]
     fn the_plan_is_the_one_osu_makes_of_the_same_words() {
-        for (line, ranks) in [("latency -m 8:4194304 -c", 2), ("allreduce -m 8:8 -i 50 -x 5", 4)] {
+        for (line, ranks) in
+            [("latency -m 8:4194304 -c", 2), ("bw -m 8:64", 2), ("allreduce -m 8:8 -i 50 -x 5", 4)]
+        {
             let words = std::iter::once("osu").chain(line.split_whitespace());
             let osu = Plan::new(&Cli::parse_from(words), ranks).unwrap();
             assert_eq!(plan(line, ranks).unwrap(), osu, "{line}");
@@ -266,7 +308,8 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_refused() {
         assert!(plan("latency", 3).unwrap_err().contains("exactly 2 ranks"));
-        assert!(plan("bcast", 2).unwrap_err().contains("latency, allreduce"));
+        assert!(plan("bw -m 0:8", 2).unwrap_err().contains("1 byte"));
+        assert!(plan("bcast", 2).unwrap_err().contains("latency, bw, allreduce"));
         assert!(plan("allreduce -m 1:3", 2).unwrap_err().contains("4 bytes"));
     }
 }

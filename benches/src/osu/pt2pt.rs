@@ -17,9 +17,14 @@ use super::validate;
 
 /// Tag of the messages, and of the answer to a window.
 pub(crate) const DATA: i32 = 100;
-const ANSWER: i32 = 101;
+pub(crate) const ANSWER: i32 = 101;
 /// Receive buffers of one window: 64 messages of 256 KiB; larger ones are received a few at a time.
 const POOL_BYTES: usize = 16 << 20;
+
+/// Messages of `bytes` that are received at a time out of a window.
+pub(crate) fn posted(window: usize, bytes: usize) -> usize {
+    window.min(POOL_BYTES / bytes.max(1)).max(1)
+}
 
 /// How many ranks the benchmark wants, where `ranks` is not it.
 pub(crate) fn wrong_ranks(bench: Bench, ranks: usize) -> Option<&'static str> {
@@ -152,8 +157,7 @@ impl<'w> Stream<'w> {
             _ => Role::Idle,
         };
         let receives = matches!(role, Role::Receive { .. } | Role::Both { .. });
-        let posted = plan.window.min(POOL_BYTES / bytes.max(1)).max(1);
-        let pool = if receives { posted * bytes.max(1) } else { 0 };
+        let pool = if receives { posted(plan.window, bytes) * bytes.max(1) } else { 0 };
         let (sent, pool) = (Aligned::new(b'a', bytes), Aligned::new(b'b', pool));
         Stream { world, role, window: plan.window, bytes, sent, pool }
     }

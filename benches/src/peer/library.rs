@@ -35,6 +35,9 @@ type Version = unsafe extern "C" fn(*mut c_char, *mut c_int) -> c_int;
 type AskNumber<H> = unsafe extern "C" fn(H, *mut c_int) -> c_int;
 type Send<H> = unsafe extern "C" fn(*const c_void, c_int, H, c_int, c_int, H) -> c_int;
 type Receive<H> = unsafe extern "C" fn(*mut c_void, c_int, H, c_int, c_int, H, *mut c_void) -> c_int;
+type StartSend<H> = unsafe extern "C" fn(*const c_void, c_int, H, c_int, c_int, H, *mut H) -> c_int;
+type StartReceive<H> = unsafe extern "C" fn(*mut c_void, c_int, H, c_int, c_int, H, *mut H) -> c_int;
+type WaitAll<H> = unsafe extern "C" fn(c_int, *mut H, *mut c_void) -> c_int;
 type Barrier<H> = unsafe extern "C" fn(H) -> c_int;
 type Allreduce<H> = unsafe extern "C" fn(*const c_void, *mut c_void, c_int, H, H, H) -> c_int;
 
@@ -103,6 +106,9 @@ pub(crate) struct Mpi<H> {
     status_ignore: *mut c_void,
     send: Send<H>,
     receive: Receive<H>,
+    start_send: StartSend<H>,
+    start_receive: StartReceive<H>,
+    wait_all: WaitAll<H>,
     barrier: Barrier<H>,
     allreduce: Allreduce<H>,
     finalize: Finalize,
@@ -122,6 +128,12 @@ impl<H: Copy> Mpi<H> {
         let send: Send<H> = unsafe { library.function(c"MPI_Send") }?;
         // SAFETY: as above, section 3.2.4; a status is passed by address in both families.
         let receive: Receive<H> = unsafe { library.function(c"MPI_Recv") }?;
+        // SAFETY: as above, section 3.7.2; a request is a handle of the family like the others.
+        let start_send: StartSend<H> = unsafe { library.function(c"MPI_Isend") }?;
+        // SAFETY: as above.
+        let start_receive: StartReceive<H> = unsafe { library.function(c"MPI_Irecv") }?;
+        // SAFETY: as above, section 3.7.5; the address that stands for no statuses is the one for no status.
+        let wait_all: WaitAll<H> = unsafe { library.function(c"MPI_Waitall") }?;
         // SAFETY: as above, section 6.3.
         let barrier: Barrier<H> = unsafe { library.function(c"MPI_Barrier") }?;
         // SAFETY: as above, section 6.9.6.
@@ -150,6 +162,9 @@ impl<H: Copy> Mpi<H> {
             status_ignore: ptr::without_provenance_mut(status_ignore),
             send,
             receive,
+            start_send,
+            start_receive,
+            wait_all,
             barrier,
             allreduce,
             finalize,
@@ -171,6 +186,51 @@ impl<H: Copy> Mpi<H> {
         // SAFETY: `count` bytes at `place` are ours alone for the whole of this blocking call; the handles and the
         // address that stands for no status are the library's.
         check("MPI_Recv", unsafe { (self.receive)(place, count, byte, from, tag, world, self.status_ignore) })
+    }
+
+    /// `MPI_Isend` of the same bytes `times` times, and `MPI_Waitall`.
+    pub(crate) fn send_window(&self, message: &[u8], to: usize, tag: c_int, times: usize) -> Result<()> {
+        let Handles { byte, world, .. } = self.handles;
+        let (count, to) = (number(message.len()), number(to));
+        // Whatever stands there is overwritten by the start; a handle of the right size is at hand.
+        let mut requests = vec![world; times];
+        for request in &mut requests {
+            let from = message.as_ptr().cast();
+            // SAFETY: `count` bytes lie at the address until the wait below, the request has a place, and the handles are
+            // the library's.
+            check("MPI_Isend", unsafe { (self.start_send)(from, count, byte, to, tag, world, request) })?;
+        }
+        self.wait(&mut requests)
+    }
+
+    /// `MPI_Irecv` of `bytes` bytes each into all slots of `pool`, and `MPI_Waitall`.
+    pub(crate) fn receive_window(
+        &self,
+        pool: &mut [u8],
+        bytes: usize,
+        from: usize,
+        tag: c_int,
+    ) -> Result<()> {
+        let Handles { byte, world, .. } = self.handles;
+        let (count, from) = (number(bytes), number(from));
+        let mut requests = vec![world; pool.len() / bytes];
+        for (request, slot) in requests.iter_mut().zip(pool.chunks_exact_mut(bytes)) {
+            let place = slot.as_mut_ptr().cast();
+            // SAFETY: `count` bytes at `place` are this receive's alone, and borrowed for writing until the wait below;
+            // the request has a place, and the handles are the library's.
+            check("MPI_Irecv", unsafe {
+                (self.start_receive)(place, count, byte, from, tag, world, request)
+            })?;
+        }
+        self.wait(&mut requests)
+    }
+
+    /// `MPI_Waitall`. That no request is left behind by an error between start and wait is MPI's own doing: unless told
+    /// otherwise it ends the job on any error (MPI 4.1, section 9.3).
+    fn wait(&self, requests: &mut [H]) -> Result<()> {
+        let (count, first) = (number(requests.len()), requests.as_mut_ptr());
+        // SAFETY: `count` requests that were started stand there, and no statuses are asked for.
+        check("MPI_Waitall", unsafe { (self.wait_all)(count, first, self.status_ignore) })
     }
 
     /// `MPI_Barrier`.
