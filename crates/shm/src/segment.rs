@@ -249,6 +249,12 @@ impl Segment {
         Ok(Segment { map: Arc::new(map), file, layout, card, instance: random_u128() as u64, _probe: None })
     }
 
+    /// Bytes of addresses of a segment for `peers` ranks, which is also the most memory that it can take: what is never
+    /// touched takes none, and a pair of ranks that never talks touches nothing. To learn it before anything is made.
+    pub fn bytes_for(peers: u32) -> u64 {
+        Layout::new(peers as usize).bytes as u64
+    }
+
     /// Number of peers.
     pub fn peers(&self) -> usize {
         self.card.peers as usize

@@ -1,0 +1,7 @@
+//! `selvedge`: see the library of this package.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    selvedge_doctor::main()
+}
