@@ -30,7 +30,6 @@
     reason = "a mirror of somebody else's interface has fields that only the layout test reads"
 )]
 
-#[macro_use]
 mod calls;
 mod exports;
 mod info;

@@ -1,7 +1,8 @@
 //! The calls that open, bind and close, written over the tables as the inline functions of the C headers are. Each says what
 //! the C call of the same name says: 0 or a count when it went well, a negative error code when not.
 //!
-//! None is on the way of a message. Those that are, `endpoint.rs` and `queue.rs` take out of the tables once.
+//! None is on the way of a message. Those that are, `endpoint.rs` and `queue.rs` take out of the tables once, at the end
+//! of this file.
 
 use std::ffi::{c_int, c_void};
 use std::mem::offset_of;
@@ -192,4 +193,39 @@ pub(crate) unsafe fn cancel(endpoint: *mut FidEp, context: *mut c_void) -> isize
     let Some(call) = entry!(endpoint, ops, EpOps, cancel) else { return NO_SUCH_CALL as isize };
     // SAFETY: the endpoint is alive, the context is only compared.
     unsafe { call(endpoint.cast::<Fid>(), context) }
+}
+
+/// `fi_recv`, `fi_senddata` and `fi_injectdata` of this endpoint; `None` if it lacks one of them.
+///
+/// # Safety
+/// `endpoint` is alive, and enabled: until then the provider may exchange its tables.
+pub(crate) unsafe fn message_calls(endpoint: *mut FidEp) -> Option<(Recv, SendData, InjectData)> {
+    let receive = entry!(endpoint, msg, MsgOps, recv)?;
+    let send = entry!(endpoint, msg, MsgOps, senddata)?;
+    let inject = entry!(endpoint, msg, MsgOps, injectdata)?;
+    Some((receive, send, inject))
+}
+
+/// `fi_read` and `fi_write` of this endpoint; `None` if it lacks one of them.
+///
+/// # Safety
+/// As for [`message_calls`].
+pub(crate) unsafe fn one_sided_calls(endpoint: *mut FidEp) -> Option<(Read, Write)> {
+    Some((entry!(endpoint, rma, RmaOps, read)?, entry!(endpoint, rma, RmaOps, write)?))
+}
+
+/// `fi_cq_read` and `fi_cq_readerr` of this queue; `None` if it lacks one of them.
+///
+/// # Safety
+/// `queue` is alive.
+pub(crate) unsafe fn queue_calls(queue: *mut FidCq) -> Option<(CqRead, CqReadErr)> {
+    Some((entry!(queue, ops, CqOps, read)?, entry!(queue, ops, CqOps, readerr)?))
+}
+
+/// `fi_cq_strerror` of this queue.
+///
+/// # Safety
+/// `queue` is alive.
+pub(crate) unsafe fn queue_words(queue: *mut FidCq) -> Option<CqStrError> {
+    entry!(queue, ops, CqOps, strerror)
 }

@@ -119,6 +119,17 @@ pub(crate) unsafe fn text(words: *const c_char) -> Option<String> {
     Some(words.to_string_lossy().into_owned())
 }
 
+/// Loads a provider's plug-in, so that libfabric finds it by its name. It stays.
+///
+/// # Errors
+/// What the dynamic loader said.
+pub(crate) fn load_plug_in(path: &Path) -> Result<(), String> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| "a zero in the path".to_owned())?;
+    // SAFETY: loading a library runs its initialisers; libfabric would do the same a moment later.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    if handle.is_null() { Err(loader_error()) } else { Ok(()) }
+}
+
 fn loader_error() -> String {
     // SAFETY: the answer, if any, belongs to this thread until its next call.
     let words = unsafe { libc::dlerror() };

@@ -1,0 +1,382 @@
+//! One endpoint with its completion queue and its address vector: what a rank has on each NIC.
+//!
+//! Memory enters by claim ([`Buf`]), operations are named by small numbers. The bytes a provider wants to have to itself for
+//! each operation in flight (`FI_CONTEXT2`) are kept here, one cache line for each number, and a number that is in
+//! flight is refused, so that no two operations ever share them.
+
+use std::ffi::c_void;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use selvedge_transport::Buf;
+
+use crate::contexts::Contexts;
+use crate::error::{Code, Error};
+use crate::fabric::{Address, AddressVector, Descriptor, Domain, Object};
+use crate::info::Info;
+use crate::queue::{CompletionQueue, Failure};
+use crate::sys;
+
+/// How much an endpoint may have at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// Operations in flight, sends, receives, reads and writes together; they are named `0..operations`.
+    pub(crate) operations: usize,
+    /// Entries of the completion queue. EFA does not protect it from overrun, so: at least as many as can complete.
+    pub(crate) completions: usize,
+    /// Peers that are likely to be inserted; a hint.
+    pub(crate) peers: usize,
+}
+
+/// What [`Endpoint::poll`] has found.
+#[derive(Debug)]
+pub(crate) enum Polled {
+    /// Nothing has completed.
+    Nothing,
+    /// An operation is complete.
+    Done(Completion),
+    /// An operation has failed; its memory is the caller's again.
+    Failed(Box<Failure>),
+    /// The queue itself is broken; nothing more will come out of it.
+    Broken(Code),
+}
+
+/// One completion.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    /// The operation, free again. `None` for what completes without having been posted: a peer's write with immediate data.
+    pub(crate) operation: Option<u32>,
+    /// `FI_SEND`, `FI_RECV`, `FI_READ`, `FI_WRITE`, `FI_REMOTE_CQ_DATA`...
+    pub(crate) flags: u64,
+    /// Bytes received.
+    pub(crate) bytes: usize,
+    /// Immediate data, where the flags say that there is some.
+    pub(crate) data: u64,
+}
+
+/// The calls on the way of a message, taken out of the tables once, when the endpoint is enabled.
+#[derive(Clone, Copy, Debug)]
+struct Posts {
+    receive: sys::Recv,
+    send: sys::SendData,
+    inject: sys::InjectData,
+    read: sys::Read,
+    write: sys::Write,
+}
+
+/// An endpoint that is enabled by [`Endpoint::enable`] and from then on sends and receives.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    // Closed in this order: an endpoint before what is bound to it, the memory of its operations and its device last.
+    object: Object<sys::FidEp>,
+    queue: CompletionQueue,
+    addresses: AddressVector,
+    contexts: Contexts,
+    posts: Posts,
+    domain: Arc<Domain>,
+}
+
+impl Endpoint {
+    /// Opens an endpoint of the kind `info`, with a completion queue and an address vector of its own. `sleeping` asks for a
+    /// descriptor to sleep on; see [`Endpoint::wait_fd`].
+    ///
+    /// # Errors
+    /// What the provider said, and to which call.
+    pub(crate) fn open(
+        domain: &Arc<Domain>,
+        info: &Info,
+        sizes: Sizes,
+        sleeping: bool,
+    ) -> Result<Endpoint, Error> {
+        let queue = CompletionQueue::open(domain, sizes.completions, sleeping)?;
+        let addresses = AddressVector::open(domain, info, sizes.peers)?;
+        let mut opened = std::ptr::null_mut();
+        // SAFETY: the domain is alive and was opened from this info.
+        let status = unsafe { sys::endpoint(domain.as_ptr(), info.as_ptr(), &mut opened) };
+        // SAFETY: written by the call when it says 0.
+        let object = unsafe { Object::opened(domain.library(), "fi_endpoint", status, opened) }?;
+        let endpoint = Endpoint {
+            object,
+            queue,
+            addresses,
+            contexts: Contexts::new(sizes.operations),
+            posts: Posts::NOT_ENABLED,
+            domain: domain.clone(),
+        };
+        endpoint.bind(endpoint.addresses.fid(), 0)?;
+        endpoint.bind(endpoint.queue.fid(), sys::FI_SEND | sys::FI_RECV)?;
+        Ok(endpoint)
+    }
+
+    fn bind(&self, to: *mut sys::Fid, flags: u64) -> Result<(), Error> {
+        // SAFETY: both are ours, of one domain, and `to` is closed after the endpoint.
+        let status = unsafe { sys::bind(self.object.fid(), to, flags) };
+        self.domain.library().check("fi_ep_bind", status)
+    }
+
+    /// Sets an option of the provider; only before [`Endpoint::enable`], because it may exchange the tables.
+    pub(crate) fn set_option(&mut self, name: i32, value: &[u8]) -> Result<(), Error> {
+        // SAFETY: the endpoint is alive and borrowed by us alone.
+        let status = unsafe { sys::setopt(self.object.as_ptr(), name, value) };
+        self.domain.library().check("fi_setopt", status)
+    }
+
+    /// Reads a number that is an option of the provider; `None` where it has no such option.
+    pub(crate) fn option(&self, name: i32) -> Option<usize> {
+        let mut value = 0usize;
+        let mut len = size_of::<usize>();
+        let at: *mut c_void = std::ptr::from_mut(&mut value).cast();
+        // SAFETY: the endpoint is alive, and `len` bytes lie at `at`.
+        let status = unsafe { sys::getopt(self.object.as_ptr(), name, at, &mut len) };
+        (status == 0).then_some(value)
+    }
+
+    /// From now on it sends and receives.
+    ///
+    /// # Errors
+    /// What the provider said; `ENOSYS` when it lacks a call that every road needs.
+    pub(crate) fn enable(&mut self) -> Result<(), Error> {
+        // SAFETY: the endpoint is alive; the command takes no argument.
+        let status = unsafe { sys::control(self.object.fid(), sys::FI_ENABLE, std::ptr::null_mut()) };
+        self.domain.library().check("fi_enable", status)?;
+        self.posts = Posts::of(&self.object)
+            .ok_or_else(|| self.domain.library().error("fi_enable", Code(libc::ENOSYS)))?;
+        Ok(())
+    }
+
+    /// Its own address, for the cards that peers get.
+    pub(crate) fn address(&self) -> Result<Vec<u8>, Error> {
+        // No address of a provider we use is longer than struct sockaddr_storage.
+        let mut bytes = vec![0; size_of::<libc::sockaddr_storage>()];
+        let mut len = bytes.len();
+        // SAFETY: the endpoint is alive, and `len` bytes lie there.
+        let status = unsafe { sys::getname(self.object.as_ptr(), bytes.as_mut_ptr().cast(), &mut len) };
+        self.domain.library().check("fi_getname", status)?;
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
+    /// The peers it can reach.
+    pub(crate) fn addresses(&mut self) -> &mut AddressVector {
+        &mut self.addresses
+    }
+
+    /// The device it is on.
+    pub(crate) fn domain(&self) -> &Arc<Domain> {
+        &self.domain
+    }
+
+    /// Sends `packet` with `data` beside it. Until the operation completes the packet is the provider's.
+    #[inline]
+    pub(crate) fn send(
+        &mut self,
+        to: Address,
+        packet: Buf,
+        memory: Descriptor,
+        data: u64,
+        operation: u32,
+    ) -> Result<(), Code> {
+        let context = self.contexts.take(operation);
+        let (endpoint, start) = (self.object.as_ptr(), packet.as_ptr().cast());
+        let (memory, to) = (memory.as_ptr(), to.number());
+        // SAFETY: the endpoint is alive; the claim holds until the operation completes; the context is used by this
+        // operation alone until then.
+        let answer = unsafe { (self.posts.send)(endpoint, start, packet.len(), memory, data, to, context) };
+        self.posted(answer, operation)
+    }
+
+    /// Sends `packet` with `data` beside it; it is the caller's again at once and nothing completes. At most as many bytes as
+    /// the provider injects.
+    #[inline]
+    pub(crate) fn inject(&mut self, to: Address, packet: &[u8], data: u64) -> Result<(), Code> {
+        let (endpoint, start) = (self.object.as_ptr(), packet.as_ptr().cast());
+        // SAFETY: the endpoint is alive; the provider has copied the bytes when it returns.
+        let answer = unsafe { (self.posts.inject)(endpoint, start, packet.len(), data, to.number()) };
+        Code::check(answer).map(drop)
+    }
+
+    /// Gives `room` to the next packet from whomever.
+    #[inline]
+    pub(crate) fn receive(&mut self, room: Buf, memory: Descriptor, operation: u32) -> Result<(), Code> {
+        let context = self.contexts.take(operation);
+        let (endpoint, start, memory) = (self.object.as_ptr(), room.as_ptr().cast(), memory.as_ptr());
+        let anybody = sys::FI_ADDR_UNSPEC;
+        // SAFETY: as for `send`.
+        let answer = unsafe { (self.posts.receive)(endpoint, start, room.len(), memory, anybody, context) };
+        self.posted(answer, operation)
+    }
+
+    /// Reads `local.len()` bytes at `remote` of the region `key` of a peer into `local`.
+    #[inline]
+    pub(crate) fn read(
+        &mut self,
+        from: Address,
+        (remote, key): (u64, u64),
+        local: Buf,
+        memory: Descriptor,
+        operation: u32,
+    ) -> Result<(), Code> {
+        let context = self.contexts.take(operation);
+        let (endpoint, start) = (self.object.as_ptr(), local.as_ptr().cast());
+        let (memory, from) = (memory.as_ptr(), from.number());
+        // SAFETY: as for `send`; the claim is one that the operation may write.
+        let answer =
+            unsafe { (self.posts.read)(endpoint, start, local.len(), memory, from, remote, key, context) };
+        self.posted(answer, operation)
+    }
+
+    /// Writes `local` over the bytes at `remote` of the region `key` of a peer.
+    #[inline]
+    pub(crate) fn write(
+        &mut self,
+        to: Address,
+        (remote, key): (u64, u64),
+        local: Buf,
+        memory: Descriptor,
+        operation: u32,
+    ) -> Result<(), Code> {
+        let context = self.contexts.take(operation);
+        let (endpoint, start) = (self.object.as_ptr(), local.as_ptr().cast());
+        let (memory, to) = (memory.as_ptr(), to.number());
+        // SAFETY: as for `send`.
+        let answer =
+            unsafe { (self.posts.write)(endpoint, start, local.len(), memory, to, remote, key, context) };
+        self.posted(answer, operation)
+    }
+
+    #[inline]
+    fn posted(&mut self, answer: isize, operation: u32) -> Result<(), Code> {
+        Code::check(answer).map(drop).inspect_err(|_| self.contexts.give_back(operation))
+    }
+
+    /// Asks for an operation to be taken back; it still completes, in most cases as failed.
+    pub(crate) fn cancel(&mut self, operation: u32) {
+        // SAFETY: the endpoint is alive. The answer says whether it was found; both are well.
+        let _ = unsafe { sys::cancel(self.object.as_ptr(), self.contexts.address(operation)) };
+    }
+
+    /// The next thing that has completed. Also what makes providers without a thread of their own move.
+    #[inline]
+    pub(crate) fn poll(&mut self) -> Polled {
+        match self.queue.next() {
+            Ok(entry) => {
+                let operation = self.contexts.end(entry.op_context);
+                let (flags, bytes, data) = (entry.flags, entry.len, entry.data);
+                Polled::Done(Completion { operation, flags, bytes, data })
+            }
+            Err(Code::AGAIN) => Polled::Nothing,
+            Err(code) => self.failed(code),
+        }
+    }
+
+    #[cold]
+    fn failed(&mut self, code: Code) -> Polled {
+        if !code.is_failure_available() {
+            return Polled::Broken(code);
+        }
+        match self.queue.failure() {
+            Ok((context, mut failure)) => {
+                failure.operation = self.contexts.end(context);
+                Polled::Failed(Box::new(failure))
+            }
+            Err(Code::AGAIN) => Polled::Nothing,
+            Err(code) => Polled::Broken(code),
+        }
+    }
+
+    /// The descriptor that becomes readable when something completes; `None` where the provider has none.
+    pub(crate) fn wait_fd(&self) -> Option<RawFd> {
+        self.queue.wait_fd()
+    }
+
+    /// Whether it is safe to sleep on [`Endpoint::wait_fd`] now: nothing has completed that was not yet polled.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.queue.may_sleep()
+    }
+
+    /// Operations in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.contexts.in_flight()
+    }
+}
+
+impl Posts {
+    const NOT_ENABLED: Posts = Posts {
+        receive: not_enabled::receive,
+        send: not_enabled::send,
+        inject: not_enabled::inject,
+        read: not_enabled::read,
+        write: not_enabled::write,
+    };
+
+    /// Takes them out of the tables of an endpoint that is enabled. One without one-sided operations may lack their table.
+    fn of(endpoint: &Object<sys::FidEp>) -> Option<Posts> {
+        // SAFETY: alive and enabled.
+        let (receive, send, inject) = unsafe { sys::message_calls(endpoint.as_ptr()) }?;
+        // SAFETY: alive and enabled.
+        let one_sided = unsafe { sys::one_sided_calls(endpoint.as_ptr()) };
+        let (read, write) = one_sided.unwrap_or((not_enabled::read, not_enabled::write));
+        Some(Posts { receive, send, inject, read, write })
+    }
+}
+
+/// What stands in for calls that the endpoint does not have: each says `FI_EOPBADSTATE`.
+mod not_enabled {
+    use super::{Code, c_void};
+    use crate::sys::{FiAddr, FidEp};
+
+    const ANSWER: isize = -(Code::NOT_ENABLED.0 as isize);
+
+    pub(super) extern "C" fn receive(
+        _: *mut FidEp,
+        _: *mut c_void,
+        _: usize,
+        _: *mut c_void,
+        _: FiAddr,
+        _: *mut c_void,
+    ) -> isize {
+        ANSWER
+    }
+
+    pub(super) extern "C" fn send(
+        _: *mut FidEp,
+        _: *const c_void,
+        _: usize,
+        _: *mut c_void,
+        _: u64,
+        _: FiAddr,
+        _: *mut c_void,
+    ) -> isize {
+        ANSWER
+    }
+
+    pub(super) extern "C" fn inject(_: *mut FidEp, _: *const c_void, _: usize, _: u64, _: FiAddr) -> isize {
+        ANSWER
+    }
+
+    pub(super) extern "C" fn read(
+        _: *mut FidEp,
+        _: *mut c_void,
+        _: usize,
+        _: *mut c_void,
+        _: FiAddr,
+        _: u64,
+        _: u64,
+        _: *mut c_void,
+    ) -> isize {
+        ANSWER
+    }
+
+    pub(super) extern "C" fn write(
+        _: *mut FidEp,
+        _: *const c_void,
+        _: usize,
+        _: *mut c_void,
+        _: FiAddr,
+        _: u64,
+        _: u64,
+        _: *mut c_void,
+    ) -> isize {
+        ANSWER
+    }
+}
