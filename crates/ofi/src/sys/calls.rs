@@ -206,12 +206,12 @@ pub(crate) unsafe fn message_calls(endpoint: *mut FidEp) -> Option<(Recv, SendDa
     Some((receive, send, inject))
 }
 
-/// `fi_read` and `fi_write` of this endpoint; `None` if it lacks one of them.
+/// `fi_read` and `fi_writemsg` of this endpoint; `None` if it lacks one of them.
 ///
 /// # Safety
 /// As for [`message_calls`].
-pub(crate) unsafe fn one_sided_calls(endpoint: *mut FidEp) -> Option<(Read, Write)> {
-    Some((entry!(endpoint, rma, RmaOps, read)?, entry!(endpoint, rma, RmaOps, write)?))
+pub(crate) unsafe fn one_sided_calls(endpoint: *mut FidEp) -> Option<(Read, WriteMsg)> {
+    Some((entry!(endpoint, rma, RmaOps, read)?, entry!(endpoint, rma, RmaOps, writemsg)?))
 }
 
 /// `fi_cq_read` and `fi_cq_readerr` of this queue; `None` if it lacks one of them.

@@ -259,17 +259,31 @@ pub(crate) type InjectData = unsafe extern "C" fn(*mut FidEp, *const c_void, usi
 /// `fi_read` without its inline wrapper.
 pub(crate) type Read =
     unsafe extern "C" fn(*mut FidEp, *mut c_void, usize, *mut c_void, FiAddr, u64, u64, *mut c_void) -> isize;
-/// `fi_write` without its inline wrapper.
-pub(crate) type Write = unsafe extern "C" fn(
-    *mut FidEp,
-    *const c_void,
-    usize,
-    *mut c_void,
-    FiAddr,
-    u64,
-    u64,
-    *mut c_void,
-) -> isize;
+/// `fi_writemsg` without its inline wrapper.
+pub(crate) type WriteMsg = unsafe extern "C" fn(*mut FidEp, *const FiMsgRma, u64) -> isize;
+
+/// `struct fi_rma_iov`: a stretch of a peer's memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FiRmaIov {
+    pub(crate) addr: u64,
+    pub(crate) len: usize,
+    pub(crate) key: u64,
+}
+
+/// `struct fi_msg_rma`: a one-sided operation in full, for calls that take flags. Ours to allocate: unchanged since 1.0.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct FiMsgRma {
+    pub(crate) msg_iov: *const libc::iovec,
+    pub(crate) desc: *mut *mut c_void,
+    pub(crate) iov_count: usize,
+    pub(crate) addr: FiAddr,
+    pub(crate) rma_iov: *const FiRmaIov,
+    pub(crate) rma_iov_count: usize,
+    pub(crate) context: *mut c_void,
+    pub(crate) data: u64,
+}
 
 /// `struct fi_ops_msg`.
 #[repr(C)]
@@ -295,5 +309,7 @@ pub(crate) struct RmaOps {
     pub(crate) read: Option<Read>,
     pub(crate) readv: Unused,
     pub(crate) readmsg: Unused,
-    pub(crate) write: Option<Write>,
+    pub(crate) write: Unused,
+    pub(crate) writev: Unused,
+    pub(crate) writemsg: Option<WriteMsg>,
 }
