@@ -10,6 +10,7 @@ pub(crate) mod buffer;
 pub(crate) mod cli;
 pub(crate) mod collective;
 mod floor;
+pub(crate) mod memory;
 mod nonblocking;
 pub(crate) mod place;
 pub(crate) mod pt2pt;
@@ -21,7 +22,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
-use selvedge::{Communicator, World};
+use selvedge::{Communicator, Op, World};
 
 use cli::{Bench, Cli, Family, Plan};
 use collective::Collective;
@@ -43,6 +44,7 @@ enum Trouble {
 /// The whole program. Every rank returns the same exit code, and only rank 0 speaks: unless a rank is in trouble of
 /// its own, which ends the job.
 pub fn main() -> ExitCode {
+    let held_kib = memory::held_kib();
     let parsed = Cli::try_parse();
     let world = match selvedge::init() {
         Ok(world) => world,
@@ -52,7 +54,7 @@ pub fn main() -> ExitCode {
         }
     };
     match parsed {
-        Ok(cli) => run(&world, &cli).unwrap_or_else(|trouble| {
+        Ok(cli) => run(&world, &cli, held_kib).unwrap_or_else(|trouble| {
             eprintln!("osu: rank {}: {trouble}", world.rank());
             world.abort(FAILED.into())
         }),
@@ -77,7 +79,8 @@ fn leave(world: &World, code: u8, say: impl FnOnce()) -> ExitCode {
     }
 }
 
-fn run(world: &World, cli: &Cli) -> Result<ExitCode, Trouble> {
+/// `held_kib`: what this process held before it joined.
+fn run(world: &World, cli: &Cli, held_kib: u64) -> Result<ExitCode, Trouble> {
     let refuse = |code: u8, why: &str| Ok(leave(world, code, || eprintln!("osu: {why}")));
     let plan = match Plan::new(cli, world.size()) {
         Ok(plan) => plan,
@@ -110,11 +113,21 @@ fn run(world: &World, cli: &Cli) -> Result<ExitCode, Trouble> {
     }
     let mut table = Table::open(output, heading(world, &plan)?)?;
     let right = measure(world, &plan, &mut table)?;
+    if plan.memory {
+        table.memory(most_kib(world, memory::held_kib().saturating_sub(held_kib))?)?;
+    }
     table.close()?;
     if right {
         return Ok(ExitCode::SUCCESS);
     }
     refuse(FAILED, "the data that arrived is not the data that was sent, see the last row")
+}
+
+/// Collective: what the rank that holds most holds.
+fn most_kib(world: &Communicator, mine: u64) -> selvedge::Result<u64> {
+    let mut most = [0];
+    world.allreduce(&[mine], &mut most, &Op::max())?;
+    Ok(most[0])
 }
 
 /// The other ranks, if somebody started any, wait asleep until rank 0 has measured.

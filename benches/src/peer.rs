@@ -16,6 +16,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::osu::buffer::Aligned;
 use crate::osu::cli::{Bench, Cli, Plan, Sizes};
+use crate::osu::memory;
 use crate::osu::place::{self, Place};
 use crate::osu::table::{Heading, Output, Row, Table};
 use crate::osu::{collective, pt2pt, stats, validate};
@@ -55,6 +56,10 @@ struct Arguments {
     validation: bool,
 
     /// As of osu
+    #[arg(long)]
+    memory: bool,
+
+    /// As of osu
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -88,10 +93,11 @@ enum Trouble {
 /// The whole program. A rank in trouble says so and leaves without `MPI_Finalize`, upon which every launcher ends the
 /// job.
 pub fn main() -> ExitCode {
+    let held_kib = memory::held_kib();
     let arguments = Arguments::parse();
     let done = match Library::start(&arguments.library) {
-        Ok(Library::Mpich(mpi)) => run(mpi, &arguments),
-        Ok(Library::OpenMpi(mpi)) => run(mpi, &arguments),
+        Ok(Library::Mpich(mpi)) => run(mpi, &arguments, held_kib),
+        Ok(Library::OpenMpi(mpi)) => run(mpi, &arguments, held_kib),
         Err(source) => Err(Trouble::Library { path: arguments.library.clone(), source }),
     };
     let Err(trouble) = done else { return ExitCode::SUCCESS };
@@ -107,6 +113,7 @@ impl Arguments {
         words.iterations = self.iterations;
         words.warmup = self.warmup;
         words.validation = self.validation;
+        words.memory = self.memory;
         let plan = Plan::new(&words, ranks).map_err(|usage| Trouble::Usage(usage.to_string()))?;
         if self.bench == PeerBench::Bw && plan.sizes[0] == 0 {
             return Err(Trouble::Usage("bw needs at least 1 byte".to_owned()));
@@ -131,7 +138,8 @@ impl PeerBench {
     }
 }
 
-fn run<H: Copy>(mpi: Mpi<H>, arguments: &Arguments) -> Result<(), Trouble> {
+/// `held_kib`: what this process held before it opened the library.
+fn run<H: Copy>(mpi: Mpi<H>, arguments: &Arguments, held_kib: u64) -> Result<(), Trouble> {
     let plan = arguments.plan(mpi.size)?;
     let output = match mpi.rank {
         0 => Output::open(arguments.json.as_deref())?,
@@ -149,6 +157,11 @@ fn run<H: Copy>(mpi: Mpi<H>, arguments: &Arguments) -> Result<(), Trouble> {
         if wrong {
             return Err(Trouble::Wrong);
         }
+    }
+    if plan.memory {
+        let taken = memory::held_kib().saturating_sub(held_kib);
+        let all = all_of(&mpi, &[i32::try_from(taken).unwrap_or(i32::MAX)])?;
+        table.memory(all.into_iter().max().unwrap_or(0) as u64)?;
     }
     table.close()?;
     Ok(mpi.finalize()?)
@@ -264,16 +277,13 @@ fn heading<H: Copy>(mpi: &Mpi<H>, plan: &Plan) -> Result<Heading, LibraryError> 
 
 /// Collective: the place of every rank, on all ranks. All are taken to be on this host.
 fn places<H: Copy>(mpi: &Mpi<H>) -> Result<Vec<Place>, LibraryError> {
-    const FIELDS: usize = 3;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let mut mine = vec![0; FIELDS * mpi.size];
-    mine[FIELDS * mpi.rank..][..FIELDS].copy_from_slice(&[
+    let mine = [
         std::process::id() as i32,
         rustix::thread::sched_getcpu() as i32,
         place::cpus_allowed().len() as i32,
-    ]);
-    let mut all = mine.clone();
-    mpi.sum_ints(&mine, &mut all)?;
+    ];
+    let all = all_of(mpi, &mine)?;
     let place = |(rank, found): (usize, &[i32])| Place {
         rank,
         host: host.clone(),
@@ -281,7 +291,16 @@ fn places<H: Copy>(mpi: &Mpi<H>) -> Result<Vec<Place>, LibraryError> {
         cpu: found[1] as usize,
         cpus_allowed: found[2] as usize,
     };
-    Ok(all.chunks_exact(FIELDS).enumerate().map(place).collect())
+    Ok(all.chunks_exact(mine.len()).enumerate().map(place).collect())
+}
+
+/// Collective: these numbers of every rank, by rank, on all ranks.
+fn all_of<H: Copy>(mpi: &Mpi<H>, mine: &[i32]) -> Result<Vec<i32>, LibraryError> {
+    let mut places = vec![0; mine.len() * mpi.size];
+    places[mine.len() * mpi.rank..][..mine.len()].copy_from_slice(mine);
+    let mut all = places.clone();
+    mpi.sum_ints(&places, &mut all)?;
+    Ok(all)
 }
 
 #[cfg(test)]

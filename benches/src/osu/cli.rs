@@ -58,6 +58,10 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) tail: bool,
 
+    /// Also say how much memory the rank that holds most has taken since its start, its share of what is shared included
+    #[arg(long)]
+    pub(crate) memory: bool,
+
     /// floor: the two processors to measure between [default: the first two that share no core]
     #[arg(long, value_name = "A,B", value_delimiter = ',', num_args = 1)]
     pub(crate) cpus: Vec<usize>,
@@ -222,6 +226,8 @@ pub(crate) struct Plan {
     pub(crate) validation: bool,
     /// Time every iteration by itself.
     pub(crate) tail: bool,
+    /// Say what the ranks hold at the end.
+    pub(crate) memory: bool,
     iterations: Option<u32>,
     warmup: Option<u32>,
 }
@@ -279,6 +285,7 @@ impl Plan {
             full: cli.full,
             validation: cli.validation,
             tail: cli.tail,
+            memory: cli.memory,
             iterations: cli.iterations,
             warmup: cli.warmup,
         })
@@ -325,6 +332,7 @@ fn refuse_strangers(cli: &Cli) -> Result<(), Usage> {
         ("-i", cli.iterations.is_some() && floor, "floor repeats until its median is steady"),
         ("-x", cli.warmup.is_some() && floor, "floor warms up by itself"),
         ("--tail", cli.tail && floor, "floor reports medians"),
+        ("--memory", cli.memory && floor, "it is for ranks"),
         ("--cpus", !cli.cpus.is_empty() && !floor, "mpirun places the ranks"),
     ];
     match strangers.iter().find(|(_, misplaced, _)| *misplaced) {

@@ -128,13 +128,14 @@ pub(crate) struct Table {
     output: Output,
     heading: Heading,
     rows: Vec<Row>,
+    memory_kib: Option<u64>,
 }
 
 impl Table {
     /// Prints the heading.
     pub(crate) fn open(output: Output, heading: Heading) -> io::Result<Table> {
         output.print(&heading.text())?;
-        Ok(Table { output, heading, rows: Vec::new() })
+        Ok(Table { output, heading, rows: Vec::new(), memory_kib: None })
     }
 
     /// Prints and keeps a row.
@@ -145,12 +146,19 @@ impl Table {
         Ok(())
     }
 
+    /// Prints and keeps what the rank that holds most has taken.
+    pub(crate) fn memory(&mut self, kib: u64) -> io::Result<()> {
+        self.memory_kib = Some(kib);
+        self.output.print(&format!("# memory of a rank: {:.1} MiB\n", kib as f64 / 1024.0))
+    }
+
     /// Writes the JSON.
     pub(crate) fn close(mut self) -> io::Result<()> {
         let document = Document {
             bench: &self.heading.bench,
             ranks: self.heading.places.len(),
             rows: self.rows.iter().map(|row| JsonRow { heading: &self.heading, row }).collect(),
+            memory_kib: self.memory_kib,
             places: &self.heading.places,
         };
         self.output.finish(&document)
@@ -206,6 +214,8 @@ struct Document<'a> {
     bench: &'a str,
     ranks: usize,
     rows: Vec<JsonRow<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_kib: Option<u64>,
     places: &'a [Place],
 }
 
