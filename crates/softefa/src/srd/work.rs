@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use super::Status;
-use crate::wire::HEADER_BYTES;
+use crate::wire::{HEADER_BYTES, Header};
 
 /// Time in nanoseconds since any fixed moment; the caller's clock.
 pub type Nanos = u64;
@@ -196,6 +196,16 @@ impl Payload {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The part of `len` bytes from byte `offset` on, as a packet carries it.
+    pub(super) fn part(&self, offset: u32, len: u32) -> Body {
+        match self {
+            // One packet always holds all of it.
+            Payload::Inline(inline) if len > 0 => Body::Inline(*inline),
+            Payload::Inline(_) => Body::Spans(Spans::default()),
+            Payload::Spans(spans) => Body::Spans(spans.part(offset, len)),
+        }
+    }
 }
 
 /// What can be asked of a queue pair.
@@ -292,6 +302,29 @@ pub struct Transmit {
     pub header: [u8; HEADER_BYTES],
     /// The others.
     pub body: Body,
+}
+
+impl Body {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Body::Inline(inline) => inline.as_slice().len(),
+            Body::Spans(spans) => spans.len() as usize,
+            Body::Owned(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Transmit {
+    /// A packet without a body.
+    pub(super) fn bare(to: Node, header: &Header) -> Transmit {
+        Transmit { to, header: header.to_bytes(), body: Body::Spans(Spans::default()) }
+    }
 }
 
 /// The send queue holds as much work as it was made for; poll for completions first.
