@@ -44,6 +44,9 @@ enum Task {
         /// Also write every figure as JSON
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// Count the instructions of a message under valgrind's callgrind, instead of its time
+        #[arg(long, conflicts_with = "rounds", conflicts_with = "json")]
+        instructions: bool,
     },
 }
 
@@ -61,8 +64,9 @@ fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
         },
-        Task::Peers { road, rounds, limit, json } => {
-            peers::run(road, rounds, Duration::from_secs(limit), json.as_deref())
+        Task::Peers { road, rounds, limit, json, instructions } => {
+            let limit = Duration::from_secs(limit);
+            peers::run(&peers::Options { road, rounds, limit, json, instructions })
         }
         Task::Facts => {
             print!("{}", facts::report(&House::load()));

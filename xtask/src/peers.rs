@@ -8,12 +8,14 @@
 //!
 //! Not part of `cargo xtask test`: it takes minutes and 400 MiB, and says nothing about right and wrong.
 
+mod callgrind;
 mod contender;
+mod instructions;
 mod road;
 mod table;
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::demo;
@@ -29,10 +31,24 @@ const LEGEND: &str = "\
 All took turns in every round. Latency is one way. Times: how much quicker Selvedge is, that library's time over
 Selvedge's, or Selvedge's bandwidth over that library's; below 1 that library is quicker.";
 
-/// Installs, measures, and prints the table; `json` gets every single figure. Whether Selvedge and at least one other
-/// were measured.
-pub fn run(road: Road, rounds: u32, limit: Duration, json: Option<&Path>) -> bool {
-    match steps(&Workspace::load(), road, rounds, limit, json) {
+/// What is asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// How the ranks reach each other.
+    pub road: Road,
+    /// How often each is measured.
+    pub rounds: u32,
+    /// Longest that one job may take.
+    pub limit: Duration,
+    /// Gets every single figure.
+    pub json: Option<PathBuf>,
+    /// Whether instructions are counted instead of time.
+    pub instructions: bool,
+}
+
+/// Installs, measures, and prints the table. Whether Selvedge and at least one other were measured.
+pub fn run(options: &Options) -> bool {
+    match steps(&Workspace::load(), options) {
         Ok(()) => true,
         Err(reason) => {
             eprintln!("\npeers: {reason}");
@@ -41,13 +57,8 @@ pub fn run(road: Road, rounds: u32, limit: Duration, json: Option<&Path>) -> boo
     }
 }
 
-fn steps(
-    workspace: &Workspace,
-    road: Road,
-    rounds: u32,
-    limit: Duration,
-    json: Option<&Path>,
-) -> Result<(), String> {
+fn steps(workspace: &Workspace, options: &Options) -> Result<(), String> {
+    let Options { road, rounds, limit, .. } = *options;
     let words = ["build", "--release", "--locked", "-p", "selvedge-launcher", "-p", "selvedge-benches"];
     let built = Run::cargo(words).inside(&workspace.root).in_the_open();
     if !built.is_ok() {
@@ -58,6 +69,9 @@ fn steps(
         return Err(format!("nobody to compare with: {}", left_out.join("; ")));
     }
 
+    if options.instructions {
+        return instructions::run(workspace, road, &contenders, limit);
+    }
     let others = demo::others_running();
     let mut comparison = Comparison {
         names: contenders.iter().map(|contender| contender.name).collect(),
@@ -86,7 +100,7 @@ fn steps(
             "{others} other threads were running when this began: the figures are worse for it, and not alike."
         );
     }
-    if let Some(path) = json {
+    if let Some(path) = &options.json {
         let text = format!("{}\n", comparison.document(others));
         fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     }

@@ -1,7 +1,7 @@
 //! Who takes part, and the command that makes each take one road.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -176,9 +176,28 @@ impl Contender {
         let before = words.chain(self.words.iter().cloned()).chain(self.program.iter().cloned());
         let run = Run::new(&self.launcher, before.chain(bench.map(OsString::from)));
         let run = self.env.iter().fold(run, |run, (name, value)| run.env(name, value));
-        // Every launcher knows this variable, and cleans up after its job better than a kill of it would.
-        run.env("MPIEXEC_TIMEOUT", limit.as_secs().to_string()).at_most(limit + GRACE)
+        within(run, limit)
     }
+
+    /// A ping-pong of `turns` round trips, with the profile of rank 0 in `file`.
+    pub(super) fn counted(&self, bytes: u64, turns: u64, file: &Path, limit: Duration) -> Run {
+        let (range, turns) = (format!("{bytes}:{bytes}"), turns.to_string());
+        let bench = ["latency", "-m", &range, "-i", &turns, "-x", "10", "--json", "-"].map(OsString::from);
+        let program = || self.program.iter().cloned().chain(bench.clone());
+        let mut profile = OsString::from("--callgrind-out-file=");
+        profile.push(file);
+        let one = ["-n", "1"].map(OsString::from);
+        let words = self.words.iter().cloned().chain(one.clone());
+        let words = words.chain(["valgrind", "-q", "--tool=callgrind"].map(OsString::from)).chain([profile]);
+        let words = words.chain(program()).chain([OsString::from(":")]).chain(one).chain(program());
+        let run = Run::new(&self.launcher, words);
+        within(self.env.iter().fold(run, |run, (name, value)| run.env(name, value)), limit)
+    }
+}
+
+/// Every launcher knows this variable, and cleans up after its job better than a kill of it would.
+fn within(run: Run, limit: Duration) -> Run {
+    run.env("MPIEXEC_TIMEOUT", limit.as_secs().to_string()).at_most(limit + GRACE)
 }
 
 /// Runs a benchmark that prints one JSON document. What the launcher may print around it is left out.

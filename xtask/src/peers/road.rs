@@ -89,6 +89,13 @@ impl Road {
         }
     }
 
+    /// How the file name of the library begins that stands for a device, where one does.
+    pub(super) fn device(self) -> Option<&'static str> {
+        match self {
+            Road::Shm | Road::Tcp => None,
+        }
+    }
+
     /// What this road has carried so far, in bytes. `None` where nobody counts.
     fn carried(self) -> Option<Result<u64, String>> {
         match self {
