@@ -10,8 +10,19 @@
 //! What is *not* here: the speed of a device, its bugs, memory of accelerators. Invariants of absence: nothing of ours is
 //! used, nothing of ours uses it; no packet leaves the addresses that were given; no file stays behind.
 
+pub mod abi;
 pub mod counters;
+pub mod cq;
+pub mod device;
+mod exports;
+pub mod fail;
 pub mod faults;
+pub mod mem;
 pub mod net;
+pub mod opened;
+pub mod progress;
+pub mod qp;
+pub mod settings;
 pub mod srd;
+pub mod tree;
 pub mod wire;
