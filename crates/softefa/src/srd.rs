@@ -159,6 +159,11 @@ impl Srd {
         self.me
     }
 
+    /// What it counts into.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// How often a send is tried again when no receive is posted there (`ibv_modify_qp`, RNR_RETRY); `None` for ever.
     pub fn set_rnr_retries(&mut self, retries: Option<u8>) {
         self.config.rnr_retries = retries;

@@ -207,7 +207,7 @@ impl Job {
                 match completion.done {
                     Done::Receive { from, bytes, imm } => {
                         let place = memory.at(RECEIVES + completion.wr_id * 2000, bytes as usize);
-                        let name = u64::from_le_bytes(place[..8].try_into().unwrap());
+                        let name = u64::from_le_bytes(place[..8].try_into().expect("eight bytes"));
                         assert!(
                             place[8..].iter().all(|byte| *byte == name as u8),
                             "seed {seed}: bytes of {name}"

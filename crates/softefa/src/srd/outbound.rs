@@ -12,6 +12,9 @@ pub(super) type WorkId = u32;
 /// What a packet weighs beside its bytes: headers, and what a kernel adds to each datagram in its buffers.
 const PACKET_BYTES: u32 = 512;
 
+/// Times that the timer goes off before a peer is given up, however short that time-out is.
+const EXPIRIES_MIN: u32 = 2;
+
 /// A number that is open or, until all below are too, settled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
@@ -303,7 +306,7 @@ impl Outbound {
     pub(super) fn is_dead(&self, now: Nanos, config: &Config) -> bool {
         !self.slots.is_empty()
             && now.saturating_sub(self.quiet_since) >= config.peer_timeout
-            && self.timing.expiries() >= 2
+            && self.timing.expiries() >= EXPIRIES_MIN
     }
 
     /// When to look at this flow again at the latest; may be too early, never too late.
@@ -312,8 +315,12 @@ impl Outbound {
             true => Nanos::MAX,
             false => self.oldest.saturating_add(self.timing.resend_after(config)),
         };
+        let dead = match self.slots.is_empty() || self.timing.expiries() < EXPIRIES_MIN {
+            true => Nanos::MAX,
+            false => self.quiet_since.saturating_add(config.peer_timeout),
+        };
         let pause = self.sends_after.filter(|_| !self.sends.is_empty()).unwrap_or(Nanos::MAX);
-        resend.min(pause)
+        resend.min(dead).min(pause)
     }
 
     /// Forgets what belongs to one work request. Its numbers count as settled.
