@@ -1,6 +1,7 @@
 //! What a provider offers, as an owned `fi_info`; and what is asked of it.
 
 use std::ffi::{CString, c_char};
+use std::net::IpAddr;
 use std::ptr::NonNull;
 
 use crate::error::{Code, Error};
@@ -81,6 +82,23 @@ impl Info {
         };
         library.check(CALL, status)?;
         Ok(Info::adopt(library, list))
+    }
+
+    /// The providers that the library has, layers and hooks included, with their versions. A provider without a device may be
+    /// missing (seen in 1.17) or not (2.x).
+    pub(crate) fn providers(library: &Library) -> Vec<(String, (u32, u32))> {
+        let (version, mut list) = (library.api_version(), std::ptr::null_mut());
+        let flags = sys::FI_PROV_ATTR_ONLY;
+        // SAFETY: no node, no service and no hints.
+        let status = unsafe {
+            let none = std::ptr::null();
+            (library.exports().getinfo)(version, none, none, flags, std::ptr::null(), &mut list)
+        };
+        if status != 0 {
+            return Vec::new();
+        }
+        let infos = Info::adopt(library, list);
+        infos.iter().map(|info| (info.provider_name(), info.provider_version())).collect()
     }
 
     /// Takes a list over, entry by entry.
@@ -210,37 +228,56 @@ impl Info {
         unsafe { std::slice::from_raw_parts(head.src_addr.cast(), head.src_addrlen) }
     }
 
-    /// What the provider knows of the card.
-    pub(crate) fn card(&self) -> Card {
-        let mut card = Card::default();
+    /// What the provider knows of the device. The place of the card in the machine is for others to find out.
+    pub(crate) fn nic(&self) -> Nic {
+        let mut nic = Nic {
+            name: self.domain_name(),
+            fabric: self.fabric_name(),
+            provider_version: self.provider_version(),
+            address: self.ip_address(),
+            device: None,
+            driver: None,
+            link_bits_per_second: None,
+            link_up: None,
+            mtu_bytes: None,
+            pci: None,
+            numa_node: None,
+        };
         // SAFETY: null or an object that lives as long as the info.
-        let Some(nic) = (unsafe { self.head().nic.as_ref() }) else { return card };
-        // SAFETY: null or memory that lives as long as the card.
-        if let Some(link) = unsafe { nic.link_attr.as_ref() } {
-            card.link_bits_per_second = (link.speed > 0).then_some(link.speed as u64);
-            card.link_up = match link.state {
-                0 => None,
-                state => Some(state == sys::FI_LINK_UP),
-            };
+        let Some(fid) = (unsafe { self.head().nic.as_ref() }) else { return nic };
+        // SAFETY: null or memory that lives as long as the object.
+        if let Some(link) = unsafe { fid.link_attr.as_ref() } {
+            nic.link_bits_per_second = (link.speed > 0).then_some(link.speed as u64);
+            nic.mtu_bytes = (link.mtu > 0).then_some(link.mtu);
+            nic.link_up = (link.state != sys::FI_LINK_UNKNOWN).then_some(link.state == sys::FI_LINK_UP);
         }
-        // SAFETY: null or memory that lives as long as the card.
-        if let Some(bus) = unsafe { nic.bus_attr.as_ref() }
+        // SAFETY: null or memory that lives as long as the object.
+        if let Some(bus) = unsafe { fid.bus_attr.as_ref() }
             && bus.bus_type == sys::FI_BUS_PCI
         {
             let pci = bus.pci;
             let (domain, bus, device, function) = (pci.domain_id, pci.bus_id, pci.device_id, pci.function_id);
-            card.pci = Some(format!("{domain:04x}:{bus:02x}:{device:02x}.{function:x}"));
+            nic.pci = Some(format!("{domain:04x}:{bus:02x}:{device:02x}.{function:x}"));
         }
-        // SAFETY: null or memory that lives as long as the card.
-        if let Some(device) = unsafe { nic.device_attr.as_ref() } {
-            // SAFETY: strings of the card, or null.
-            card.name = unsafe { sys::text(device.name) };
+        // SAFETY: null or memory that lives as long as the object.
+        if let Some(device) = unsafe { fid.device_attr.as_ref() } {
+            // SAFETY: strings of the object, or null.
+            nic.device = unsafe { sys::text(device.name) };
             // SAFETY: as above.
-            card.driver = unsafe { sys::text(device.driver) };
-            // SAFETY: as above.
-            card.device_id = unsafe { sys::text(device.device_id) };
+            nic.driver = unsafe { sys::text(device.driver) };
         }
-        card
+        nic
+    }
+
+    /// The IP address an endpoint would have, for providers over sockets.
+    fn ip_address(&self) -> Option<IpAddr> {
+        // struct sockaddr_in: family, port, address; struct sockaddr_in6: family, port, flow, address (ip(7), ipv6(7)).
+        let bytes = self.source_address();
+        match self.head().addr_format {
+            sys::FI_SOCKADDR_IN => Some(IpAddr::from(*bytes.get(4..8)?.first_chunk::<4>()?)),
+            sys::FI_SOCKADDR_IN6 => Some(IpAddr::from(*bytes.get(8..24)?.first_chunk::<16>()?)),
+            _ => None,
+        }
     }
 
     /// What `fi_tostr` makes of it; `None` where the library has only the one that is not for threads.
@@ -389,6 +426,35 @@ pub struct Abilities {
     pub address_bytes: usize,
 }
 
+impl Abilities {
+    /// What two devices can both do.
+    #[must_use]
+    pub fn common(&self, other: &Abilities) -> Abilities {
+        Abilities {
+            datagram_bytes_max: self.datagram_bytes_max.min(other.datagram_bytes_max),
+            inject_bytes_max: self.inject_bytes_max.min(other.inject_bytes_max),
+            sends_max: self.sends_max.min(other.sends_max),
+            receives_max: self.receives_max.min(other.receives_max),
+            one_sided_read: self.one_sided_read && other.one_sided_read,
+            one_sided_write: self.one_sided_write && other.one_sided_write,
+            context_bytes: self.context_bytes.max(other.context_bytes),
+            immediate_takes_receive: self.immediate_takes_receive || other.immediate_takes_receive,
+            memory_local: self.memory_local || other.memory_local,
+            memory_by_address: self.memory_by_address,
+            memory_provider_keys: self.memory_provider_keys || other.memory_provider_keys,
+            memory_allocated: self.memory_allocated || other.memory_allocated,
+            memory_key_bytes: self.memory_key_bytes.max(other.memory_key_bytes),
+            memory_regions_max: self.memory_regions_max.min(other.memory_regions_max),
+            immediate_bytes: self.immediate_bytes.min(other.immediate_bytes),
+            ordered: self.ordered && other.ordered,
+            progress_by_itself: self.progress_by_itself && other.progress_by_itself,
+            endpoints_max: self.endpoints_max.min(other.endpoints_max),
+            address: self.address,
+            address_bytes: self.address_bytes,
+        }
+    }
+}
+
 /// How addresses of endpoints look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressFormat {
@@ -402,19 +468,29 @@ pub enum AddressFormat {
     Other(u32),
 }
 
-/// What a provider knows of a card. Everything may be unknown; sockets have none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Card {
-    /// Name of the device.
-    pub(crate) name: Option<String>,
+/// A device, as its provider and the kernel describe it. What is `None` is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    /// Name of the domain: `rdmap0s30-rdm` for EFA, the interface for tcp.
+    pub name: String,
+    /// Name of the fabric: `efa`, `efa-direct`, a subnet.
+    pub fabric: String,
+    /// Version of the provider, (major, minor); 2.5.1 is 205.10.
+    pub provider_version: (u32, u32),
+    /// IP address, for providers over sockets.
+    pub address: Option<IpAddr>,
+    /// Name of the device in the kernel: `rdmap0s30`.
+    pub device: Option<String>,
     /// Name of its kernel driver.
-    pub(crate) driver: Option<String>,
-    /// PCI device id, as the provider prints it.
-    pub(crate) device_id: Option<String>,
-    /// PCI address, `0000:00:1e.0`.
-    pub(crate) pci: Option<String>,
-    /// Bits per second.
-    pub(crate) link_bits_per_second: Option<u64>,
+    pub driver: Option<String>,
+    /// Speed of the link in bits per second.
+    pub link_bits_per_second: Option<u64>,
     /// Whether the link is up.
-    pub(crate) link_up: Option<bool>,
+    pub link_up: Option<bool>,
+    /// Bytes of the largest datagram, the provider's own headers included.
+    pub mtu_bytes: Option<usize>,
+    /// PCI address: `0000:00:1e.0`.
+    pub pci: Option<String>,
+    /// The part of the machine that it is near.
+    pub numa_node: Option<u32>,
 }

@@ -42,6 +42,13 @@ const VERSION_MIN: (u32, u32) = (1, 9);
 /// The newest version of the interface that we know and ask for. Newer libraries still speak it.
 const API_MAX: (u32, u32) = (2, 1);
 
+impl PlugIn {
+    /// Whether it is that of the efa provider.
+    pub(crate) fn is_efa(&self) -> bool {
+        self.path.file_name() == Some(OsStr::new("libefa-fi.so"))
+    }
+}
+
 /// A loaded libfabric. Cheap to clone; stays loaded until the process ends.
 #[derive(Clone)]
 pub struct Library(Arc<Loaded>);
@@ -50,6 +57,16 @@ struct Loaded {
     path: PathBuf,
     version: (u32, u32),
     exports: Exports,
+    plug_ins: Vec<PlugIn>,
+}
+
+/// A provider's plug-in that lies around the library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlugIn {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// What the dynamic loader said when it would not load.
+    pub(crate) refused: Option<String>,
 }
 
 impl fmt::Debug for Library {
@@ -122,9 +139,9 @@ impl Library {
             let ((major, minor), (major_min, minor_min)) = (version, VERSION_MIN);
             return Err(format!("version {major}.{minor} is older than {major_min}.{minor_min}"));
         }
-        let library = Library(Arc::new(Loaded { path, version, exports }));
+        let plug_ins = bring_plug_ins(&path);
+        let library = Library(Arc::new(Loaded { path, version, exports, plug_ins }));
         library.fields_are_where_we_think()?;
-        library.bring_plug_ins();
         Ok(library)
     }
 
@@ -139,18 +156,9 @@ impl Library {
         }
     }
 
-    /// Loads the plug-ins that lie around the library, so that it finds them by name. Some packages put them where nobody
-    /// looks (next to the library, without a run path, the compiled-in folder being that of somebody's build
-    /// machine); a plug-in already in memory is found by its name wherever it came from.
-    /// Not done where the user says in `FI_PROVIDER_PATH` which plug-ins there are.
-    fn bring_plug_ins(&self) {
-        if std::env::var_os("FI_PROVIDER_PATH").is_some() {
-            return;
-        }
-        for path in plug_ins(&self.0.path) {
-            // One that does not load (EFA's without rdma-core) is one that libfabric would not have had either. `discover` says so.
-            let _ = sys::load_plug_in(&path);
-        }
+    /// The plug-ins around it, as far as they are of providers we use.
+    pub(crate) fn plug_ins(&self) -> &[PlugIn] {
+        &self.0.plug_ins
     }
 
     /// The file it came from.
@@ -161,6 +169,15 @@ impl Library {
     /// Its version, (major, minor).
     pub fn version(&self) -> (u32, u32) {
         self.0.version
+    }
+
+    /// Whether the efa provider was compiled in or lies beside it, working or not. A library does not say so, but it has the names of
+    /// that provider's settings in it. Reads the file; only for finding reasons.
+    pub(crate) fn knows_efa(&self) -> bool {
+        const SETTING: &[u8] = b"use_device_rdma";
+        let inside =
+            || std::fs::read(self.path()).is_ok_and(|file| file.windows(SETTING.len()).any(|w| w == SETTING));
+        self.plug_ins().iter().any(PlugIn::is_efa) || inside()
     }
 
     /// The version of the interface that we speak with it: `FI_VERSION` of the older of the two.
@@ -227,6 +244,18 @@ fn paths_with(given: Option<&Path>, library_path: Option<&OsStr>) -> Vec<PathBuf
 /// The file that a given path means.
 fn file_in(given: &Path) -> PathBuf {
     if given.is_dir() { given.join(NAME) } else { given.to_path_buf() }
+}
+
+/// Loads the plug-ins that lie around the library, so that it finds them by name. Some packages put them where nobody looks (next to
+/// the library, without a run path, the compiled-in folder being that of somebody's build machine); a plug-in already in
+/// memory is found by its name wherever it came from. Not done where the user says in `FI_PROVIDER_PATH` which there are.
+fn bring_plug_ins(library: &Path) -> Vec<PlugIn> {
+    if std::env::var_os("FI_PROVIDER_PATH").is_some() {
+        return Vec::new();
+    }
+    // One that does not load (EFA's without rdma-core) is one that libfabric would not have had either.
+    let load = |path: PathBuf| PlugIn { refused: sys::load_plug_in(&path).err(), path };
+    plug_ins(library).into_iter().map(load).collect()
 }
 
 /// Provider plug-ins around a library: `lib*-fi.so` next to it and in the folder `libfabric` beside it.
