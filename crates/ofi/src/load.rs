@@ -277,27 +277,29 @@ fn wanted_plug_in(path: &Path) -> bool {
     matches!(name, Some("libefa-fi.so" | "libtcp-fi.so" | "librxm-fi.so" | "libnet-fi.so"))
 }
 
-/// The first line of `printed` that shows another value than `Info::pattern` has written.
+/// What `Info::pattern` has written: section, field, value.
+const WRITTEN: [(&str, &str, &str); 17] = [
+    ("fi_tx_attr", "inject_size", "4001"),
+    ("fi_tx_attr", "size", "4002"),
+    ("fi_tx_attr", "iov_limit", "4003"),
+    ("fi_tx_attr", "rma_iov_limit", "4004"),
+    ("fi_rx_attr", "size", "4102"),
+    ("fi_rx_attr", "iov_limit", "4103"),
+    ("fi_ep_attr", "protocol_version", "4201"),
+    ("fi_ep_attr", "max_msg_size", "4202"),
+    ("fi_ep_attr", "msg_prefix_size", "4203"),
+    ("fi_domain_attr", "mr_key_size", "4301"),
+    ("fi_domain_attr", "cq_data_size", "4302"),
+    ("fi_domain_attr", "cq_cnt", "4303"),
+    ("fi_domain_attr", "ep_cnt", "4304"),
+    ("fi_domain_attr", "mr_iov_limit", "4305"),
+    ("fi_domain_attr", "mr_cnt", "4306"),
+    ("fi_domain_attr", "name", "cloth"),
+    ("fi_fabric_attr", "prov_name", "pattern"),
+];
+
+/// The first line of `printed` that shows another value than was written.
 fn pattern_broken(printed: &str) -> Option<String> {
-    const WRITTEN: [(&str, &str, &str); 17] = [
-        ("fi_tx_attr", "inject_size", "4001"),
-        ("fi_tx_attr", "size", "4002"),
-        ("fi_tx_attr", "iov_limit", "4003"),
-        ("fi_tx_attr", "rma_iov_limit", "4004"),
-        ("fi_rx_attr", "size", "4102"),
-        ("fi_rx_attr", "iov_limit", "4103"),
-        ("fi_ep_attr", "protocol_version", "4201"),
-        ("fi_ep_attr", "max_msg_size", "4202"),
-        ("fi_ep_attr", "msg_prefix_size", "4203"),
-        ("fi_domain_attr", "mr_key_size", "4301"),
-        ("fi_domain_attr", "cq_data_size", "4302"),
-        ("fi_domain_attr", "cq_cnt", "4303"),
-        ("fi_domain_attr", "ep_cnt", "4304"),
-        ("fi_domain_attr", "mr_iov_limit", "4305"),
-        ("fi_domain_attr", "mr_cnt", "4306"),
-        ("fi_domain_attr", "name", "cloth"),
-        ("fi_fabric_attr", "prov_name", "pattern"),
-    ];
     let mut section = "";
     for line in printed.lines().map(str::trim) {
         let Some((key, value)) = line.split_once(':') else { continue };
@@ -326,6 +328,63 @@ mod tests {
         assert_eq!(pattern_broken(right), None);
         let shifted = right.replace("4102", "0");
         assert_eq!(pattern_broken(&shifted).unwrap(), "fi_rx_attr: size should be 4102 and is 0");
+    }
+
+    #[test]
+    fn the_library_prints_every_field_that_was_written() {
+        let given = std::env::var_os("SELVEDGE_LIBFABRIC").map(PathBuf::from);
+        let library =
+            Library::open(given.as_deref()).unwrap_or_else(|error| panic!("install libfabric1: {error}"));
+        let printed = Info::pattern(&library).unwrap().to_text().expect("fi_tostr_r is there since 1.12");
+        for (section, field, value) in WRITTEN {
+            let after =
+                printed.split(&format!("{section}:")).nth(1).unwrap_or_else(|| panic!("no {section}"));
+            assert!(after.contains(&format!("{field}: {value}")), "{section}: {field}: {value} in {printed}");
+        }
+        assert_eq!(pattern_broken(&printed), None);
+    }
+
+    /// A library with the names of libfabric's functions in it, compiled by the test.
+    fn pretender(name: &str, version: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("selvedge-ofi-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut program = format!("unsigned fi_version(void) {{ return {version}; }}\n");
+        for call in ["getinfo", "freeinfo", "dupinfo", "fabric", "strerror"] {
+            program += &format!("void *fi_{call}(void) {{ return 0; }}\n");
+        }
+        let source = folder.join("pretender.c");
+        std::fs::write(&source, program).unwrap();
+        let mut cc = std::process::Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-o"]).arg(folder.join(NAME)).arg(source);
+        let status =
+            cc.status().unwrap_or_else(|error| panic!("the test needs a C compiler, install gcc: {error}"));
+        assert!(status.success());
+        folder
+    }
+
+    #[test]
+    fn a_library_that_is_too_old_is_refused_with_its_version() {
+        let folder = pretender("old", "1 << 16 | 8");
+        let error = Library::open(Some(&folder)).unwrap_err().to_string();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(error.contains("version 1.8 is older than 1.9"), "{error}");
+    }
+
+    #[test]
+    fn a_library_that_was_named_is_the_one_that_is_used_and_says_where_it_is() {
+        let folder = pretender("named", "3 << 16 | 7");
+        let library = Library::open(Some(&folder)).unwrap();
+        assert_eq!(library.version(), (3, 7));
+        assert_eq!(library.api_version(), sys::fi_version(2, 1), "we speak no newer interface than we know");
+        assert_eq!(library.path(), folder.join(NAME));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_without_a_library_is_refused_and_nothing_else_is_tried() {
+        let error = Library::open(Some(&std::env::temp_dir().join("."))).unwrap_err();
+        assert_eq!(error.tried.len(), 1);
+        assert!(error.to_string().contains(NAME), "{error}");
     }
 
     #[test]

@@ -23,7 +23,7 @@
 //! taken. A library whose fields are *not* where we think is found out when it is loaded: `exports.rs` fills
 //! in an `fi_info` and reads what the library's own `fi_tostr` makes of it.
 //!
-//! The test `layout.rs` holds all of this against the C headers of the machine.
+//! The test in `layout.rs` holds all of this against the C headers of the machine.
 
 #![allow(
     dead_code,
@@ -33,6 +33,8 @@
 mod calls;
 mod exports;
 mod info;
+#[cfg(test)]
+mod layout;
 mod ops;
 
 pub(crate) use calls::*;

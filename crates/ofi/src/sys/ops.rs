@@ -214,8 +214,7 @@ pub(crate) struct FiCqErrEntry {
     pub(crate) prov_errno: c_int,
     pub(crate) err_data: *mut c_void,
     pub(crate) err_data_size: usize,
-    pub(crate) src_addr: FiAddr,
-    pub(crate) spare: [u64; 8],
+    pub(crate) spare: [u64; 9],
 }
 
 /// `struct fid_ep`. The tables may be exchanged until the endpoint is enabled.
