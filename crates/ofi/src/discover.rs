@@ -408,6 +408,9 @@ fn hints(provider: &str, caps: u64) -> Hints<'_> {
         mr_mode: sys::FI_MR_LOCAL | sys::FI_MR_VIRT_ADDR | sys::FI_MR_ALLOCATED | sys::FI_MR_PROV_KEY,
         // One thread at a time, so locks can be left out.
         threading: sys::FI_THREAD_DOMAIN,
+        // Things move when we poll. Those that move by themselves (efa-direct) are content with that; for the others
+        // "automatic" would be a thread that competes with ours.
+        progress: sys::FI_PROGRESS_MANUAL,
         ..Hints::default()
     }
 }

@@ -9,4 +9,6 @@ pub struct Settings {
     pub interface: Option<String>,
     /// EFA: use these devices only, by the name of the device or the domain. Empty: all.
     pub devices: Vec<String>,
+    /// Whether this host has fewer cores than ranks. Then a rank that waits gives its core away at once.
+    pub is_crowded: bool,
 }

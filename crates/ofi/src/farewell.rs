@@ -1,0 +1,230 @@
+//! How dealings with a peer end: it says goodbye, its process ends, or the provider gives up on it.
+//!
+//! A peer that leaves in order tells everybody it has had to do with how many packets it has sent them, and stays until each
+//! has answered that they have arrived. So the news that it has left comes behind its last packet, whatever overtakes
+//! what, and nothing that lies in a buffer of the kernel is lost when its sockets are closed.
+//!
+//! ```text
+//! leaver                                   peer
+//!   | packets ------------------------------> |
+//!   | GOODBYE, number of packets -----------> | waits until it has them all
+//!   | <----------------------------- SEEN_OFF | tells the caller: it has left
+//!   | closes                                  |
+//! ```
+//!
+//! Two that leave at the same time answer each other's goodbye and are done.
+
+use std::time::{Duration, Instant};
+
+use selvedge_transport::{Buf, Event, Fault, Peer, Transport};
+
+use crate::faults;
+use crate::lifeline::Ending;
+use crate::peers::Label;
+use crate::transport::{FAMILIAR_PEERS, Ofi};
+
+/// First byte of a packet of ours.
+const GOODBYE: u8 = 1;
+const SEEN_OFF: u8 = 2;
+const PROBE: u8 = 3;
+
+/// The longest that leaving may take: for peers that do not poll meanwhile. They lose nothing on EFA, where what is complete
+/// has arrived; on TCP what the kernels have not yet exchanged.
+pub(crate) const LEAVING_MAX: Duration = Duration::from_secs(2);
+
+/// After a line has ended, what its peer sent before is still looked for so long, its goodbye above all.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// After the provider has given up on a peer, its line is still looked at so long: it knows better why.
+const GRACE_REFUSED: Duration = Duration::from_millis(50);
+
+/// Packets that a goodbye spoke of and that have not come so long after the line has ended will not come.
+const LOST: Duration = Duration::from_secs(1);
+
+/// The same while nothing is known to be wrong: more than any network keeps a packet that it still delivers.
+const OVERDUE: Duration = Duration::from_secs(30);
+
+/// A sign that a peer is going.
+#[derive(Debug)]
+pub(crate) enum Parting {
+    /// Its line has ended.
+    LineEnded(Ending),
+    /// The provider says that an operation with it failed.
+    Refused(Box<Fault>),
+    /// It has said goodbye, and that it has sent so many packets.
+    Goodbye(u32),
+}
+
+/// A peer that is going, and the signs of it.
+#[derive(Debug)]
+struct Going {
+    peer: Peer,
+    since: Instant,
+    ending: Option<Ending>,
+    refused: Option<Box<Fault>>,
+    sent: Option<u32>,
+}
+
+/// Peers that are going, and whom we have told that we are.
+#[derive(Debug)]
+pub(crate) struct Farewells {
+    /// Bounded by the peers.
+    going: Vec<Going>,
+    /// Peers that have not yet answered our goodbye.
+    unanswered: Vec<Peer>,
+}
+
+impl Farewells {
+    pub(crate) fn new() -> Farewells {
+        Farewells { going: Vec::new(), unanswered: Vec::new() }
+    }
+
+    /// Whether there is nothing to conclude.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.going.is_empty()
+    }
+}
+
+impl Ofi {
+    /// Notes a sign that a peer is going.
+    #[cold]
+    pub(crate) fn part(&mut self, peer: Peer, sign: Parting) {
+        if self.peers.is_gone(peer) {
+            return;
+        }
+        let known = self.farewells.going.iter().position(|going| going.peer == peer);
+        let index = known.unwrap_or_else(|| {
+            let since = Instant::now();
+            self.farewells.going.push(Going { peer, since, ending: None, refused: None, sent: None });
+            self.farewells.going.len() - 1
+        });
+        let going = &mut self.farewells.going[index];
+        match sign {
+            Parting::LineEnded(ending) => going.ending = Some(ending),
+            Parting::Refused(fault) => going.refused = going.refused.take().or(Some(fault)),
+            Parting::Goodbye(sent) => going.sent = Some(sent),
+        }
+        self.has_news = true;
+    }
+
+    /// Concludes what can be concluded about peers that are going.
+    #[cold]
+    pub(crate) fn tend_farewells(&mut self) {
+        let mut index = 0;
+        while index < self.farewells.going.len() {
+            let going = &self.farewells.going[index];
+            let (peer, verdict) = (going.peer, self.conclude(going));
+            match verdict {
+                // Gone in order, but only once it knows that we know.
+                Some(fault) if fault.cause == selvedge_transport::Cause::PeerLeft => {
+                    if self.send_control(peer, &[SEEN_OFF]) {
+                        self.farewells.going.swap_remove(index);
+                        self.lose(peer, fault);
+                    } else {
+                        index += 1;
+                    }
+                }
+                Some(fault) => {
+                    self.farewells.going.swap_remove(index);
+                    self.lose(peer, fault);
+                }
+                None => index += 1,
+            }
+        }
+    }
+
+    fn conclude(&self, going: &Going) -> Option<Box<Fault>> {
+        let Going { peer, since, ending, refused, sent } = going;
+        let age = since.elapsed();
+        if let Some(sent) = *sent {
+            let missing = sent.wrapping_sub(self.peers.contacts[peer.index()].received);
+            if missing == 0 {
+                return (!self.has_stashed(*peer)).then(|| faults::left(*peer));
+            }
+            let is_broken = ending.is_some() || refused.is_some();
+            return (age > if is_broken { LOST } else { OVERDUE })
+                .then(|| faults::left_and_lost(*peer, missing.into(), age));
+        }
+        if let Some(ending) = *ending {
+            return (age > GRACE).then(|| faults::line_ended(*peer, ending));
+        }
+        refused.clone().filter(|_| age > GRACE_REFUSED)
+    }
+
+    /// Sends a packet of ours. False when there is no room; then nothing was sent.
+    pub(crate) fn send_control(&mut self, to: Peer, bytes: &[u8]) -> bool {
+        let contact = self.peers.contacts[to.index()];
+        let Some(address) = contact.address else { return true };
+        let Some(slot) = self.rail.outbound.take(to) else { return false };
+        let len = self.rail.outbound.fill(slot, bytes, Buf::EMPTY);
+        let sent = self.rail.send_slot(slot, len, address, contact.word.control());
+        if sent.is_err() {
+            self.rail.outbound.give_back(slot);
+        }
+        sent != Err(crate::error::Code::AGAIN)
+    }
+
+    /// A packet that is not the engine's has come.
+    #[cold]
+    pub(crate) fn take_control(&mut self, data: u64, slot: usize) {
+        if let Label::Control(from) = self.expected_label(data)
+            && self.peers.is_reached(from)
+        {
+            let word = match *self.rail.inbound.packet(slot) {
+                [GOODBYE, a, b, c, d] => Some(Parting::Goodbye(u32::from_le_bytes([a, b, c, d]))),
+                [SEEN_OFF] => {
+                    self.farewells.unanswered.retain(|&peer| peer != from);
+                    None
+                }
+                [PROBE] => None,
+                _ => Some(Parting::Refused(faults::foreign_packet(from))),
+            };
+            if self.meet(from)
+                && let Some(sign) = word
+            {
+                self.part(from, sign);
+            }
+        }
+        self.rail.inbound.give_back(slot);
+        self.rail.post_receive(slot);
+        self.has_news |= self.rail.has_unposted();
+    }
+
+    /// Says goodbye to all we have had to do with (in small jobs, to all), and stays until they have answered or
+    /// [`LEAVING_MAX`] has passed.
+    #[cold]
+    pub(crate) fn leave(&mut self) {
+        let until = Instant::now() + LEAVING_MAX;
+        // Packets that the caller has not given back shall not keep ours out.
+        self.lend_all();
+        let is_small = self.peers.count() <= FAMILIAR_PEERS;
+        let others: Vec<Peer> = self.peers.others().collect();
+        let mut untold: Vec<Peer> =
+            others.into_iter().filter(|&peer| is_small || self.peers.is_known(peer)).collect();
+        self.farewells.unanswered = untold.clone();
+        loop {
+            untold.retain(|&peer| !self.say_goodbye(peer));
+            while let Some(event) = self.poll() {
+                if let Event::Packet { slot, .. } = event {
+                    self.release(slot);
+                }
+            }
+            let Ofi { peers, farewells, .. } = self;
+            farewells.unanswered.retain(|&peer| !peers.is_gone(peer));
+            let is_done = untold.is_empty() && farewells.unanswered.is_empty() && self.sends_pending() == 0;
+            if is_done || Instant::now() >= until {
+                return;
+            }
+            self.wait(Duration::from_millis(1));
+        }
+    }
+
+    /// True when the peer has been told, or need not be.
+    fn say_goodbye(&mut self, peer: Peer) -> bool {
+        if !self.meet(peer) {
+            return true;
+        }
+        let sent = self.peers.contacts[peer.index()].sent.to_le_bytes();
+        self.send_control(peer, &[GOODBYE, sent[0], sent[1], sent[2], sent[3]])
+    }
+}

@@ -1,0 +1,235 @@
+//! Whether a peer's process still lives, asked of the kernel and not of libfabric.
+//!
+//! The TCP providers of libfabric do not say that a peer is gone: a send to a process that was killed is answered "try
+//! again" for ever, by every version tried (1.17 `net` and `ofi_rxm`, 2.4, 2.5). So every endpoint has a [`Doorway`], a
+//! listening socket at which nobody ever answers: the kernel completes the connections by itself, and resets them when the
+//! process ends, however it ends. Whoever deals with a peer holds a line to its doorway and never says anything on it.
+//!
+//! That tells apart what time alone cannot: a peer that computes for an hour without polling keeps its line (its kernel
+//! answers), one that was killed loses it at once, and one whose host is silent loses it after [`SILENCE`].
+//!
+//! Cost: one descriptor for each peer dealt with, none at the other end but an entry in the queue of the doorway
+//! ([`CALLERS_MAX`]), and no packets beyond a keep-alive of the kernel every [`KEEP_ALIVE`].
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use selvedge_transport::Peer;
+
+/// Lines that one doorway can hold. More is the kernel's `net.core.somaxconn`, 4,096 since Linux 5.4; further callers hear
+/// nothing, and then know nothing of this peer.
+const CALLERS_MAX: i32 = 4096;
+
+/// The kernel asks the other kernel for a sign of life when a line was quiet for so long, and then each second.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// A host that does not answer for so long is silent: the lines to it break.
+pub(crate) const SILENCE: Duration = Duration::from_secs(15);
+
+/// Lines looked at in one call.
+const EVENTS_MAX: usize = 16;
+
+/// A listening socket that stands for this process.
+#[derive(Debug)]
+pub(crate) struct Doorway {
+    address: SocketAddr,
+    _listener: OwnedFd,
+}
+
+impl Doorway {
+    /// Opens one at `ip`, with a port that the kernel chooses.
+    ///
+    /// # Errors
+    /// What the kernel says: no more descriptors, or the address is not one of this host.
+    pub(crate) fn open(ip: IpAddr) -> io::Result<Doorway> {
+        let listener = socket(ip)?;
+        rustix::net::bind(&listener, &SocketAddr::new(ip, 0))?;
+        rustix::net::listen(&listener, CALLERS_MAX)?;
+        let name = rustix::net::getsockname(&listener)?;
+        let address = SocketAddr::try_from(name).map_err(io::Error::from)?;
+        Ok(Doorway { address, _listener: listener })
+    }
+
+    /// Where others find it.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// How a line ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It stood, and the other kernel has closed it: the process has ended.
+    Closed,
+    /// Nobody listens there: the process has ended before we called.
+    Refused,
+    /// Nobody answers: the host is gone, or a firewall stands between.
+    Silent(Errno),
+}
+
+/// Lines to peers.
+#[derive(Debug)]
+pub(crate) struct Lifelines {
+    epoll: OwnedFd,
+    /// By peer.
+    lines: Vec<Option<OwnedFd>>,
+    open: usize,
+    open_max: usize,
+}
+
+impl Lifelines {
+    /// None yet, of at most `open_max`, to `peers` peers.
+    ///
+    /// # Errors
+    /// No descriptor to be had.
+    pub(crate) fn new(peers: usize, open_max: usize) -> io::Result<Lifelines> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let lines = std::iter::repeat_with(|| None).take(peers).collect();
+        Ok(Lifelines { epoll, lines, open: 0, open_max })
+    }
+
+    /// Calls at a peer's doorway; does nothing when there are too many lines already or no descriptor is to be had: then
+    /// this peer is not watched. An end that is known at once is the answer.
+    #[cold]
+    pub(crate) fn call(&mut self, peer: Peer, doorway: SocketAddr) -> Option<Ending> {
+        if self.lines[peer.index()].is_some() || self.open >= self.open_max {
+            return None;
+        }
+        match self.try_call(peer, doorway) {
+            Ok(line) => {
+                self.lines[peer.index()] = Some(line);
+                self.open += 1;
+                None
+            }
+            Err(Errno::CONNREFUSED) => Some(Ending::Refused),
+            Err(error @ (Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::TIMEDOUT)) => {
+                Some(Ending::Silent(error))
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn try_call(&self, peer: Peer, doorway: SocketAddr) -> Result<OwnedFd, Errno> {
+        let line = socket(doorway.ip())?;
+        sockopt::set_socket_keepalive(&line, true)?;
+        sockopt::set_tcp_keepidle(&line, KEEP_ALIVE)?;
+        sockopt::set_tcp_keepintvl(&line, Duration::from_secs(1))?;
+        sockopt::set_tcp_user_timeout(&line, SILENCE.as_millis() as u32)?;
+        match rustix::net::connect(&line, &doorway) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error),
+        }
+        // Only after the call: a socket that has not called yet counts as hung up.
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        epoll::add(&self.epoll, &line, epoll::EventData::new_u64(u64::from(peer.0)), flags)?;
+        Ok(line)
+    }
+
+    /// Lines that have ended since the last look, at most some. One system call.
+    #[cold]
+    pub(crate) fn look(&mut self, mut ended: impl FnMut(Peer, Ending)) {
+        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if self.open == 0 {
+            return;
+        }
+        let none = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+        let mut events = [none; EVENTS_MAX];
+        let count = epoll::wait(&self.epoll, &mut events, Some(&AT_ONCE)).unwrap_or(0);
+        for event in &events[..count] {
+            // What is packed is copied before it is used.
+            let data = event.data;
+            let peer = Peer(data.u64() as u32);
+            let Some(line) = self.lines[peer.index()].take() else { continue };
+            self.open -= 1;
+            let ending = match sockopt::socket_error(&line) {
+                Ok(Err(Errno::CONNREFUSED)) => Ending::Refused,
+                Ok(Err(
+                    error @ (Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN),
+                )) => Ending::Silent(error),
+                _ => Ending::Closed,
+            };
+            ended(peer, ending);
+        }
+    }
+
+    /// Lets a line go, when the peer is known to be gone.
+    #[cold]
+    pub(crate) fn hang_up(&mut self, peer: Peer) {
+        self.open -= usize::from(self.lines[peer.index()].take().is_some());
+    }
+
+    /// Becomes readable when a line ends; for sleeping on.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+fn socket(ip: IpAddr) -> Result<OwnedFd, Errno> {
+    let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Instant;
+
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn next_ending(lines: &mut Lifelines) -> (Peer, Ending) {
+        let start = Instant::now();
+        loop {
+            let mut found = None;
+            lines.look(|peer, ending| found = Some((peer, ending)));
+            if let Some(found) = found {
+                return found;
+            }
+            assert!(start.elapsed() < Duration::from_secs(5), "nothing is told");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_line_stands_as_long_as_the_doorway_and_its_end_is_told_once() {
+        let (near, far) = (Doorway::open(HERE).unwrap(), Doorway::open(HERE).unwrap());
+        let mut lines = Lifelines::new(3, 8).unwrap();
+        assert_eq!(lines.call(Peer(1), near.address()), None);
+        assert_eq!(lines.call(Peer(2), far.address()), None);
+        for _ in 0..100 {
+            lines.look(|peer, ending| panic!("{peer:?} {ending:?}"));
+        }
+        drop(far);
+        assert_eq!(next_ending(&mut lines), (Peer(2), Ending::Closed));
+        lines.look(|peer, ending| panic!("{peer:?} {ending:?}"));
+        drop(near);
+        assert_eq!(next_ending(&mut lines), (Peer(1), Ending::Closed));
+    }
+
+    #[test]
+    fn a_call_where_nobody_listens_is_refused() {
+        let address = Doorway::open(HERE).unwrap().address();
+        let mut lines = Lifelines::new(1, 8).unwrap();
+        let ending = lines.call(Peer(0), address).unwrap_or_else(|| next_ending(&mut lines).1);
+        assert_eq!(ending, Ending::Refused);
+    }
+
+    #[test]
+    fn beyond_the_limit_no_line_is_opened_and_a_line_let_go_makes_room() {
+        let doorway = Doorway::open(HERE).unwrap();
+        let mut lines = Lifelines::new(2, 1).unwrap();
+        lines.call(Peer(0), doorway.address());
+        lines.call(Peer(1), doorway.address());
+        assert!(lines.lines[0].is_some() && lines.lines[1].is_none());
+        lines.hang_up(Peer(0));
+        lines.call(Peer(1), doorway.address());
+        assert!(lines.lines[1].is_some());
+    }
+}

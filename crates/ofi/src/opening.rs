@@ -1,0 +1,168 @@
+//! From a choice of road to a transport: open here, exchange cards, connect.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use selvedge_transport::{Caps, Fault, Peer};
+
+use crate::card::Card;
+use crate::discover::{Choice, Provider};
+use crate::efa;
+use crate::faults;
+use crate::info::{Abilities, AddressFormat};
+use crate::lifeline::{Doorway, Lifelines};
+use crate::peers::{PEERS_MAX, Peers, Word, read_cards};
+use crate::rail::{Plan, Rail};
+use crate::settings::Settings;
+use crate::transport::{Ofi, Parts};
+
+/// Packet on TCP.
+const TCP_PACKET_BYTES: usize = 16 << 10;
+
+/// Memory for packets that come.
+const RECEIVE_BYTES: usize = 8 << 20;
+
+/// Slots that stay posted when all others are on loan, so that packets of ours and completions get through.
+const RECEIVES_KEPT: usize = 32;
+
+/// An endpoint that is open and receives, and whose peers are not known yet.
+#[derive(Debug)]
+pub struct Opening {
+    rail: Rail,
+    card: Card,
+    me: Peer,
+    plan: Plan,
+    abilities: Abilities,
+    doorway: Option<Doorway>,
+    is_crowded: bool,
+    name: &'static str,
+}
+
+impl Opening {
+    /// Opens the road of `choice` as rank `me`. Cost: the memory of its packets ([`RECEIVE_BYTES`] and a quarter) and what
+    /// the provider itself takes.
+    ///
+    /// # Errors
+    /// A [`Fault`] with what the provider or the kernel said.
+    pub fn open(choice: &Choice, me: Peer, settings: &Settings) -> Result<Opening, Box<Fault>> {
+        let (info, abilities) = (&choice.infos[0], choice.abilities.clone());
+        let packet_bytes = packet_bytes(choice);
+        let plan = Plan::of(&abilities, packet_bytes, RECEIVE_BYTES);
+        let mut rail = Rail::open(info, &plan)?;
+        let address = rail.endpoint().address().map_err(|error| faults::not_opened(&error))?;
+        let doorway = match ip_of(&abilities, &address) {
+            Some(ip) => Some(Doorway::open(ip).map_err(|error| faults::no_socket("the doorway", &error))?),
+            None => None,
+        };
+        // With one-sided operations asked for, what a provider says of its messages is said of these.
+        let most = (info.abilities().datagram_bytes_max as u64).min(efa::ONE_SIDED_BYTES_MAX);
+        let card = Card {
+            provider: choice.provider.name().to_string(),
+            nonce: nonce(),
+            packet_bytes_max: packet_bytes as u32,
+            read_bytes_max: if abilities.one_sided_read { most } else { 0 },
+            write_bytes_max: if abilities.one_sided_write { most } else { 0 },
+            doorway: doorway.as_ref().map(Doorway::address),
+            rails: vec![address.into_boxed_slice()],
+        };
+        let (is_crowded, name) = (settings.is_crowded, choice.provider.name());
+        Ok(Opening { rail, card, me, plan, abilities, doorway, is_crowded, name })
+    }
+
+    /// What other ranks need to reach this one; give it to all of them.
+    pub fn card(&self) -> Vec<u8> {
+        self.card.to_bytes()
+    }
+
+    /// The transport. `cards` are those of all peers by index, our own among them; empty for a peer that is never reached by
+    /// this road. Nothing is sent yet.
+    ///
+    /// What the road can do is what all its peers can, so that both ends of a pair see the same.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the first peer whose card does not fit ours.
+    pub fn connect(self, cards: Vec<Vec<u8>>) -> Result<Ofi, Box<Fault>> {
+        assert!(cards.len() <= PEERS_MAX, "{} peers", cards.len());
+        let Opening { rail, card, me, plan, abilities, doorway, is_crowded, name } = self;
+        let cards = read_cards(&card, &cards)?;
+        let least = |of: fn(&Card) -> u64| cards.iter().flatten().map(of).fold(of(&card), u64::min);
+        let packet_bytes_max = least(|card| card.packet_bytes_max.into()) as usize;
+        let caps = Caps {
+            name,
+            packet_bytes_max,
+            inline_bytes_max: plan.inject_bytes_max.min(packet_bytes_max),
+            slots_max: plan.receives - RECEIVES_KEPT,
+            read_bytes_max: least(|card| card.read_bytes_max),
+            write_bytes_max: least(|card| card.write_bytes_max),
+            one_sided_max: plan.one_sided,
+        };
+        let lines = match doorway {
+            Some(_) => Some(
+                Lifelines::new(cards.len(), lines_max())
+                    .map_err(|error| faults::no_socket("lines to the peers", &error))?,
+            ),
+            None => None,
+        };
+        let own =
+            Ofi::own_slots(packet_bytes_max).map_err(|error| faults::no_memory(packet_bytes_max, error))?;
+        Ok(Ofi::new(Parts {
+            expected: Word::new(Peer(0), card.nonce, abilities.immediate_bytes),
+            peers: Peers::new(me, cards, abilities.immediate_bytes),
+            is_efa: abilities.address == AddressFormat::Efa,
+            rail,
+            caps,
+            me,
+            doorway,
+            lines,
+            own,
+            abilities,
+            is_crowded,
+        }))
+    }
+}
+
+/// The largest packet of the engine.
+fn packet_bytes(choice: &Choice) -> usize {
+    let datagram = choice.abilities.datagram_bytes_max;
+    match choice.provider {
+        Provider::Tcp => TCP_PACKET_BYTES.min(datagram),
+        Provider::EfaDirect => datagram,
+        // So that the provider's own eager protocol makes one datagram of each packet.
+        Provider::Efa => {
+            let mtu = choice.nics.iter().filter_map(|nic| nic.mtu_bytes).min();
+            mtu.unwrap_or(efa::DATAGRAM_BYTES_LEAST) - efa::HEADER_BYTES_MAX
+        }
+    }
+}
+
+/// The address of the host in the address of an endpoint over sockets; `None` for others.
+fn ip_of(abilities: &Abilities, address: &[u8]) -> Option<IpAddr> {
+    // struct sockaddr_in: family, port, address; struct sockaddr_in6: family, port, flow label, address.
+    match abilities.address {
+        AddressFormat::Ipv4 => {
+            let octets: [u8; 4] = address.get(4..8)?.try_into().ok()?;
+            Some(IpAddr::V4(Ipv4Addr::from(octets)))
+        }
+        AddressFormat::Ipv6 => {
+            let octets: [u8; 16] = address.get(8..24)?.try_into().ok()?;
+            Some(IpAddr::V6(Ipv6Addr::from(octets)))
+        }
+        AddressFormat::Efa | AddressFormat::Other(_) => None,
+    }
+}
+
+/// A number that those who have our card know, and a process that had our address before us does not.
+fn nonce() -> u32 {
+    let mut bytes = [0; 4];
+    // Without random numbers the process id has to do.
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(4) => u32::from_le_bytes(bytes),
+        _ => std::process::id(),
+    }
+}
+
+/// Lines to peers that may be open: a quarter of the descriptors that this process may have. The provider takes as many for its
+/// connections, and half are left to the program.
+fn lines_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.map_or(usize::MAX, |most| most as usize / 4)
+}
