@@ -1,7 +1,7 @@
 //! One rank's engine and whatever it has in flight: what is below the public API, generic over the transport.
 //!
 //! Programs have no use for it. It is public because the storm (`benches`) runs it on the simulated network, which it
-//! can because nothing in here waits by itself.
+//! can because nothing in here waits by itself, and on the roads of a real job as a [`Guest`].
 //!
 //! Requests flow down: [`Runtime::send`], [`Runtime::recv`], [`Runtime::collective`]. Results flow up: after
 //! [`Runtime::progress`], [`Runtime::take`] says whether an operation is complete. Everything in flight is named by one
@@ -19,6 +19,23 @@ use crate::executor::{Run, Running};
 pub use crate::group::Group;
 pub use crate::op::Reducer;
 pub use crate::plan::Plan;
+
+/// What runs on the runtime of a joined world, below its communicators, whatever its roads are made of.
+pub trait Guest {
+    /// What comes of it.
+    type Output;
+
+    /// Runs, and leaves nothing in flight. Contexts below 2^16 belong to the communicators.
+    fn visit<T: Transport>(self, runtime: &mut Runtime<T>) -> Self::Output;
+}
+
+impl crate::World {
+    /// Lends the runtime of this rank to `guest`. For tools: it can starve or confuse communicators, and nothing else can
+    /// be called on them meanwhile.
+    pub fn host_guest<G: Guest>(&self, guest: G) -> G::Output {
+        guest.visit(&mut self.runtime.borrow_mut())
+    }
+}
 
 /// The caller's name for something in flight. Spent by the [`Runtime::take`] that returns its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

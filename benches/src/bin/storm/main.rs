@@ -2,12 +2,15 @@
 //!
 //! Each seed is a random program of messages and collectives on a random network that reorders everything, held against
 //! a naive oracle. A failure prints the one command that repeats it. With `--mutants` the storm itself is tried: it
-//! must find every defect that is put into the engine or the schedules on purpose.
+//! must find every defect that is put into the engine or the schedules on purpose. With `--real` the programs run on the
+//! ranks of a job, over whatever roads it has.
 
 mod drive;
 mod mutate;
 mod oracle;
+mod player;
 mod program;
+mod real;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -43,6 +46,9 @@ struct Arguments {
     /// Seeds to try for each defect.
     #[arg(long, default_value_t = 3000)]
     patience: u64,
+    /// Runs the programs on the ranks and roads of this job; start it with mpirun.
+    #[arg(long, conflicts_with_all = ["mutants", "seed", "jobs"])]
+    real: bool,
     /// Threads; each runs its own seeds.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
@@ -58,6 +64,14 @@ fn main() -> ExitCode {
         }
     };
     let good = match (arguments.seed, arguments.mutants) {
+        _ if arguments.real => match defect {
+            Some(Defect::Engine(_)) => {
+                eprintln!("storm: a real job has its own engine; defects of schedules can be put into it");
+                return ExitCode::from(2);
+            }
+            None => on_this_job(&arguments, None),
+            Some(Defect::Schedule(mutant)) => on_this_job(&arguments, Some(mutant)),
+        },
         (Some(seed), _) => replay(seed, defect),
         (None, true) => try_mutants(&arguments),
         (None, false) => storm(&arguments, defect),
@@ -122,6 +136,29 @@ fn storm(arguments: &Arguments, defect: Option<Defect>) -> bool {
         arguments.seeds,
         begin.elapsed().as_secs_f64()
     );
+    true
+}
+
+/// Runs the programs on a real job. The rank that sees something wrong says so and leaves, upon which the job ends.
+fn on_this_job(arguments: &Arguments, defect: Option<ScheduleMutant>) -> bool {
+    let begin = Instant::now();
+    let done = selvedge::init().map_err(|error| error.to_string()).and_then(|world| {
+        let report = real::run(&world, arguments.first, arguments.seeds, defect)?;
+        Ok((world.rank(), world.size(), report))
+    });
+    match done {
+        Ok((0, ranks, real::Report { tally: Tally { messages, collectives, .. }, roads })) => println!(
+            "storm: {} seeds on {ranks} ranks over {roads}, 0 violations: {messages} messages and {collectives} \
+             collectives begun by rank 0, in {:.1} s",
+            arguments.seeds,
+            begin.elapsed().as_secs_f64()
+        ),
+        Ok(_) => {}
+        Err(violation) => {
+            eprintln!("storm: {violation}");
+            return false;
+        }
+    }
     true
 }
 

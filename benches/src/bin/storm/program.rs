@@ -116,13 +116,26 @@ const FIRST_MESSAGE_CONTEXT: u32 = 100;
 const TAGS: u64 = 3;
 
 impl Program {
-    /// The program of a seed.
+    /// The program of a seed, for the simulated network.
     pub(crate) fn new(seed: u64) -> Program {
+        Program::drawn(seed, None)
+    }
+
+    /// The program of a seed for a real job of `ranks` ranks and packets of `packet_bytes`: nobody dies.
+    pub(crate) fn for_job(seed: u64, ranks: usize, packet_bytes: usize) -> Program {
+        Program::drawn(seed, Some((ranks, packet_bytes)))
+    }
+
+    fn drawn(seed: u64, job: Option<(usize, usize)>) -> Program {
         let mut rng = Rng::new(seed);
         let presets = SimConfig::presets();
         let (network_name, preset) = rng.pick(&presets).clone();
         let ranks = *rng.pick(&[1, 2, 2, 3, 4, 5, 6, 8, 11]);
         let mut network = SimConfig { peers: ranks, seed: rng.bits(), ..preset };
+        if let Some((ranks, packet_bytes)) = job {
+            network = SimConfig { peers: ranks, packet_bytes_max: packet_bytes, ..network };
+        }
+        let ranks = network.peers;
         // Roads that can only write, or neither read nor write, are rarer in the presets than their protocols deserve.
         if rng.one_in(3) {
             network.read_bytes_max = 0;
@@ -156,7 +169,7 @@ impl Program {
             members.truncate(1 + rng.index(ranks));
             program.groups.push(members);
         }
-        let dies = ranks > 1 && rng.one_in(8);
+        let dies = ranks > 1 && rng.one_in(8) && job.is_none();
         let mut sequences = vec![0; program.groups.len()];
         for phase in 0..1 + rng.below(3) as u32 {
             program.add_phase(phase, !dies, &mut sequences, &mut rng);

@@ -1,0 +1,316 @@
+//! One rank of a program: what it has started, and what it makes of how that ended. It knows nothing of the transport.
+
+use std::rc::Rc;
+
+use selvedge::Op;
+use selvedge::runtime::{Call, Group, Operation, Outcome, Plan, Reducer, Runtime, Started, Trouble};
+use selvedge_coll::{Collective, Rank, Schedule, generate};
+use selvedge_engine::{Context, Failure, Tag};
+use selvedge_transport::{Buf, Cause, Fault, Memory, Peer, Rng, Scope, Transport};
+
+use crate::drive::Tally;
+use crate::mutate::ScheduleMutant;
+use crate::oracle::{self, History, Received};
+use crate::program::{Act, Element, Program, Receive, contribution, message_bytes};
+
+/// Overwrites a buffer that its operation has given back, so that whoever still reads it reads this.
+const SPENT: u8 = 0xEE;
+
+/// What all ranks of a program have in common.
+pub(crate) struct Scene<'a> {
+    /// What they do.
+    pub(crate) program: &'a Program,
+    /// Its communicators.
+    pub(crate) groups: Vec<Rc<Group>>,
+    /// Added to every context, so that programs on one job do not meet.
+    pub(crate) first_context: u32,
+    /// A defect of the schedules.
+    pub(crate) defect: Option<ScheduleMutant>,
+}
+
+impl<'a> Scene<'a> {
+    /// The scene of a program without defect.
+    pub(crate) fn new(program: &'a Program) -> Scene<'a> {
+        let group = |members: &Vec<usize>| {
+            Rc::new(Group::listed(members.iter().map(|&member| Peer(member as u32)).collect()))
+        };
+        let groups = program.groups.iter().map(group).collect();
+        Scene { program, groups, first_context: 0, defect: None }
+    }
+}
+
+/// What is written down while a program runs.
+pub(crate) struct Notes {
+    /// What was seen from outside.
+    pub(crate) history: History,
+    /// What it amounts to.
+    pub(crate) tally: Tally,
+}
+
+/// One rank: what it has started and not finished.
+#[derive(Debug)]
+pub(crate) struct Player {
+    rank: usize,
+    phase: usize,
+    next: usize,
+    open: Vec<Open>,
+    /// Whether something of it ended in a fault: it knows that somebody died, and has taken note.
+    knows: bool,
+}
+
+/// Something started, and the memory it works on.
+#[derive(Debug)]
+struct Open {
+    act: Act,
+    operation: Operation,
+    input: Memory,
+    output: Memory,
+    /// Whether its rank knew of a death when it was started: then nobody will tell it.
+    knew: bool,
+}
+
+impl Player {
+    /// A rank that has done nothing yet.
+    pub(crate) fn new(rank: usize) -> Player {
+        Player { rank, phase: 0, next: 0, open: Vec::new(), knows: false }
+    }
+
+    /// Whether it has done all of its program.
+    pub(crate) fn is_through(&self, program: &Program) -> bool {
+        self.phase == program.phases.len() && self.open.is_empty()
+    }
+
+    /// What it waits for, in words.
+    pub(crate) fn waits_for(&self) -> String {
+        let acts: Vec<_> = self.open.iter().take(4).map(|open| open.act).collect();
+        format!("rank {} in phase {} for {} ({acts:?} ..)", self.rank, self.phase, self.open.len())
+    }
+
+    /// One move. Says whether anything happened.
+    pub(crate) fn step<T: Transport>(
+        &mut self,
+        runtime: &mut Runtime<T>,
+        scene: &Scene<'_>,
+        notes: &mut Notes,
+    ) -> Result<bool, String> {
+        let mut moved = runtime.progress();
+        moved |= self.harvest(runtime, scene, notes)?;
+        let Some(acts) = scene.program.phases.get(self.phase).map(|phase| &phase[self.rank]) else {
+            return Ok(moved);
+        };
+        if let Some(&act) = acts.get(self.next) {
+            self.next += 1;
+            self.start(act, runtime, scene, notes)?;
+            return Ok(true);
+        }
+        self.cancel_the_hopeless(runtime, scene.program);
+        if self.open.is_empty() {
+            self.phase += 1;
+            self.next = 0;
+            return Ok(true);
+        }
+        Ok(moved)
+    }
+
+    fn start<T: Transport>(
+        &mut self,
+        act: Act,
+        runtime: &mut Runtime<T>,
+        scene: &Scene<'_>,
+        notes: &mut Notes,
+    ) -> Result<(), String> {
+        let program = scene.program;
+        let context = |context| Context(scene.first_context + context);
+        let (started, input, output) = match act {
+            Act::Send(index) => {
+                notes.history.sending(index);
+                notes.tally.messages += 1;
+                let message = &program.messages[index];
+                let input = Memory::of(&message_bytes(program.seed, index, message.bytes));
+                let to = Peer(message.dest as u32);
+                let (context, tag) = (context(message.context), Tag(u64::from(message.tag)));
+                let started = runtime.send(to, context, tag, input.buf());
+                (started, input, Memory::zeroed(0))
+            }
+            Act::Recv(index) => {
+                notes.history.posting(self.rank, index);
+                let receive = &program.receives[index];
+                let output = Memory::zeroed(receive.capacity);
+                let source = receive.source.map(|source| Peer(source as u32));
+                let tag = receive.tag.map(|tag| Tag(u64::from(tag)));
+                let context = context(receive.context);
+                let started = runtime.recv(source, context, tag, output.buf());
+                (started, Memory::zeroed(0), output)
+            }
+            Act::Call(index) => self.call(index, runtime, scene, notes),
+        };
+        match started {
+            Started::Done(outcome) => self.ended(act, outcome, (&input, &output), scene, notes),
+            Started::Pending(operation) => {
+                self.open.push(Open { act, operation, input, output, knew: self.knows });
+                Ok(())
+            }
+        }
+    }
+
+    fn call<T: Transport>(
+        &self,
+        index: usize,
+        runtime: &mut Runtime<T>,
+        scene: &Scene<'_>,
+        notes: &mut Notes,
+    ) -> (Started, Memory, Memory) {
+        let seed = scene.program.seed;
+        let call = &scene.program.calls[index];
+        let group = scene.groups[call.group].clone();
+        let me = group.rank(Peer(self.rank as u32)).expect("a caller belongs to the group");
+        notes.tally.collectives += u64::from(me == Rank(0));
+        let (input, output) = oracle::sizes(call, me.index());
+        let input = Memory::of(&contribution(seed, index, me.index(), input));
+        let output = Memory::zeroed(output);
+        let root = matches!(call.shape.collective, Collective::Broadcast { root } if root == me);
+        if root {
+            output.buf().fill_from(&contribution(seed, index, me.index(), output.len()));
+        }
+        let mut schedule: Schedule = generate(call.algorithm, &call.shape, me);
+        if let Some(mutant) = scene.defect {
+            schedule = mutant.apply(&schedule, &mut Rng::new(seed).child(index as u64));
+        }
+        let call = Call {
+            plan: Rc::new(Plan::new(schedule)),
+            group,
+            context: Context(scene.first_context + 2 * call.group as u32 + 1),
+            sequence: call.sequence,
+            input: input.buf(),
+            output: output.buf(),
+            reducer: Some(reducer(call.element)),
+        };
+        (runtime.collective(call), input, output)
+    }
+
+    /// Takes the outcomes of everything that is complete.
+    fn harvest<T: Transport>(
+        &mut self,
+        runtime: &mut Runtime<T>,
+        scene: &Scene<'_>,
+        notes: &mut Notes,
+    ) -> Result<bool, String> {
+        let mut moved = false;
+        let mut index = 0;
+        while index < self.open.len() {
+            match runtime.take(self.open[index].operation) {
+                None => index += 1,
+                Some(outcome) => {
+                    let open = self.open.swap_remove(index);
+                    self.ended(open.act, outcome, (&open.input, &open.output), scene, notes)?;
+                    moved = true;
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Ends the receives that nobody sends to.
+    fn cancel_the_hopeless<T: Transport>(&self, runtime: &mut Runtime<T>, program: &Program) {
+        for open in &self.open {
+            if let Act::Recv(index) = open.act
+                && program.receives[index].cancelled
+                // Where somebody dies, who takes from anybody is told, and has to wait for it: once.
+                && (program.victim.is_none() || program.receives[index].source.is_some() || open.knew)
+            {
+                runtime.cancel(open.operation);
+            }
+        }
+    }
+
+    /// Judges one outcome, and spoils the memory that was given back.
+    fn ended(
+        &mut self,
+        act: Act,
+        outcome: Outcome,
+        (input, output): (&Memory, &Memory),
+        scene: &Scene<'_>,
+        notes: &mut Notes,
+    ) -> Result<(), String> {
+        let (rank, program) = (self.rank, scene.program);
+        match (act, outcome) {
+            (_, Err(Trouble::Engine(Failure::Fault(fault)))) if !may_fail(program, act, &fault) => {
+                return Err(format!(
+                    "rank {rank}: {act:?} ended in a fault though nobody it needs died: {fault}"
+                ));
+            }
+            (_, Err(Trouble::Engine(Failure::Fault(_)))) => self.knows = true,
+            (Act::Send(_), Ok(_)) => {}
+            (Act::Recv(index), Ok(envelope)) => {
+                let len = envelope.bytes as usize;
+                if len > output.len() || program.receives[index].cancelled {
+                    return Err(format!(
+                        "rank {rank}: receive {index} got {envelope:?}, which it cannot have"
+                    ));
+                }
+                let bytes = output.bytes()[..len].to_vec();
+                let (source, tag) = (envelope.source.index(), envelope.tag.0 as u32);
+                notes.history.received(index, Received { source, tag, len, bytes });
+            }
+            (Act::Recv(index), Err(Trouble::Engine(Failure::Truncated { sent, capacity, envelope }))) => {
+                if capacity as usize != output.len() || sent <= capacity {
+                    return Err(format!(
+                        "rank {rank}: receive {index} of {} bytes was cut: {sent}",
+                        output.len()
+                    ));
+                }
+                let (source, tag) = (envelope.source.index(), envelope.tag.0 as u32);
+                let (len, bytes) = (sent as usize, output.bytes());
+                notes.history.received(index, Received { source, tag, len, bytes });
+            }
+            (Act::Recv(index), Err(Trouble::Engine(Failure::Cancelled)))
+                if program.receives[index].cancelled => {}
+            (Act::Call(index), Ok(_)) => {
+                let group = &scene.groups[program.calls[index].group];
+                let me = group.rank(Peer(rank as u32)).expect("a caller belongs to the group");
+                if output.bytes() != oracle::expected(program, index, me.index()) {
+                    let call = &program.calls[index];
+                    return Err(format!("rank {rank}: wrong result of collective {index}: {call:?}"));
+                }
+            }
+            (act, outcome) => return Err(format!("rank {rank}: {act:?} ended in {outcome:?}")),
+        }
+        spoil(input.buf());
+        spoil(output.buf());
+        Ok(())
+    }
+}
+
+/// Whether a rank that died, or one that left and was only waited for in vain, is an excuse for an operation that
+/// ended in a fault.
+fn may_fail(program: &Program, act: Act, fault: &Fault) -> bool {
+    let Some((victim, _)) = program.victim else {
+        let Act::Recv(index) = act else { return false };
+        let Receive { cancelled, source, .. } = program.receives[index];
+        return cancelled
+            && fault.cause == Cause::PeerLeft
+            && source.is_some_and(|source| fault.scope == Scope::Peer(Peer(source as u32)));
+    };
+    match act {
+        Act::Send(index) => program.messages[index].dest == victim,
+        Act::Recv(index) => program.receives[index].source.is_none_or(|source| source == victim),
+        Act::Call(_) => false,
+    }
+}
+
+fn spoil(buf: Buf) {
+    buf.fill_with(SPENT);
+}
+
+fn reducer(element: Element) -> Reducer {
+    match element {
+        Element::ByteSum => Op::<u8>::sum().reducer(),
+        Element::WordSum => Op::<u64>::sum().reducer(),
+        Element::Affine => Op::ordered(|left: &[u64], right: &mut [u64]| {
+            for (left, right) in left.iter().zip(right) {
+                *right = oracle::compose(*left, *right);
+            }
+        })
+        .reducer(),
+    }
+}
