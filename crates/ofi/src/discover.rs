@@ -339,7 +339,8 @@ impl Search<'_> {
         let mut nic = self.nic(&info);
         let (pci, speed, driver) = devices::interface(self.root, &nic.name);
         nic.pci = nic.pci.or(pci);
-        nic.link_bits_per_second = nic.link_bits_per_second.or(speed);
+        // Providers over sockets make up a speed where the kernel knows none (seen in 2.4).
+        nic.link_bits_per_second = speed;
         nic.driver = nic.driver.or(driver);
         nic.numa_node = nic.pci.as_deref().and_then(|pci| devices::numa_node(self.root, pci));
         let on_this_host_only = nic.address.is_some_and(|address| address.is_loopback());
@@ -403,8 +404,10 @@ fn hints(provider: &str, caps: u64) -> Hints<'_> {
     Hints {
         provider,
         caps,
-        // We give every operation 64 bytes of its own, whether they are asked for or not.
-        mode: sys::FI_CONTEXT | sys::FI_CONTEXT2,
+        // We give every operation 64 bytes of its own, whether they are asked for or not. And a write with immediate data may
+        // take a receive, because nobody sends us one; without that efa-direct has no one-sided operations at all where rdma-core or
+        // the device is older than such writes without a receive (seen in 2.5).
+        mode: sys::FI_CONTEXT | sys::FI_CONTEXT2 | sys::FI_RX_CQ_DATA,
         mr_mode: sys::FI_MR_LOCAL | sys::FI_MR_VIRT_ADDR | sys::FI_MR_ALLOCATED | sys::FI_MR_PROV_KEY,
         // One thread at a time, so locks can be left out.
         threading: sys::FI_THREAD_DOMAIN,
