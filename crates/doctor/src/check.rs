@@ -92,6 +92,7 @@ pub const CHECKS: &[Check] = &[
     check("namespaces", "ranks see each other", memory::namespaces),
     check("dev-shm", "/dev/shm for other libraries", memory::dev_shm),
     check("huge-pages", "huge pages", memory::huge_pages),
+    check("environment", "no variable that hurts", fabric::environment),
     check("interfaces", "an interface that other hosts reach", net::interfaces),
     check("own-name", "our own name leads to us", net::own_name),
     check("ena", "Amazon's network interface", net::ena),

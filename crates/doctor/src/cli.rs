@@ -3,12 +3,14 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::check::{Ask, Verdict, examine};
 use crate::live;
-use crate::report::{Report, json, table};
+use crate::pairs::{self, Libfabric};
+use crate::report::{Report, json, json_of, table};
 use crate::scene::{Scene, Tree};
 
 /// Exit code of a check that failed, and of a program that could not do what it was asked.
@@ -44,6 +46,12 @@ struct Doctor {
     /// What the job must have: a missing EFA then fails instead of warning
     #[arg(long, value_enum, value_delimiter = ',')]
     require: Vec<Need>,
+    /// Between hosts: started as ranks, send both ways on each road between every pair of hosts, and read the cards' counters
+    #[arg(long, conflicts_with_all = ["ranks", "require"])]
+    pairs: bool,
+    /// With --pairs: seconds after which a silent host counts as unreachable
+    #[arg(long, default_value_t = pairs::PATIENCE.as_secs(), requires = "pairs", value_name = "SECONDS")]
+    patience: u64,
     /// Print everything as JSON
     #[arg(long)]
     json: bool,
@@ -61,13 +69,14 @@ enum Need {
 /// The whole program.
 pub fn main() -> ExitCode {
     match Cli::parse().verb {
-        Verb::Doctor(doctor) => doctor.run(),
+        Verb::Doctor(doctor) if doctor.pairs => doctor.meet(),
+        Verb::Doctor(doctor) => doctor.examine(),
         Verb::JoinSegment { card } => live::join_segment(card.as_bytes()),
     }
 }
 
 impl Doctor {
-    fn run(&self) -> ExitCode {
+    fn examine(&self) -> ExitCode {
         let variables = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
         let mut scene = Scene::read(&Tree::new(&self.root), variables.collect(), &live::addresses());
@@ -77,13 +86,41 @@ impl Doctor {
             needs_efa: self.require.contains(&Need::Efa),
         };
         let report = Report::new(&scene, &ask, examine(&scene, &ask));
-        let text = if self.json {
-            json(&report, &scene)
-        } else {
-            table(&report, std::io::stdout().is_terminal() && scene.variable("NO_COLOR").is_none())
-        };
-        // A reader that has gone (head, less) does not change the verdict.
-        let _ = std::io::stdout().write_all(text.as_bytes());
-        if report.verdict == Verdict::Fail { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+        let text = if self.json { json(&report, &scene) } else { table(&report, is_colourful()) };
+        say(&text, report.verdict)
     }
+
+    /// Every rank ends with 0 but rank 0, which tells and ends as the verdict is.
+    fn meet(&self) -> ExitCode {
+        let variable = |name: &str| std::env::var(name).ok();
+        let mut boot = match pairs::join() {
+            Ok(boot) => boot,
+            Err(error) => {
+                eprintln!("selvedge: {error}");
+                return ExitCode::from(FAILED);
+            }
+        };
+        let here = live::host_id(variable("SELVEDGE_HOST"));
+        let mut links = Libfabric::new(variable, Tree::new(&self.root));
+        let met = pairs::meet(&mut boot, &here, &mut links, Duration::from_secs(self.patience));
+        match met.and_then(|meeting| boot.finalize().map(|()| meeting)) {
+            Ok(None) => ExitCode::SUCCESS,
+            Ok(Some(meeting)) if self.json => say(&json_of(&meeting), meeting.verdict),
+            Ok(Some(meeting)) => say(&meeting.table(is_colourful()), meeting.verdict),
+            Err(error) => {
+                eprintln!("selvedge: {error}");
+                ExitCode::from(FAILED)
+            }
+        }
+    }
+}
+
+fn is_colourful() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+fn say(text: &str, verdict: Verdict) -> ExitCode {
+    // A reader that has gone (head, less) does not change the verdict.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    if verdict == Verdict::Fail { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
 }

@@ -12,19 +12,21 @@
 //! carries its name; a test holds the last two together.
 //!
 //! What is *not* here: nothing is repaired, nothing is changed, nothing is sent anywhere except between the ranks of
-//! `doctor --pairs`. There is no unsafe code.
+//! `doctor --pairs`. The only unsafe code is in `pairs/sys.rs`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod check;
 mod cli;
 mod instances;
 mod live;
+mod pairs;
 mod report;
 mod scene;
 
 pub use check::{Ask, CHECKS, Check, Examined, Finding, Verdict, examine};
 pub use cli::main;
 pub use instances::{INSTANCES, Instance};
+pub use pairs::{Meeting, PairReport, tournament};
 pub use report::{Report, json, table};
 pub use scene::*;

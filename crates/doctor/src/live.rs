@@ -4,15 +4,20 @@ mod addresses;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, ToSocketAddrs};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use selvedge_boot::Host;
+use selvedge_ofi::environment::{Severity, explain};
+use selvedge_ofi::{Provider, Settings, discover};
 use selvedge_shm::{Config, Segment};
 use selvedge_transport::Peer;
 
-use crate::scene::{Scene, Sharing, Tried};
+use crate::pairs::HostId;
+use crate::scene::{Fabric, Library, Refused, Scene, Sharing, Tried, Usable};
 
 pub(crate) use addresses::addresses;
 
@@ -25,12 +30,73 @@ const NAME_TIME_MAX: Duration = Duration::from_secs(3);
 /// What the second process says when it has its seat.
 const JOINED: &str = "joined";
 
-/// Tries everything there is to try. Cost: one process, one look-up; at most 8 s, where nothing answers.
+/// Tries everything there is to try. Cost: one process, one look-up, starting libfabric's providers; at most 8 s where nothing
+/// answers.
 pub(crate) fn try_all(scene: &Scene) -> Tried {
     Tried {
         sharing: Some(share_memory()),
         own_name: Some(look_up(scene.kernel.host_name.clone())),
-        fabric: None,
+        fabric: Some(ask_libfabric(scene)),
+    }
+}
+
+/// Loads libfabric and asks what it offers. Not where a variable would make it end this process: then that is said, by the
+/// check `environment` too.
+fn ask_libfabric(scene: &Scene) -> Fabric {
+    let given = scene.variable("SELVEDGE_LIBFABRIC").map(Path::new);
+    let mut libraries: Vec<Library> = selvedge_ofi::candidates(given)
+        .into_iter()
+        .map(|path| Library { path: path.display().to_string(), version: None })
+        .collect();
+    let variables = scene.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let deadliest = if scene.efa_count() > 0 { Severity::MayAbort } else { Severity::Aborts };
+    let deadly = explain(variables, &Provider::ALL).into_iter().find(|f| f.severity <= deadliest);
+    if let Some(finding) = deadly {
+        let trouble =
+            format!("not asked, since {} would end this process: {}", finding.variable, finding.effect);
+        return Fabric {
+            libraries,
+            trouble: Some(trouble),
+            remedy: Some(finding.remedy),
+            ..Fabric::default()
+        };
+    }
+    let loaded = match selvedge_ofi::Library::open(given) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let remedy = Some(error.remedy().to_owned());
+            return Fabric { libraries, trouble: Some(error.to_string()), remedy, ..Fabric::default() };
+        }
+    };
+    let same =
+        |library: &Library| Path::new(&library.path).canonicalize().ok() == loaded.path().canonicalize().ok();
+    match libraries.iter().position(same) {
+        // The loader may have taken another than the first on our list.
+        Some(at) => libraries[..=at].rotate_right(1),
+        None => libraries.insert(0, Library { path: loaded.path().display().to_string(), version: None }),
+    }
+    libraries[0].version = Some(loaded.version());
+    let found = discover(&loaded, &Provider::ALL, &Settings::default());
+    let usable = found.usable.into_iter().map(|choice| Usable {
+        provider: choice.provider.name().to_owned(),
+        nics: choice.nics.into_iter().map(|nic| nic.name).collect(),
+    });
+    let refused = found.refused.into_iter().map(|refusal| Refused {
+        provider: refusal.provider.name().to_owned(),
+        nic: refusal.nic,
+        reason: refusal.reason,
+        remedy: refusal.remedy,
+    });
+    Fabric { libraries, usable: usable.collect(), refused: refused.collect(), ..Fabric::default() }
+}
+
+/// Who this host is among others: `make_believe`, where somebody wants one host to look like several, else its kernel.
+pub(crate) fn host_id(make_believe: Option<String>) -> HostId {
+    let Host { name, boot_id, .. } = Host::here();
+    match make_believe {
+        Some(name) => HostId { key: name.clone(), name },
+        None if boot_id.is_empty() => HostId { key: name.clone(), name },
+        None => HostId { key: boot_id, name },
     }
 }
 

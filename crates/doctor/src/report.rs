@@ -52,12 +52,22 @@ impl Report {
 pub fn json(report: &Report, scene: &Scene) -> String {
     #[derive(Serialize)]
     struct Whole<'a> {
-        version: u32,
         #[serde(flatten)]
         report: &'a Report,
         facts: &'a Scene,
     }
-    let whole = Whole { version: JSON_VERSION, report, facts: scene };
+    json_of(&Whole { report, facts: scene })
+}
+
+/// Anything as one JSON object, with the version before it.
+pub(crate) fn json_of<T: Serialize>(body: &T) -> String {
+    #[derive(Serialize)]
+    struct Versioned<'a, T> {
+        version: u32,
+        #[serde(flatten)]
+        body: &'a T,
+    }
+    let whole = Versioned { version: JSON_VERSION, body };
     let mut text = serde_json::to_string_pretty(&whole).expect("plain data with names for keys");
     text.push('\n');
     text
@@ -89,7 +99,7 @@ pub fn table(report: &Report, colour: bool) -> String {
     text
 }
 
-fn painted(verdict: Verdict, colour: bool) -> String {
+pub(crate) fn painted(verdict: Verdict, colour: bool) -> String {
     let (word, code) = match verdict {
         Verdict::Pass => ("pass", "32"),
         Verdict::Warn => ("warn", "33"),

@@ -12,8 +12,9 @@ mod tree;
 
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub(crate) use devices::counters_folder;
 pub use devices::{Node, Pci, Verbs};
 pub use host::{Container, Kernel, Machine, Place};
 pub use limits::{Cgroup, Huge, Limit, Memory, Process, Tmpfs};
@@ -99,7 +100,7 @@ pub struct Usable {
 }
 
 /// A road over libfabric that cannot be taken.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Refused {
     /// Name of the provider.
     pub provider: String,

@@ -29,11 +29,13 @@ pub(super) fn devices(scene: &Scene, ask: &Ask) -> Finding {
     let place = scene.place.instance_type();
     let known = place.and_then(instances::find);
     if count == 0 {
-        // A device can be known to the verbs subsystem alone: a software device.
-        if let Some(verbs) = scene.verbs.iter().find(|verbs| verbs.is_efa()) {
+        // A device can be known to libfabric alone: a software device, or a container whose /sys is another host's.
+        let roads = scene.tried.fabric.iter().flat_map(|fabric| &fabric.usable);
+        if let Some(road) = roads.into_iter().find(|road| road.provider.starts_with("efa")) {
             return Finding::pass(format!(
-                "none on the PCI bus, and the verbs device {} says it is one",
-                verbs.name
+                "none on the PCI bus (/sys/bus/pci/devices), and libfabric opens {} by the provider {}: a software device",
+                road.nics.join(", "),
+                road.provider
             ));
         }
         let read = "no device 1d0f:efa0 to 1d0f:efa4 on the PCI bus (/sys/bus/pci/devices)";

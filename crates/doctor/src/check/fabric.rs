@@ -1,5 +1,8 @@
 //! libfabric, the library below the network, and the roads to other hosts that it offers here.
 
+use selvedge_ofi::Provider;
+use selvedge_ofi::environment::{Severity, explain};
+
 use super::{Ask, Finding};
 use crate::scene::{Fabric, Scene};
 
@@ -11,6 +14,33 @@ const DIRECT: (u32, u32) = (2, 1);
 
 const INSTALL: &str = "sudo apt-get install libfabric1 (Debian, Ubuntu), sudo dnf install libfabric (Fedora, Amazon Linux), \
                        or on EC2 the EFA installer, which brings its own under /opt/amazon/efa";
+
+/// Starts of names that are libfabric's, rdma-core's or ours: what is shown when nothing hurts.
+const FAMILIES: &[&str] = &["FI_", "RDMAV_", "IBV_", "SELVEDGE_"];
+
+pub(super) fn environment(scene: &Scene, ask: &Ask) -> Finding {
+    let has_efa = scene.efa_count() > 0;
+    let wanted: &[Provider] = if has_efa || ask.needs_efa { &Provider::ALL } else { &[Provider::Tcp] };
+    let variables = scene.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let found = explain(variables, wanted);
+    // The worst comes first.
+    let Some(worst) = found.first() else {
+        let related = scene.variables.iter().filter(|(name, _)| FAMILIES.iter().any(|f| name.starts_with(f)));
+        let related: Vec<String> = related.map(|(name, value)| format!("{name}={value}")).collect();
+        let list = if related.is_empty() { "none is set".to_owned() } else { related.join(", ") };
+        return Finding::pass(format!("of {}*: {list}", FAMILIES.join("*, ")));
+    };
+    let evidence: Vec<String> =
+        found.iter().map(|f| format!("{}={}: {}", f.variable, f.value, f.effect)).collect();
+    let remedies: Vec<&str> = found.iter().map(|f| f.remedy.as_str()).collect();
+    let is_fatal = match worst.severity {
+        Severity::Aborts => true,
+        Severity::MayAbort => has_efa || ask.needs_efa,
+        Severity::Excludes => ask.needs_efa,
+        Severity::Slows => false,
+    };
+    Finding::amiss(is_fatal, evidence.join("; "), remedies.join("; "))
+}
 
 fn tried(scene: &Scene) -> Result<&Fabric, Finding> {
     scene
@@ -88,7 +118,8 @@ pub(super) fn roads(scene: &Scene, ask: &Ask) -> Finding {
         let parts: Vec<&str> = std::iter::once(usable).chain(refused.iter().map(String::as_str)).collect();
         parts.join("; ")
     };
-    let cure = fabric.refused.first().map_or(INSTALL, |road| road.remedy.as_str());
+    let cure = fabric.refused.first().map(|road| road.remedy.as_str());
+    let cure = cure.or(fabric.remedy.as_deref()).unwrap_or(INSTALL);
     if fabric.usable.is_empty() {
         return Finding::amiss(
             ask.needs_efa,

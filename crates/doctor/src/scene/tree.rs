@@ -8,17 +8,27 @@ use std::str::FromStr;
 #[derive(Clone, Debug)]
 pub struct Tree {
     root: PathBuf,
+    /// Stands for `/sys`, where that lies elsewhere.
+    sys: Option<PathBuf>,
 }
 
 impl Tree {
     /// Below `root`; `/` is this host.
     pub fn new(root: impl Into<PathBuf>) -> Tree {
-        Tree { root: root.into() }
+        Tree { root: root.into(), sys: None }
+    }
+
+    /// The same with `folder` for `/sys`.
+    pub fn with_sys(self, folder: impl Into<PathBuf>) -> Tree {
+        Tree { sys: Some(folder.into()), ..self }
     }
 
     /// A path of the host, such as `/proc/stat`, as it can be opened.
     pub fn path(&self, path: &str) -> PathBuf {
-        self.root.join(path.trim_start_matches('/'))
+        match (&self.sys, path.strip_prefix("/sys/")) {
+            (Some(sys), Some(below)) => sys.join(below),
+            _ => self.root.join(path.trim_start_matches('/')),
+        }
     }
 
     /// A file's text without the blanks at its ends; `None` when it cannot be read.

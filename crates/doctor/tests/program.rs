@@ -1,0 +1,71 @@
+//! The program itself: what it prints, how it ends.
+
+mod common;
+
+use std::process::{Command, Output};
+
+use common::FakeHost;
+use serde_json::Value;
+
+fn selvedge(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_selvedge")).args(arguments).output().expect("it was built for this test")
+}
+
+fn on(host: &FakeHost, arguments: &[&str]) -> Output {
+    let root = host.root.to_str().expect("a path in UTF-8");
+    selvedge(&[&["doctor", "--root", root], arguments].concat())
+}
+
+fn checks(output: &Output) -> Vec<(String, String)> {
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let list = report["checks"].as_array().expect("a list of checks");
+    let text = |value: &Value| value.as_str().expect("a string").to_owned();
+    list.iter().map(|check| (text(&check["id"]), text(&check["verdict"]))).collect()
+}
+
+fn verdict_of(output: &Output, id: &str) -> String {
+    checks(output).into_iter().find(|(known, _)| known == id).expect("a check of this name").1
+}
+
+#[test]
+fn two_processes_of_it_share_memory_and_it_says_so() {
+    let output = selvedge(&["doctor", "--json", "-n", "1"]);
+    assert_eq!(verdict_of(&output, "shared-memory"), "pass", "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn a_pod_with_64_kib_of_lockable_memory_ends_with_code_1_and_the_cure() {
+    let host = FakeHost::new();
+    host.linux("hpc6a.48xlarge")
+        .pci("0000:00:06.0", "0x1d0f\n", "0xefa1\n", Some("efa"))
+        .verbs("rdmap0s6", "0000:00:06.0", "uverbs0")
+        .file("/dev/infiniband/uverbs0", "")
+        .file("/sys/module/efa/version", "2.13.0g\n");
+    let output = on(&host, &["--ranks", "2"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("ip-10-0-0-5 (hpc6a.48xlarge), ranks on this host: 2"), "{text}");
+    assert!(text.contains("FAIL  memlock") && text.contains("LimitMEMLOCK=infinity"), "{text}");
+    assert!(!text.contains('\x1b'), "colours are for terminals: {text}");
+
+    let json = on(&host, &["--ranks", "2", "--json"]);
+    assert_eq!((verdict_of(&json, "memlock"), json.status.code()), ("fail".to_owned(), Some(1)));
+    assert_eq!(verdict_of(&json, "efa-verbs"), "pass");
+}
+
+#[test]
+fn a_missing_efa_warns_and_fails_when_it_is_required() {
+    let host = FakeHost::new();
+    host.linux("t3.micro");
+    assert_eq!(verdict_of(&on(&host, &["--json"]), "efa-device"), "warn");
+    let required = on(&host, &["--json", "--require", "efa"]);
+    assert_eq!((verdict_of(&required, "efa-device"), required.status.code()), ("fail".to_owned(), Some(1)));
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_ends_with_code_2() {
+    for arguments in [&["doctor", "--ranks", "0"][..], &["doctor", "--require", "wings"], &["patient"], &[]] {
+        assert_eq!(selvedge(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    assert_eq!(selvedge(&["--help"]).status.code(), Some(0));
+}
