@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use crate::abi::caps;
 use crate::faults::{Cut, Plan};
-use crate::srd::CHUNK_BYTES_MAX;
+use crate::srd::{CHUNK_BYTES_MAX, Config};
 
 /// Variables that launchers set to a process's place in its job, the first that exists counts.
 pub const RANK_VARIABLES: &[&str] =
@@ -317,7 +317,7 @@ impl Settings {
         };
         reader.number("DEVICES", &mut settings.devices)?;
         reader.number("SEED", &mut settings.seed)?;
-        settings.chunk_bytes = settings.limits.message_bytes_max;
+        settings.chunk_bytes = Config::chunk_bytes_for(settings.host);
         let chunk = |text: &str| number(text).filter(|n| (64..=u64::from(CHUNK_BYTES_MAX)).contains(n));
         if let Some(bytes) = reader.parsed("CHUNK", "64 to 65403 bytes", chunk)? {
             settings.chunk_bytes = bytes as u32;
