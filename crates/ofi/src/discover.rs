@@ -14,7 +14,7 @@ use crate::info::{Abilities, Hints, Info, Nic};
 use crate::interface::{self, Offer, Wanted};
 use crate::load::Library;
 use crate::settings::Settings;
-use crate::sys;
+use crate::sys::{self, Heard};
 
 /// A road to other hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,7 +187,9 @@ impl Search<'_> {
         // Without one-sided operations the largest message is the device's datagram; with them it reads as the largest
         // read (seen in 2.4 to 2.6). So both are asked for, and the truth is in both.
         let plain = self.ask_efa("efa-direct", sys::FI_MSG)?;
-        let with_rma = self.ask_efa("efa-direct", sys::FI_MSG | sys::FI_RMA).unwrap_or_default();
+        let with_rma = self.ask_efa("efa-direct", sys::FI_MSG | sys::FI_RMA);
+        let without_rma_because = with_rma.as_ref().err().map(|trouble| trouble.reason.clone());
+        let with_rma = with_rma.unwrap_or_default();
         let offers = plain
             .into_iter()
             .map(|plain| {
@@ -198,21 +200,26 @@ impl Search<'_> {
                 (info, abilities)
             })
             .collect();
-        self.by_devices(Provider::EfaDirect, offers, refused)
+        self.by_devices(Provider::EfaDirect, offers, without_rma_because, refused)
     }
 
     fn efa(&self, refused: &mut Vec<Refusal>) -> Result<Choice, Trouble> {
         let infos =
             self.ask_efa("efa", sys::FI_MSG | sys::FI_RMA).or_else(|_| self.ask_efa("efa", sys::FI_MSG))?;
-        let offers =
-            infos.into_iter().map(|info| (info.abilities(), info)).map(|(a, info)| (info, a)).collect();
-        self.by_devices(Provider::Efa, offers, refused)
+        let with_abilities = |info: Info| {
+            let abilities = info.abilities();
+            (info, abilities)
+        };
+        let offers = infos.into_iter().map(with_abilities).collect();
+        self.by_devices(Provider::Efa, offers, None, refused)
     }
 
     /// The offers of one fabric of the efa provider, one for each device, by name.
     fn ask_efa(&self, fabric: &str, caps: u64) -> Result<Vec<Info>, Trouble> {
         let hints = Hints { fabric: Some(fabric), ..hints("efa", caps) };
-        let mut infos = Info::query(self.library, &hints).map_err(|said| self.why_no_efa(fabric, &said))?;
+        self.library.start();
+        let (answer, heard) = sys::hear(|| Info::query(self.library, &hints));
+        let mut infos = answer.map_err(|said| self.why_no_efa(fabric, &said, &heard))?;
         infos.retain(|info| info.fabric_name() == fabric);
         infos.sort_by_key(Info::domain_name);
         // The provider's favourite of each device comes first; the sort keeps that.
@@ -228,6 +235,7 @@ impl Search<'_> {
         &self,
         provider: Provider,
         offers: Vec<(Info, Abilities)>,
+        without_rma_because: Option<String>,
         refused: &mut Vec<Refusal>,
     ) -> Result<Choice, Trouble> {
         let mut choice: Option<Choice> = None;
@@ -254,8 +262,9 @@ impl Search<'_> {
             )
         })?;
         if !choice.abilities.one_sided_read {
+            let because = without_rma_because.map_or_else(String::new, |reason| format!(" ({reason})"));
             choice.notes.push(Trouble::new(
-                "no RDMA read on this device, or in this build of libfabric: large messages go in datagrams",
+                format!("no RDMA read: large messages go in datagrams{because}"),
                 "nothing to do on devices of the first generation; else use the EFA installer's libfabric",
             ));
         }
@@ -355,44 +364,44 @@ impl Search<'_> {
         Ok(choice)
     }
 
-    /// Finds the reason behind an empty answer of libfabric.
-    fn why_no_efa(&self, fabric: &str, said: &Error) -> Trouble {
-        let found = Devices::look(self.root);
-        let no_device = found.trouble();
+    /// Finds the reason behind an empty answer of libfabric: `said` by it, and `heard` from its providers meanwhile.
+    fn why_no_efa(&self, fabric: &str, said: &Error, heard: &[Heard]) -> Trouble {
         if let Some(plug_in) = self.library.plug_ins().iter().find(|plug_in| plug_in.is_efa())
             && let Some(refused) = &plug_in.refused
         {
-            let reason = format!("the efa provider at {} does not load: {refused}", plug_in.path.display());
             return Trouble::new(
-                reason,
-                "install rdma-core (Debian: ibverbs-providers and libibverbs1; Amazon Linux: the EFA installer)",
+                format!("the efa provider at {} does not load: {refused}", plug_in.path.display()),
+                "install rdma-core (Debian: libibverbs1 and ibverbs-providers; on EC2 run the EFA installer)",
             );
         }
-        let has_provider = Info::providers(self.library).iter().any(|(name, _)| name == "efa");
+        let start = self.library.start();
+        let has_provider = start.providers.iter().any(|name| name == "efa");
         if !has_provider && !self.library.knows_efa() {
-            let reason = format!(
-                "the libfabric at {} was built without the efa provider",
-                self.library.path().display()
-            );
             return Trouble::new(
-                reason,
+                format!(
+                    "the libfabric at {} was built without the efa provider",
+                    self.library.path().display()
+                ),
                 "use the EFA installer's libfabric, or name another with SELVEDGE_LIBFABRIC",
             );
         }
-        if let Some(mut trouble) = no_device {
+        // A provider that complains has seen a device. Of one that was never there it says nothing.
+        let of_efa = start.heard.iter().chain(heard).filter(|heard| heard.provider == "efa");
+        if let Some(complaint) = sys::complaint(of_efa) {
+            return Trouble::new(
+                format!("the efa provider cannot offer it: {complaint}"),
+                "look at: dmesg | grep -i efa, and ibv_devinfo; the EFA installer brings driver, rdma-core and libfabric that fit",
+            );
+        }
+        let found = Devices::look(self.root);
+        if let Some(mut trouble) = found.trouble() {
             if let Some(other) = found.foreign().next() {
                 trouble.reason =
                     format!("{}; {} is a verbs device of another maker", trouble.reason, other.name);
             }
             return trouble;
         }
-        if has_provider && fabric == "efa-direct" {
-            return Trouble::new(
-                format!("the efa provider does not offer efa-direct on this device: {said}"),
-                LOOK_CLOSER,
-            );
-        }
-        Trouble::new(format!("the efa provider cannot use the device: {said}"), LOOK_CLOSER)
+        Trouble::new(format!("the efa provider offers no {fabric}: {said}"), LOOK_CLOSER)
     }
 }
 

@@ -90,11 +90,12 @@ impl Endpoint {
     ) -> Result<Endpoint, Error> {
         let queue = CompletionQueue::open(domain, sizes.completions, sleeping)?;
         let addresses = AddressVector::open(domain, info, sizes.peers)?;
-        let mut opened = std::ptr::null_mut();
-        // SAFETY: the domain is alive and was opened from this info.
-        let status = unsafe { sys::endpoint(domain.as_ptr(), info.as_ptr(), &mut opened) };
+        let open = |opened: &mut *mut sys::FidEp| {
+            // SAFETY: the domain is alive and was opened from this info.
+            unsafe { sys::endpoint(domain.as_ptr(), info.as_ptr(), opened) }
+        };
         // SAFETY: written by the call when it says 0.
-        let object = unsafe { Object::opened(domain.library(), "fi_endpoint", status, opened) }?;
+        let object = unsafe { Object::open(domain.library(), "fi_endpoint", open) }?;
         let endpoint = Endpoint {
             object,
             queue,
@@ -136,9 +137,11 @@ impl Endpoint {
     /// # Errors
     /// What the provider said; `ENOSYS` when it lacks a call that every road needs.
     pub(crate) fn enable(&mut self) -> Result<(), Error> {
-        // SAFETY: the endpoint is alive; the command takes no argument.
-        let status = unsafe { sys::control(self.object.fid(), sys::FI_ENABLE, std::ptr::null_mut()) };
-        self.domain.library().check("fi_enable", status)?;
+        let (status, heard) = sys::hear(|| {
+            // SAFETY: the endpoint is alive; the command takes no argument.
+            unsafe { sys::control(self.object.fid(), sys::FI_ENABLE, std::ptr::null_mut()) }
+        });
+        self.domain.library().check("fi_enable", status).map_err(|error| error.because(&heard))?;
         self.posts = Posts::of(&self.object)
             .ok_or_else(|| self.domain.library().error("fi_enable", Code(libc::ENOSYS)))?;
         Ok(())

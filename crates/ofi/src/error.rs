@@ -1,6 +1,6 @@
 //! What libfabric says when it says no.
 
-use crate::sys;
+use crate::sys::{self, Heard};
 
 /// A call of libfabric that failed, on a path where there is time for words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -10,8 +10,18 @@ pub struct Error {
     pub call: &'static str,
     /// The code, positive: an errno, or one of libfabric's own from 256 on.
     pub code: i32,
-    /// What libfabric calls that code.
+    /// What libfabric calls that code, and what the provider said about it where it said something.
     pub words: String,
+}
+
+impl Error {
+    /// With what the provider said meanwhile, where that was a complaint.
+    pub(crate) fn because(mut self, heard: &[Heard]) -> Error {
+        if let Some(complaint) = sys::complaint(heard) {
+            self.words = format!("{}, because {complaint}", self.words);
+        }
+        self
+    }
 }
 
 /// A failed call on the way of a message: the code only, positive. `Library::error` finds the words.

@@ -40,17 +40,19 @@ unsafe impl Headed for sys::FidMr {}
 unsafe impl<T: Headed> Send for Object<T> {}
 
 impl<T: Headed> Object<T> {
-    /// Takes what an opening call has written, `status` being its answer.
+    /// Calls `open`, which writes an object and answers with a status, and takes the object. What providers say meanwhile becomes part
+    /// of the error.
     ///
     /// # Safety
-    /// If `status` is 0, `opened` is an object that nobody else closes.
-    pub(crate) unsafe fn opened(
+    /// When `open` answers 0 it has written an object that nobody else closes.
+    pub(crate) unsafe fn open(
         library: &Library,
         call: &'static str,
-        status: i32,
-        opened: *mut T,
+        open: impl FnOnce(&mut *mut T) -> i32,
     ) -> Result<Object<T>, Error> {
-        library.check(call, status)?;
+        let mut opened = std::ptr::null_mut();
+        let (status, heard) = sys::hear(|| open(&mut opened));
+        library.check(call, status).map_err(|error| error.because(&heard))?;
         // A provider that says yes and gives nothing is broken; that is its fault, not ours, hence no panic.
         NonNull::new(opened).map(Object).ok_or_else(|| library.error(call, Code::NO_MEMORY))
     }
@@ -98,12 +100,12 @@ impl Fabric {
     /// Opens the fabric that `info` names.
     pub(crate) fn open(info: &Info) -> Result<Arc<Fabric>, Error> {
         let library = info.library().clone();
-        let mut opened = std::ptr::null_mut();
-        // SAFETY: the attributes hang on a live info of the same library.
-        let status =
-            unsafe { (library.exports().fabric)(info.fabric_attr(), &mut opened, std::ptr::null_mut()) };
+        let open = |opened: &mut *mut sys::FidFabric| {
+            // SAFETY: the attributes hang on a live info of the same library.
+            unsafe { (library.exports().fabric)(info.fabric_attr(), opened, std::ptr::null_mut()) }
+        };
         // SAFETY: written by the call when it says 0.
-        let object = unsafe { Object::opened(&library, "fi_fabric", status, opened) }?;
+        let object = unsafe { Object::open(&library, "fi_fabric", open) }?;
         Ok(Arc::new(Fabric { object, library }))
     }
 
@@ -129,11 +131,12 @@ unsafe impl Sync for Domain {}
 impl Domain {
     /// Opens the device that `info` names.
     pub(crate) fn open(fabric: &Arc<Fabric>, info: &Info) -> Result<Arc<Domain>, Error> {
-        let mut opened = std::ptr::null_mut();
-        // SAFETY: the fabric is alive and the info is one that names it.
-        let status = unsafe { sys::domain(fabric.object.as_ptr(), info.as_ptr(), &mut opened) };
+        let open = |opened: &mut *mut sys::FidDomain| {
+            // SAFETY: the fabric is alive and the info is one that names it.
+            unsafe { sys::domain(fabric.object.as_ptr(), info.as_ptr(), opened) }
+        };
         // SAFETY: written by the call when it says 0.
-        let object = unsafe { Object::opened(&fabric.library, "fi_domain", status, opened) }?;
+        let object = unsafe { Object::open(&fabric.library, "fi_domain", open) }?;
         Ok(Arc::new(Domain { object, fabric: fabric.clone() }))
     }
 
@@ -165,13 +168,13 @@ impl Domain {
         access: Access,
         wanted_key: u64,
     ) -> Result<MemoryRegion, Error> {
-        let mut opened = std::ptr::null_mut();
-        let start: *const c_void = buf.as_ptr().cast();
-        // SAFETY: the domain is alive; who made the claim has promised that the bytes stay.
-        let status =
-            unsafe { sys::mr_reg(self.as_ptr(), start, buf.len(), access.0, wanted_key, &mut opened) };
+        let open = |opened: &mut *mut sys::FidMr| {
+            let start: *const c_void = buf.as_ptr().cast();
+            // SAFETY: the domain is alive; who made the claim has promised that the bytes stay.
+            unsafe { sys::mr_reg(self.as_ptr(), start, buf.len(), access.0, wanted_key, opened) }
+        };
         // SAFETY: written by the call when it says 0.
-        let object = unsafe { Object::opened(self.library(), "fi_mr_reg", status, opened) }?;
+        let object = unsafe { Object::open(self.library(), "fi_mr_reg", open) }?;
         // SAFETY: the region was opened just now.
         let key = unsafe { (*object.as_ptr()).key };
         // SAFETY: the region was opened just now.
@@ -277,11 +280,12 @@ impl AddressVector {
             map_addr: std::ptr::null_mut(),
             flags: 0,
         };
-        let mut opened = std::ptr::null_mut();
-        // SAFETY: the domain is alive.
-        let status = unsafe { sys::av_open(domain.as_ptr(), &mut attr, &mut opened) };
+        let open = |opened: &mut *mut sys::FidAv| {
+            // SAFETY: the domain is alive.
+            unsafe { sys::av_open(domain.as_ptr(), &mut attr, opened) }
+        };
         // SAFETY: written by the call when it says 0.
-        let object = unsafe { Object::opened(domain.library(), "fi_av_open", status, opened) }?;
+        let object = unsafe { Object::open(domain.library(), "fi_av_open", open) }?;
         Ok(AddressVector { object, address_bytes: info.source_address().len(), domain: domain.clone() })
     }
 

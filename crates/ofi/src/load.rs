@@ -13,11 +13,11 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Code, Error};
 use crate::info::Info;
-use crate::sys::{self, Exports};
+use crate::sys::{self, Exports, Heard};
 
 /// The name every libfabric of versions 1 and 2 has.
 const NAME: &str = "libfabric.so.1";
@@ -58,6 +58,17 @@ struct Loaded {
     version: (u32, u32),
     exports: Exports,
     plug_ins: Vec<PlugIn>,
+    /// Filled in by the first question, which starts the providers.
+    start: OnceLock<Start>,
+}
+
+/// What the start of the providers has shown.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// The providers there are.
+    pub(crate) providers: Vec<String>,
+    /// What they said.
+    pub(crate) heard: Vec<Heard>,
 }
 
 /// A provider's plug-in that lies around the library.
@@ -140,7 +151,7 @@ impl Library {
             return Err(format!("version {major}.{minor} is older than {major_min}.{minor_min}"));
         }
         let plug_ins = bring_plug_ins(&path);
-        let library = Library(Arc::new(Loaded { path, version, exports, plug_ins }));
+        let library = Library(Arc::new(Loaded { path, version, exports, plug_ins, start: OnceLock::new() }));
         library.fields_are_where_we_think()?;
         Ok(library)
     }
@@ -159,6 +170,18 @@ impl Library {
     /// The plug-ins around it, as far as they are of providers we use.
     pub(crate) fn plug_ins(&self) -> &[PlugIn] {
         &self.0.plug_ins
+    }
+
+    /// Starts the providers, once, and tells what came of it.
+    pub(crate) fn start(&self) -> &Start {
+        self.0.start.get_or_init(|| {
+            // Who sets the level wants to read it all, where it always stands.
+            if std::env::var_os("FI_LOG_LEVEL").is_none() {
+                sys::listen(self.exports(), self.api_version());
+            }
+            let (providers, heard) = sys::hear(|| Info::providers(self));
+            Start { providers: providers.into_iter().map(|(name, _)| name).collect(), heard }
+        })
     }
 
     /// The file it came from.

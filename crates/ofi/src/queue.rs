@@ -170,9 +170,10 @@ fn open(domain: &Arc<Domain>, size: usize, wait_obj: i32) -> Result<Object<sys::
         wait_cond: 0,
         wait_set: std::ptr::null_mut(),
     };
-    let mut opened = std::ptr::null_mut();
-    // SAFETY: the domain is alive.
-    let status = unsafe { sys::cq_open(domain.as_ptr(), &mut attr, &mut opened) };
+    let open = |opened: &mut *mut sys::FidCq| {
+        // SAFETY: the domain is alive.
+        unsafe { sys::cq_open(domain.as_ptr(), &mut attr, opened) }
+    };
     // SAFETY: written by the call when it says 0.
-    unsafe { Object::opened(domain.library(), "fi_cq_open", status, opened) }
+    unsafe { Object::open(domain.library(), "fi_cq_open", open) }
 }

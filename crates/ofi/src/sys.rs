@@ -35,11 +35,13 @@ mod exports;
 mod info;
 #[cfg(test)]
 mod layout;
+mod listen;
 mod ops;
 
 pub(crate) use calls::*;
 pub(crate) use exports::*;
 pub(crate) use info::*;
+pub(crate) use listen::*;
 pub(crate) use ops::*;
 
 use std::ffi::c_int;
@@ -116,6 +118,11 @@ pub(crate) const FI_ENABLE: c_int = 6;
 
 // Options of an endpoint.
 pub(crate) const FI_OPT_ENDPOINT: c_int = 0;
+
+// Logging.
+pub(crate) const FI_CLASS_LOG: usize = 26;
+pub(crate) const FI_LOG_WARN: c_int = 0;
+pub(crate) const FI_LOG_INFO: c_int = 2;
 
 // Errors of libfabric's own, behind those of errno (`rdma/fi_errno.h`).
 pub(crate) const FI_ETOOSMALL: i32 = 257;

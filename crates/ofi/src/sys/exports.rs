@@ -13,6 +13,8 @@ type DupInfo = unsafe extern "C" fn(*const FiInfo) -> *mut FiInfo;
 type OpenFabric = unsafe extern "C" fn(*mut FiFabricAttr, *mut *mut FidFabric, *mut c_void) -> c_int;
 type Version = unsafe extern "C" fn() -> u32;
 type StrError = unsafe extern "C" fn(c_int) -> *const c_char;
+type Open =
+    unsafe extern "C" fn(u32, *const c_char, *mut c_void, usize, u64, *mut *mut Fid, *mut c_void) -> c_int;
 type ToStr = unsafe extern "C" fn(*mut c_char, usize, *const c_void, c_int) -> *mut c_char;
 
 /// The functions of one loaded libfabric. Never unloaded: providers start threads and register handlers that cannot be
@@ -25,6 +27,8 @@ pub(crate) struct Exports {
     pub(crate) fabric: OpenFabric,
     pub(crate) version: Version,
     pub(crate) strerror: StrError,
+    /// Since 1.13.
+    pub(crate) open: Option<Open>,
     /// Since 1.12. The older `fi_tostr` writes into memory that all threads share.
     pub(crate) tostr_r: Option<ToStr>,
 }
@@ -62,6 +66,7 @@ impl Exports {
             fabric: symbol!(handle, "fi_fabric", OpenFabric)?,
             version: symbol!(handle, "fi_version", Version)?,
             strerror: symbol!(handle, "fi_strerror", StrError)?,
+            open: symbol!(handle, "fi_open", Open).ok(),
             tostr_r: symbol!(handle, "fi_tostr_r", ToStr).ok(),
         };
         let path = exports.file().unwrap_or_else(|| file.to_path_buf());

@@ -151,6 +151,16 @@ fn tables(sheet: &mut Sheet) {
     offsets!(sheet, "fi_ops_rma", RmaOps, size, read, writemsg);
 }
 
+fn logging(sheet: &mut Sheet) {
+    offsets!(sheet, "fi_provider", FiProvider, version, fi_version, context, name);
+    offsets!(sheet, "fi_ops_log", LogOps, size, enabled, ready, log);
+    size!(sheet, "fi_ops_log", LogOps);
+    offsets!(sheet, "fid_logging", FidLogging, fid, ops);
+    size!(sheet, "fid_logging", FidLogging);
+    values!(sheet, FI_LOG_WARN, FI_LOG_INFO);
+    sheet.add("FI_CLASS_LOG", "FI_CLASS_LOG", FI_CLASS_LOG as u64);
+}
+
 fn ours(sheet: &mut Sheet) {
     offsets!(sheet, "fi_av_attr", FiAvAttr, type = kind, rx_ctx_bits, count, ep_per_node, name, map_addr, flags);
     size!(sheet, "fi_av_attr", FiAvAttr);
@@ -249,12 +259,13 @@ fn lines_of(program: &str) -> BTreeMap<String, u64> {
 #[test]
 fn structures_and_values_are_those_of_the_c_headers() {
     let mut sheet = Sheet::default();
-    for add in [info, objects, tables, ours, constants] {
+    for add in [info, objects, tables, logging, ours, constants] {
         add(&mut sheet);
     }
     let headers = ["stddef.h", "stdio.h", "rdma/fabric.h", "rdma/fi_domain.h", "rdma/fi_endpoint.h"];
-    let more = ["rdma/fi_eq.h", "rdma/fi_cm.h", "rdma/fi_rma.h", "rdma/fi_errno.h"];
-    let includes: String = headers.iter().chain(&more).map(|name| format!("#include <{name}>\n")).collect();
+    let more = ["rdma/fi_eq.h", "rdma/fi_cm.h", "rdma/fi_rma.h", "rdma/fi_errno.h", "rdma/fi_ext.h"];
+    let more = more.iter().chain(&["rdma/providers/fi_prov.h", "rdma/providers/fi_log.h"]);
+    let includes: String = headers.iter().chain(more).map(|name| format!("#include <{name}>\n")).collect();
     let program = format!("{includes}int main(void) {{\n{}    return 0;\n}}\n", sheet.program);
     let theirs = lines_of(&program);
     assert!(sheet.expected.len() > 200, "the sheet is not empty");
