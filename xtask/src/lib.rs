@@ -18,6 +18,7 @@ pub mod peers;
 pub mod picture;
 pub mod rules;
 pub mod shell;
+pub(crate) mod softefa;
 pub mod source;
 pub mod stages;
 pub mod tools;

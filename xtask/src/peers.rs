@@ -28,8 +28,9 @@ use table::{Comparison, Results, Which};
 
 /// What the tables mean on every road.
 const LEGEND: &str = "\
-All took turns in every round. Latency is one way. Times: how much quicker Selvedge is, that library's time over
-Selvedge's, or Selvedge's bandwidth over that library's; below 1 that library is quicker.";
+All took turns in every round. Latency is one way. Memory: what the rank that holds most has taken since the start of
+its program, its share of what is shared included. Times: how much better the first column is, that library's time or
+memory over Selvedge's, or Selvedge's bandwidth over that library's; below 1 that library is better.";
 
 /// What is asked for.
 #[derive(Debug)]
@@ -60,6 +61,7 @@ pub fn run(options: &Options) -> bool {
 fn steps(workspace: &Workspace, options: &Options) -> Result<(), String> {
     let Options { road, rounds, limit, .. } = *options;
     let words = ["build", "--release", "--locked", "-p", "selvedge-launcher", "-p", "selvedge-benches"];
+    let words = words.into_iter().chain(["-p", "selvedge-softefa"]);
     let built = Run::cargo(words).inside(&workspace.root).in_the_open();
     if !built.is_ok() {
         return Err(format!("that command failed: {}", built.why));

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::road::{Job, Meter, Road};
-use super::table::{Results, rows_of};
+use super::table::Results;
 use crate::manifests::Workspace;
 use crate::shell::Run;
+use crate::softefa::Devices;
 use crate::tools;
-use crate::wheels::{self, Wheel};
+use crate::wheels::{self, Installed, Wheel};
 
 /// A library to be compared with, and what keeps it on each road.
 struct Peer {
@@ -20,6 +21,7 @@ struct Peer {
     always: &'static [(&'static str, &'static str)],
     shm: Forced,
     tcp: Forced,
+    efa: Forced,
     /// What its launcher wants to be told when there are more ranks than processors.
     crowded: &'static [&'static str],
 }
@@ -27,7 +29,7 @@ struct Peer {
 /// What makes a library take a road.
 struct Forced {
     env: &'static [(&'static str, &'static str)],
-    /// Words for its launcher.
+    /// Words for its launcher; on a device, words for `softefa run`, which knows these libraries.
     words: &'static [&'static str],
 }
 
@@ -47,6 +49,7 @@ const PEERS: [Peer; 3] = [
             ],
             words: &[],
         },
+        efa: Forced { env: &[], words: &["--for", "mpich"] },
         crowded: &[],
     },
     Peer {
@@ -58,6 +61,7 @@ const PEERS: [Peer; 3] = [
             env: &[("I_MPI_FABRICS", "ofi"), ("FI_PROVIDER", "tcp"), ("FI_TCP_IFACE", "lo")],
             words: &[],
         },
+        efa: Forced { env: &[], words: &["--for", "intel"] },
         crowded: &[],
     },
     Peer {
@@ -69,6 +73,7 @@ const PEERS: [Peer; 3] = [
             env: &[],
             words: &["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo"],
         },
+        efa: Forced { env: &[], words: &["--for", "openmpi"] },
         crowded: &["--map-by", ":OVERSUBSCRIBE"],
     },
 ];
@@ -78,6 +83,7 @@ impl Peer {
         match road {
             Road::Shm => &self.shm,
             Road::Tcp => &self.tcp,
+            Road::Efa => &self.efa,
         }
     }
 }
@@ -85,7 +91,9 @@ impl Peer {
 /// A library that takes part.
 pub(super) struct Contender {
     pub(super) name: &'static str,
-    road: Road,
+    meter: Meter,
+    /// The devices it runs on, where the road is one of them.
+    devices: Option<Devices>,
     launcher: PathBuf,
     /// Words for the launcher.
     words: Vec<OsString>,
@@ -101,44 +109,66 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Selvedge first, then every peer that can be installed here; and why the others cannot.
 pub(super) fn contenders(workspace: &Workspace, road: Road) -> Result<(Vec<Contender>, Vec<String>), String> {
     let python = tools::python()?;
-    let (mut contenders, mut left_out) = (vec![Contender::selvedge(workspace, road)], Vec::new());
+    let (mut others, mut left_out, mut libfabric) = (Vec::new(), Vec::new(), None);
     for peer in &PEERS {
-        let installed = match peer.wheel.installed(&workspace.target, &python) {
-            Ok(installed) => installed,
-            Err(reason) => {
-                left_out.push(format!("{} is left out: {reason}", peer.wheel.name));
-                continue;
+        match peer.wheel.installed(&workspace.target, &python) {
+            Ok(installed) => {
+                libfabric.get_or_insert_with(|| installed.libfabric().to_path_buf());
+                others.push(Contender::other(workspace, road, peer, &installed));
             }
-        };
-        let forced = peer.forced(road);
-        let env = peer.always.iter().chain(forced.env);
-        contenders.push(Contender {
-            name: peer.wheel.name,
-            road,
-            launcher: installed.program("mpiexec"),
-            words: forced.words.iter().map(OsString::from).collect(),
-            program: vec![workspace.release("peer").into(), "--library".into(), installed.libmpi().into()],
-            env: env.map(|(name, value)| (*name, value.into())).collect(),
-            crowded: peer.crowded,
-        });
+            Err(reason) => left_out.push(format!("{} is left out: {reason}", peer.wheel.name)),
+        }
     }
-    Ok((contenders, left_out))
+    let ours: &[(&str, &[&str])] = match road {
+        Road::Shm => &[("Selvedge", &[])],
+        Road::Tcp => &[("Selvedge", &["--transport", "tcp"])],
+        Road::Efa => {
+            &[("Selvedge", &["--transport", "efa-direct"]), ("Selvedge efa", &["--transport", "efa"])]
+        }
+    };
+    let ours =
+        ours.iter().map(|(name, words)| Contender::ours(workspace, road, name, words, libfabric.as_deref()));
+    Ok((ours.chain(others).collect(), left_out))
 }
 
 impl Contender {
-    fn selvedge(workspace: &Workspace, road: Road) -> Contender {
-        let words: &[&str] = match road {
-            Road::Shm => &[],
-            Road::Tcp => &["--transport", "tcp"],
-        };
+    /// Selvedge, on the libfabric of the first of the others: then the same provider works for both.
+    fn ours(
+        workspace: &Workspace,
+        road: Road,
+        name: &'static str,
+        words: &[&str],
+        libfabric: Option<&Path>,
+    ) -> Contender {
+        let env = libfabric.filter(|_| road != Road::Shm).map(|path| ("SELVEDGE_LIBFABRIC", path.into()));
+        let devices = devices(workspace, road);
         Contender {
-            name: "Selvedge",
-            road,
+            name,
+            meter: Meter::new(road, devices.clone()),
+            devices,
             launcher: workspace.release("mpirun"),
             words: words.iter().map(OsString::from).collect(),
             program: vec![workspace.release("osu").into()],
-            env: Vec::new(),
+            env: env.into_iter().collect(),
             crowded: &[],
+        }
+    }
+
+    fn other(workspace: &Workspace, road: Road, peer: &Peer, installed: &Installed) -> Contender {
+        let Forced { env, words } = *peer.forced(road);
+        let devices = devices(workspace, road).map(|devices| devices.with(words));
+        // Intel MPI asks for libfabric by name alone, and would get the system's.
+        let own = installed.libfabric().parent().unwrap_or(Path::new("")).into();
+        let env = peer.always.iter().chain(env).map(|(name, value)| (*name, value.into()));
+        Contender {
+            name: peer.wheel.name,
+            meter: Meter::new(road, devices.clone()),
+            launcher: installed.program("mpiexec"),
+            words: if devices.is_some() { &[] } else { words }.iter().map(OsString::from).collect(),
+            devices,
+            program: vec![workspace.release("peer").into(), "--library".into(), installed.libmpi().into()],
+            env: env.chain([("LD_LIBRARY_PATH", own)]).collect(),
+            crowded: peer.crowded,
         }
     }
 
@@ -152,12 +182,7 @@ impl Contender {
             println!("$ {}", run.shown());
         }
         let began = Instant::now();
-        let measured = Meter::new(self.road).and_then(|meter| {
-            let answer = answer_of(run)?;
-            let rows = rows_of(&answer, job)?;
-            meter.check(&answer)?;
-            Ok(rows)
-        });
+        let measured = self.meter.around(|| answer_of(run)).and_then(|answer| job.rows_of(&answer));
         match measured {
             Ok(rows) => results.rounds.push(rows),
             Err(_) if began.elapsed() >= limit => {
@@ -174,9 +199,18 @@ impl Contender {
         let bench =
             [job.bench, "-m", job.range, "--json", "-"].into_iter().chain(job.shorter.iter().copied());
         let before = words.chain(self.words.iter().cloned()).chain(self.program.iter().cloned());
-        let run = Run::new(&self.launcher, before.chain(bench.map(OsString::from)));
-        let run = self.env.iter().fold(run, |run, (name, value)| run.env(name, value));
-        within(run, limit)
+        self.launched(before.chain(bench.map(OsString::from)), limit)
+    }
+
+    /// The launcher with these words, on the devices where there are some.
+    fn launched(&self, words: impl Iterator<Item = OsString>, limit: Duration) -> Run {
+        let (program, words) = match &self.devices {
+            Some(devices) => devices.around([self.launcher.clone().into()].into_iter().chain(words)),
+            None => (self.launcher.clone(), words.collect()),
+        };
+        let run = self.env.iter().fold(Run::new(program, words), |run, (name, value)| run.env(name, value));
+        // Every launcher knows this variable, and cleans up after its job better than a kill of it would.
+        run.env("MPIEXEC_TIMEOUT", limit.as_secs().to_string()).at_most(limit + GRACE)
     }
 
     /// A ping-pong of `turns` round trips, with the profile of rank 0 in `file`.
@@ -190,14 +224,14 @@ impl Contender {
         let words = self.words.iter().cloned().chain(one.clone());
         let words = words.chain(["valgrind", "-q", "--tool=callgrind"].map(OsString::from)).chain([profile]);
         let words = words.chain(program()).chain([OsString::from(":")]).chain(one).chain(program());
-        let run = Run::new(&self.launcher, words);
-        within(self.env.iter().fold(run, |run, (name, value)| run.env(name, value)), limit)
+        self.launched(words, limit)
     }
 }
 
-/// Every launcher knows this variable, and cleans up after its job better than a kill of it would.
-fn within(run: Run, limit: Duration) -> Run {
-    run.env("MPIEXEC_TIMEOUT", limit.as_secs().to_string()).at_most(limit + GRACE)
+/// Two hosts of one device each. A rank under valgrind is slow, and must not be taken for dead.
+fn devices(workspace: &Workspace, road: Road) -> Option<Devices> {
+    let patient = ["--set", "PEER_TIMEOUT_MS=600000"];
+    (road == Road::Efa).then(|| Devices::new(workspace, 2).with(patient))
 }
 
 /// Runs a benchmark that prints one JSON document. What the launcher may print around it is left out.

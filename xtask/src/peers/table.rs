@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::road::{Job, Road};
-use crate::demo::{self, Floor};
+use super::road::{Figure, Job, Road};
+use crate::demo::Floor;
 
 /// What one contender made of one job.
 #[derive(Clone, Debug, Default)]
@@ -46,22 +46,9 @@ impl Results {
         all.sort_by(f64::total_cmp);
         match which {
             Which::Median => Some((all.get(all.len().checked_sub(1)? / 2)? + all.get(all.len() / 2)?) / 2.0),
-            Which::Best if job.is_rate() => all.last().copied(),
+            Which::Best if job.figure == Figure::Rate => all.last().copied(),
             Which::Best => all.first().copied(),
         }
-    }
-}
-
-/// The rows of a job, when they are those of this job on this many ranks.
-pub(super) fn rows_of(answer: &Value, job: &Job) -> Result<Vec<(u64, f64)>, String> {
-    if answer["bench"] != job.bench || answer["ranks"] != job.ranks {
-        return Err(format!("expected {} on {} ranks, got {answer}", job.bench, job.ranks));
-    }
-    let key = if job.is_rate() { "mb_s" } else { "avg_us" };
-    let rows = demo::parse_rows(answer, key)?;
-    match job.sizes.iter().find(|size| !rows.iter().any(|(bytes, _)| bytes == *size)) {
-        Some(missing) => Err(format!("{} printed no row of {missing} bytes", job.bench)),
-        None => Ok(rows),
     }
 }
 
@@ -69,22 +56,23 @@ impl Comparison {
     /// Times in microseconds and rates in megabytes per second, and behind each peer how much quicker Selvedge is.
     pub(super) fn table(&self, which: Which) -> String {
         let figure = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.2}"));
-        let mut text = format!("{:<34}{:>10}{:>12}", "time in us, bw in MB/s", "floor", self.names[0]);
+        let mut text = format!("{:<34}{:>10}{:>13}", "time in us, bw in MB/s", "floor", self.names[0]);
         for name in &self.names[1..] {
-            text += &format!("{name:>12}{:>9}", "times");
+            text += &format!("{name:>13}{:>9}", "times");
         }
         text.push('\n');
         for (job, results) in self.road.jobs().iter().zip(&self.results) {
             for &bytes in job.sizes {
                 let ours = results[0].figure(job, bytes, which);
-                let floor = self.floor.as_ref().filter(|_| job.bench == "latency");
+                let floor =
+                    self.floor.as_ref().filter(|_| job.bench == "latency" && job.figure == Figure::Time);
                 let floor = floor.and_then(|floor| floor.at(bytes));
-                text += &format!("{:<34}{:>10}{:>12}", self.what(job, bytes), figure(floor), figure(ours));
+                text += &format!("{:<34}{:>10}{:>13}", self.what(job, bytes), figure(floor), figure(ours));
                 for result in &results[1..] {
                     let theirs = result.figure(job, bytes, which);
                     let times = ours.zip(theirs).map(|(ours, theirs)| job.times(ours, theirs));
                     let times = times.map_or("-".to_string(), |times| format!("{times:.2}x"));
-                    text += &format!("{:>12}{times:>9}", figure(theirs));
+                    text += &format!("{:>13}{times:>9}", figure(theirs));
                 }
                 text.push('\n');
             }
@@ -94,6 +82,9 @@ impl Comparison {
 
     fn what(&self, job: &Job, bytes: u64) -> String {
         let crowd = if job.ranks > self.cores { format!(" on {} cores", self.cores) } else { String::new() };
+        if job.figure == Figure::Memory {
+            return "memory of a rank, MiB".to_string();
+        }
         format!("{} {}, {} ranks{crowd}", job.bench, size_in_words(bytes), job.ranks)
     }
 
@@ -117,6 +108,7 @@ impl Comparison {
                 rows.push(json!({
                     "library": name,
                     "bench": job.bench,
+                    "figure": format!("{:?}", job.figure).to_lowercase(),
                     "ranks": job.ranks,
                     "rounds": result.rounds,
                     "gave_up": result.gave_up,
@@ -149,16 +141,16 @@ fn size_in_words(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo;
 
     fn answer(bench: &str, ranks: usize, us: f64) -> Value {
         let rows: Vec<_> =
             (3..23).map(|power| json!({"bytes": 1_u64 << power, "avg_us": us, "iterations": 1})).collect();
-        json!({"bench": bench, "ranks": ranks, "rows": rows})
+        json!({"bench": bench, "ranks": ranks, "memory_kib": us * 1024.0, "rows": rows})
     }
 
     fn results(job: &Job, times: &[f64]) -> Results {
-        let rounds =
-            times.iter().map(|us| rows_of(&answer(job.bench, job.ranks, *us), job).expect("its own"));
+        let rounds = times.iter().map(|us| job.rows_of(&answer(job.bench, job.ranks, *us)).expect("its own"));
         Results { rounds: rounds.collect(), gave_up: None }
     }
 
@@ -226,10 +218,10 @@ mod tests {
 
     #[test]
     fn results_of_another_job_are_not_taken_for_this_one() {
-        assert!(rows_of(&answer("latency", 1, 1.0), &Road::Shm.jobs()[0]).is_err(), "a singleton");
-        assert!(rows_of(&answer("allreduce", 2, 1.0), &Road::Shm.jobs()[0]).is_err(), "another benchmark");
+        assert!(Road::Shm.jobs()[0].rows_of(&answer("latency", 1, 1.0)).is_err(), "a singleton");
+        assert!(Road::Shm.jobs()[0].rows_of(&answer("allreduce", 2, 1.0)).is_err(), "another benchmark");
         assert!(
-            rows_of(&json!({"bench": "allreduce", "ranks": 2, "rows": []}), &Road::Shm.jobs()[1]).is_err(),
+            Road::Shm.jobs()[1].rows_of(&json!({"bench": "allreduce", "ranks": 2, "rows": []})).is_err(),
             "no figures"
         );
     }

@@ -1,0 +1,103 @@
+//! Runs on software EFA devices, and what the devices counted: the proof that bytes went through them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::manifests::Workspace;
+use crate::shell::Run;
+
+/// The words before a command that is to run on software devices, and the folder where its counters stay.
+#[derive(Clone, Debug)]
+pub(crate) struct Devices {
+    program: PathBuf,
+    tree: PathBuf,
+    words: Vec<OsString>,
+}
+
+/// Counters added up over all devices of a run, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters(BTreeMap<String, u64>);
+
+impl Devices {
+    /// One device for each of `hosts` make-believe hosts.
+    pub(crate) fn new(workspace: &Workspace, hosts: usize) -> Devices {
+        let tree = workspace.target.join("softefa-tree");
+        let words = ["run".into(), "--hosts".into(), hosts.to_string().into(), "--tree".into()];
+        let words = words.into_iter().chain([tree.clone().into_os_string()]).collect();
+        Devices { program: workspace.release("softefa"), tree, words }
+    }
+
+    /// With further options of `softefa run`.
+    pub(crate) fn with<S: Into<OsString>>(mut self, options: impl IntoIterator<Item = S>) -> Devices {
+        self.words.extend(options.into_iter().map(Into::into));
+        self
+    }
+
+    /// The command line that runs `command` on the devices: program, then arguments.
+    pub(crate) fn around(&self, command: impl IntoIterator<Item = OsString>) -> (PathBuf, Vec<OsString>) {
+        let words = self.words.iter().cloned().chain(["--".into()]).chain(command).collect();
+        (self.program.clone(), words)
+    }
+
+    /// Forgets the counters of runs before.
+    pub(crate) fn reset(&self) -> Result<(), String> {
+        match fs::remove_dir_all(&self.tree) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(format!("removing {}: {error}", self.tree.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was counted since the last reset.
+    pub(crate) fn counters(&self) -> Result<Counters, String> {
+        read(&self.program, &self.tree)
+    }
+}
+
+fn read(program: &Path, tree: &Path) -> Result<Counters, String> {
+    let words = ["counters".as_ref(), tree.as_os_str()];
+    let outcome = Run::new(program, words).quiet().collect();
+    if outcome.is_ok() { Ok(Counters::parse(&outcome.text)) } else { Err(outcome.reason()) }
+}
+
+impl Counters {
+    /// Lines of host, device, counter and number.
+    fn parse(text: &str) -> Counters {
+        let mut counters = BTreeMap::new();
+        for line in text.lines() {
+            if let [_, _, name, value] = line.split_whitespace().collect::<Vec<_>>()[..]
+                && let Ok(value) = value.parse::<u64>()
+            {
+                *counters.entry(name.to_string()).or_default() += value;
+            }
+        }
+        Counters(counters)
+    }
+
+    /// A counter; 0 where nothing was counted.
+    pub(crate) fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    /// Bytes that sends, reads and writes have brought to memory, each counted once however often it was sent.
+    pub(crate) fn delivered_bytes(&self) -> u64 {
+        ["recv_bytes", "rdma_read_bytes", "rdma_write_recv_bytes"].iter().map(|name| self.get(name)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_all_devices_are_added_up() {
+        let text = "127.77.0.1 softefa0 processes 1\n127.77.0.1 softefa0 recv_bytes 5\n\
+                    127.77.0.2 softefa0 recv_bytes 7\n127.77.0.2 softefa0 rdma_read_bytes 30\n";
+        let counters = Counters::parse(text);
+        assert_eq!((counters.get("recv_bytes"), counters.get("retrans_pkts")), (12, 0));
+        assert_eq!(counters.delivered_bytes(), 42);
+    }
+}
