@@ -55,7 +55,7 @@ impl Provider {
     fn names_in_libfabric(self) -> &'static [&'static str] {
         match self {
             Provider::EfaDirect | Provider::Efa => &["efa"],
-            Provider::Tcp => &["tcp", "tcp;ofi_rxm", "net"],
+            Provider::Tcp => &["tcp", "net", "tcp;ofi_rxm"],
         }
     }
 }
@@ -187,8 +187,7 @@ impl Search<'_> {
         // Without one-sided operations the largest message is the device's datagram; with them it reads as the largest
         // read (seen in 2.4 to 2.6). So both are asked for, and the truth is in both.
         let plain = self.ask_efa("efa-direct", sys::FI_MSG)?;
-        let with_rma = self.ask_efa("efa-direct", sys::FI_MSG | sys::FI_RMA);
-        let without_rma_because = with_rma.as_ref().err().map(|trouble| trouble.reason.clone());
+        let (with_rma, heard) = self.query_efa("efa-direct", sys::FI_MSG | sys::FI_RMA);
         let with_rma = with_rma.unwrap_or_default();
         let offers = plain
             .into_iter()
@@ -200,7 +199,7 @@ impl Search<'_> {
                 (info, abilities)
             })
             .collect();
-        self.by_devices(Provider::EfaDirect, offers, without_rma_because, refused)
+        self.by_devices(Provider::EfaDirect, offers, sys::complaint(&heard), refused)
     }
 
     fn efa(&self, refused: &mut Vec<Refusal>) -> Result<Choice, Trouble> {
@@ -214,20 +213,28 @@ impl Search<'_> {
         self.by_devices(Provider::Efa, offers, None, refused)
     }
 
-    /// The offers of one fabric of the efa provider, one for each device, by name.
+    /// The offers of one fabric of the efa provider, one for each device, by name. At least one.
     fn ask_efa(&self, fabric: &str, caps: u64) -> Result<Vec<Info>, Trouble> {
-        let hints = Hints { fabric: Some(fabric), ..hints("efa", caps) };
-        self.library.start();
-        let (answer, heard) = sys::hear(|| Info::query(self.library, &hints));
-        let mut infos = answer.map_err(|said| self.why_no_efa(fabric, &said, &heard))?;
-        infos.retain(|info| info.fabric_name() == fabric);
-        infos.sort_by_key(Info::domain_name);
-        // The provider's favourite of each device comes first; the sort keeps that.
-        infos.dedup_by_key(|info| info.domain_name());
+        let (answer, heard) = self.query_efa(fabric, caps);
+        let infos = answer.map_err(|said| self.why_no_efa(fabric, &said, &heard))?;
         if infos.is_empty() {
             return Err(Trouble::new(format!("the efa provider offers no fabric {fabric}"), LOOK_CLOSER));
         }
         Ok(infos)
+    }
+
+    /// The same with whatever came of it, and what the provider said meanwhile.
+    fn query_efa(&self, fabric: &str, caps: u64) -> (Result<Vec<Info>, Error>, Vec<Heard>) {
+        self.library.start();
+        let hints = Hints { fabric: Some(fabric), ..hints("efa", caps) };
+        let (mut answer, heard) = sys::hear(|| Info::query(self.library, &hints));
+        if let Ok(infos) = &mut answer {
+            infos.retain(|info| info.fabric_name() == fabric);
+            infos.sort_by_key(Info::domain_name);
+            // The provider's favourite of each device comes first; the sort keeps that.
+            infos.dedup_by_key(|info| info.domain_name());
+        }
+        (answer, heard)
     }
 
     /// Makes a choice of the devices that are wanted and up.
