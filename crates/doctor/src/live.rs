@@ -40,6 +40,16 @@ pub(crate) fn try_all(scene: &Scene) -> Tried {
     }
 }
 
+/// What the user asked of the network, in the variables that `selvedge::init` heeds.
+pub(crate) fn settings(variable: impl Fn(&str) -> Option<String>) -> Settings {
+    let mut settings = Settings::default();
+    settings.interface = variable("SELVEDGE_INTERFACE");
+    let devices = variable("SELVEDGE_DEVICES").unwrap_or_default();
+    let named = devices.split(',').map(str::trim).filter(|name| !name.is_empty());
+    settings.devices = named.map(str::to_owned).collect();
+    settings
+}
+
 /// Loads libfabric and asks what it offers. Not where a variable would make it end this process: then that is said, by the
 /// check `environment` too.
 fn ask_libfabric(scene: &Scene) -> Fabric {
@@ -76,7 +86,7 @@ fn ask_libfabric(scene: &Scene) -> Fabric {
         None => libraries.insert(0, Library { path: loaded.path().display().to_string(), version: None }),
     }
     libraries[0].version = Some(loaded.version());
-    let found = discover(&loaded, &Provider::ALL, &Settings::default());
+    let found = discover(&loaded, &Provider::ALL, &settings(|name| scene.variable(name).map(str::to_owned)));
     let usable = found.usable.into_iter().map(|choice| Usable {
         provider: choice.provider.name().to_owned(),
         nics: choice.nics.into_iter().map(|nic| nic.name).collect(),

@@ -91,8 +91,8 @@ pub(crate) enum Outcome {
 pub(crate) trait Links {
     /// A road.
     type Road: Transport;
-    /// Opens what can be opened as `me` of `hosts`.
-    fn open(&mut self, me: Peer, hosts: usize) -> (Vec<Offered>, Vec<Refused>);
+    /// Opens what can be opened as `me`.
+    fn open(&mut self, me: Peer) -> (Vec<Offered>, Vec<Refused>);
     /// Leads an open road to the hosts with these cards, by index.
     fn connect(&mut self, road: &str, cards: Vec<Vec<u8>>) -> Result<Self::Road, String>;
     /// Where the counters of the cards lie; asked when the roads are open.
@@ -116,7 +116,7 @@ pub(crate) fn meet<L: Links>(
     let me = speakers.iter().position(|&rank| rank == boot.rank());
     let mut offers = Offers::default();
     if let Some(me) = me {
-        (offers.open, offers.refused) = links.open(Peer(me as u32), speakers.len());
+        (offers.open, offers.refused) = links.open(Peer(me as u32));
         put(boot, "roads", &offers)?;
     }
     boot.fence()?;

@@ -14,26 +14,28 @@ use crate::scene::{Refused, Tree};
 pub(crate) struct Libfabric {
     wanted: Vec<Provider>,
     library: Option<String>,
+    settings: Settings,
     tree: Tree,
     opened: Vec<(String, Opening)>,
 }
 
 impl Libfabric {
-    /// The roads that `SELVEDGE_TRANSPORT` leaves, by the library that `SELVEDGE_LIBFABRIC` names; counters below `tree`.
+    /// The roads that the variables of `selvedge::init` leave, by the library they name; counters below `tree`.
     pub(crate) fn new(variable: impl Fn(&str) -> Option<String>, tree: Tree) -> Libfabric {
         let all = Provider::ALL.to_vec();
         let wanted = match variable("SELVEDGE_TRANSPORT") {
             Some(list) => list.split(',').filter_map(|name| Provider::from_str(name.trim()).ok()).collect(),
             None => all,
         };
-        Libfabric { wanted, library: variable("SELVEDGE_LIBFABRIC"), tree, opened: Vec::new() }
+        let (library, settings) = (variable("SELVEDGE_LIBFABRIC"), crate::live::settings(&variable));
+        Libfabric { wanted, library, settings, tree, opened: Vec::new() }
     }
 }
 
 impl Links for Libfabric {
     type Road = Ofi;
 
-    fn open(&mut self, me: Peer, _hosts: usize) -> (Vec<Offered>, Vec<Refused>) {
+    fn open(&mut self, me: Peer) -> (Vec<Offered>, Vec<Refused>) {
         let given = self.library.as_deref().map(Path::new);
         let library = match Library::open(given) {
             Ok(library) => library,
@@ -42,8 +44,7 @@ impl Links for Libfabric {
                 return (Vec::new(), vec![refused("libfabric", None, error.to_string(), remedy)]);
             }
         };
-        let settings = Settings::default();
-        let found = discover(&library, &self.wanted, &settings);
+        let found = discover(&library, &self.wanted, &self.settings);
         let mut list: Vec<Refused> = found
             .refused
             .into_iter()
@@ -52,7 +53,7 @@ impl Links for Libfabric {
         let mut offers = Vec::new();
         for choice in &found.usable {
             let road = choice.provider.name();
-            let opening = match Opening::open(choice, me, &settings) {
+            let opening = match Opening::open(choice, me, &self.settings) {
                 Ok(opening) => opening,
                 Err(fault) => {
                     list.push(refused(road, None, fault.detail.clone(), fault.next_step.to_owned()));

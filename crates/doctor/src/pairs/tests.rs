@@ -65,8 +65,7 @@ struct Pretended<'a> {
 impl Links for Pretended<'_> {
     type Road = Shm;
 
-    fn open(&mut self, me: Peer, hosts: usize) -> (Vec<Offered>, Vec<Refused>) {
-        assert_eq!(hosts, self.seats.lock().expect("no panic").len());
+    fn open(&mut self, me: Peer) -> (Vec<Offered>, Vec<Refused>) {
         self.me = me.index();
         let offered = Offered {
             road: "shm".into(),
