@@ -55,6 +55,8 @@ impl Provider {
     fn names_in_libfabric(self) -> &'static [&'static str] {
         match self {
             Provider::EfaDirect | Provider::Efa => &["efa"],
+            // In 1.17, 8 bytes one way on the loop take 3.7 us by `net` and 5.7 by `ofi_rxm`; a stream of packets of 32 KiB has
+            // 4.9 and 0.8 GB/s.
             Provider::Tcp => &["tcp", "net", "tcp;ofi_rxm"],
         }
     }

@@ -16,10 +16,10 @@ use crate::settings::Settings;
 use crate::transport::{Ofi, Parts};
 
 /// Packet on TCP.
-const TCP_PACKET_BYTES: usize = 16 << 10;
+const TCP_PACKET_BYTES: usize = 32 << 10;
 
 /// Memory for packets that come.
-const RECEIVE_BYTES: usize = 8 << 20;
+const RECEIVE_BYTES: usize = 4 << 20;
 
 /// Slots that stay posted when all others are on loan, so that packets of ours and completions get through.
 const RECEIVES_KEPT: usize = 32;

@@ -14,8 +14,14 @@ pub(crate) enum Pastime {
 }
 
 /// The longest spin: about what it takes to be woken on a core that has gone idle, so that a spin in vain costs at most
-/// twice what the best choice would have (Karlin, Li, Manasse, Owicki, "Empirical studies of competitive spinning", 1991).
+/// twice what the best choice would have (Karlin, Li, Manasse, Owicki, "Empirical studies of competitive spinning", 1991). A
+/// spin that was in vain halves the next one, one that was not doubles it: where other programs run, or the scheduler puts
+/// two ranks on one core (as it likes to do with the two ends of a socket of the loop), the peer does not run while we
+/// spin, and each message would cost the whole of it. Seen: 54 instead of 4 microseconds one way.
 const SPIN: Duration = Duration::from_micros(50);
+
+/// A shorter spin is none at all.
+const SPIN_MIN: Duration = Duration::from_micros(3);
 
 /// Up to here a thread with a core of its own loses nothing by yielding, and one that shares it gives way.
 const YIELD: Duration = Duration::from_micros(400);
@@ -32,28 +38,43 @@ pub(crate) struct Patience {
     /// Whether sleep can be ended by an event.
     can_be_woken: bool,
     idle_since: Option<Instant>,
+    now: Pastime,
+    /// How long to spin, as the last waits have taught.
+    spin: Duration,
 }
 
 impl Patience {
     pub(crate) fn new(is_crowded: bool, can_be_woken: bool) -> Patience {
-        Patience { is_crowded, can_be_woken, idle_since: None }
+        Patience { is_crowded, can_be_woken, idle_since: None, now: Pastime::Spin, spin: SPIN }
     }
 
     /// Something has happened.
     #[inline]
     pub(crate) fn renew(&mut self) {
-        self.idle_since = None;
+        if self.idle_since.take().is_some() {
+            self.learn();
+        }
+    }
+
+    #[cold]
+    fn learn(&mut self) {
+        self.spin = match self.now {
+            Pastime::Spin => (2 * self.spin).clamp(SPIN_MIN, SPIN),
+            _ if self.spin > SPIN_MIN => self.spin / 2,
+            _ => Duration::ZERO,
+        };
     }
 
     /// What to do next. `is_refused`: a send was answered Busy, which the descriptor may not know of.
     pub(crate) fn next(&mut self, now: Instant, is_refused: bool) -> Pastime {
         let idle = now.duration_since(*self.idle_since.get_or_insert(now));
-        match (self.can_be_woken && !is_refused, idle) {
-            (_, idle) if idle < SPIN && !self.is_crowded => Pastime::Spin,
-            (_, idle) if idle < YIELD => Pastime::Yield,
-            (true, _) => Pastime::Sleep(Duration::MAX),
-            (false, idle) => Pastime::Sleep(idle.min(NAP_MAX)),
-        }
+        self.now = match self.can_be_woken && !is_refused {
+            _ if idle < self.spin && !self.is_crowded => Pastime::Spin,
+            _ if idle < YIELD => Pastime::Yield,
+            true => Pastime::Sleep(Duration::MAX),
+            false => Pastime::Sleep(idle.min(NAP_MAX)),
+        };
+        self.now
     }
 }
 
@@ -75,6 +96,23 @@ mod tests {
         );
         patience.renew();
         assert_eq!(patience.next(start + us(900), false), Pastime::Spin);
+    }
+
+    #[test]
+    fn spins_in_vain_become_shorter_and_good_ones_longer() {
+        let (mut now, us) = (Instant::now(), Duration::from_micros);
+        let mut patience = Patience::new(false, true);
+        let mut wait = |patience: &mut Patience, time: Duration| {
+            let first = patience.next(now, false);
+            now += time;
+            patience.next(now, false);
+            patience.renew();
+            first
+        };
+        for _ in 0..10 {
+            wait(&mut patience, us(60));
+        }
+        assert_eq!(wait(&mut patience, us(60)), Pastime::Yield, "no more spinning");
     }
 
     #[test]
