@@ -5,6 +5,7 @@
 //! flight is refused, so that no two operations ever share them.
 
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -134,17 +135,23 @@ impl Endpoint {
 
     /// From now on it sends and receives.
     ///
+    /// An endpoint that could not be enabled is left open, with all that belongs to it: closing one that is half set up ends the
+    /// process in libfabric 1.17 (seen on efa, when the first address handle is refused). It costs memory once, in a process that is told
+    /// to go by another road.
+    ///
     /// # Errors
     /// What the provider said; `ENOSYS` when it lacks a call that every road needs.
-    pub(crate) fn enable(&mut self) -> Result<(), Error> {
+    pub(crate) fn enable(self) -> Result<Endpoint, Error> {
+        let mut endpoint = ManuallyDrop::new(self);
+        let library = endpoint.domain.library().clone();
         let (status, heard) = sys::hear(|| {
             // SAFETY: the endpoint is alive; the command takes no argument.
-            unsafe { sys::control(self.object.fid(), sys::FI_ENABLE, std::ptr::null_mut()) }
+            unsafe { sys::control(endpoint.object.fid(), sys::FI_ENABLE, std::ptr::null_mut()) }
         });
-        self.domain.library().check("fi_enable", status).map_err(|error| error.because(&heard))?;
-        self.posts = Posts::of(&self.object)
-            .ok_or_else(|| self.domain.library().error("fi_enable", Code(libc::ENOSYS)))?;
-        Ok(())
+        library.check("fi_enable", status).map_err(|error| error.because(&heard))?;
+        let incomplete = || library.error("fi_enable", Code(libc::ENOSYS));
+        endpoint.posts = Posts::of(&endpoint.object).ok_or_else(incomplete)?;
+        Ok(ManuallyDrop::into_inner(endpoint))
     }
 
     /// Its own address, for the cards that peers get.

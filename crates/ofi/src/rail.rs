@@ -115,8 +115,8 @@ impl Rail {
             completions: plan.completions(),
             peers: plan.peers,
         };
-        let mut endpoint = Endpoint::open(&domain, info, sizes, true).map_err(failed)?;
-        endpoint.enable().map_err(failed)?;
+        let endpoint =
+            Endpoint::open(&domain, info, sizes, true).and_then(Endpoint::enable).map_err(failed)?;
         let bytes = (plan.receives + plan.sends) * plan.packet_bytes;
         let no_memory = |error: Errno| faults::no_memory(bytes, error);
         let inbound = Inbound::new(plan.receives, plan.packet_bytes).map_err(no_memory)?;

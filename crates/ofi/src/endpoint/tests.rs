@@ -38,9 +38,7 @@ fn open_pair(info: &Info) -> [Endpoint; 2] {
     let fabric = Fabric::open(info).unwrap();
     let [one, two] = [0, 1].map(|_| {
         let domain = Domain::open(&fabric, info).unwrap();
-        let mut endpoint = Endpoint::open(&domain, info, SIZES, true).unwrap();
-        endpoint.enable().unwrap();
-        endpoint
+        Endpoint::open(&domain, info, SIZES, true).unwrap().enable().unwrap()
     });
     [one, two]
 }
