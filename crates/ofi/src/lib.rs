@@ -1,4 +1,22 @@
-//! Other hosts, over libfabric: EFA where there is one, TCP where not.
+//! Other hosts, over libfabric: EFA where there is one, TCP where not. A [`Transport`](selvedge_transport::Transport).
+//!
+//! The way from a machine to a transport, each step a value:
+//!
+//! ```text
+//! environment::explain   which variables hurt, before libfabric sees them
+//! Library::open          which libfabric, and from where; nothing is linked, a laptop needs none
+//! discover               which roads there are, what each can do, and why the others are not there
+//! Opening::open, card    an endpoint that receives, and what others need to reach it
+//! Opening::connect       an Ofi, which moves packets
+//! ```
+//!
+//! Read `discover.rs` and `endpoint.rs` first, then `rail.rs` and `transport.rs`. What there is to know about EFA is in
+//! `efa.rs`, what there is to know about libfabric's memory in `sys.rs`.
+//!
+//! What is *not* here: order, matching, tags, messages larger than a packet (`engine`), ranks of one host (`shm`), how cards get
+//! around (`boot`). Invariants of absence: no header, no C compiler and no libfabric is needed to build; no libfabric
+//! call outside `sys`, `info.rs`, `fabric.rs`, `queue.rs` and `endpoint.rs`; nothing a provider can do is assumed, it is asked for and read
+//! back.
 
 mod card;
 mod contexts;
