@@ -62,7 +62,7 @@ impl Contexts {
         let offset = (line as usize).wrapping_sub(self.lines.as_ptr() as usize);
         let index = offset / CONTEXT_BYTES;
         let flag = self.in_flight.get_mut(index)?;
-        if offset % CONTEXT_BYTES != 0 || !*flag {
+        if !offset.is_multiple_of(CONTEXT_BYTES) || !*flag {
             return None;
         }
         *flag = false;
@@ -70,6 +70,7 @@ impl Contexts {
     }
 
     /// Operations in flight. Cost: looks at all.
+    #[cfg(test)]
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.iter().filter(|flag| **flag).count()
     }

@@ -47,11 +47,9 @@ pub(crate) enum Polled {
 pub(crate) struct Completion {
     /// The operation, free again. `None` for what completes without having been posted: a peer's write with immediate data.
     pub(crate) operation: Option<u32>,
-    /// `FI_SEND`, `FI_RECV`, `FI_READ`, `FI_WRITE`, `FI_REMOTE_CQ_DATA`...
-    pub(crate) flags: u64,
     /// Bytes received.
     pub(crate) bytes: usize,
-    /// Immediate data, where the flags say that there is some.
+    /// Immediate data of what was received; every packet of ours has some.
     pub(crate) data: u64,
 }
 
@@ -116,23 +114,6 @@ impl Endpoint {
         self.domain.library().check("fi_ep_bind", status)
     }
 
-    /// Sets an option of the provider; only before [`Endpoint::enable`], because it may exchange the tables.
-    pub(crate) fn set_option(&mut self, name: i32, value: &[u8]) -> Result<(), Error> {
-        // SAFETY: the endpoint is alive and borrowed by us alone.
-        let status = unsafe { sys::setopt(self.object.as_ptr(), name, value) };
-        self.domain.library().check("fi_setopt", status)
-    }
-
-    /// Reads a number that is an option of the provider; `None` where it has no such option.
-    pub(crate) fn option(&self, name: i32) -> Option<usize> {
-        let mut value = 0usize;
-        let mut len = size_of::<usize>();
-        let at: *mut c_void = std::ptr::from_mut(&mut value).cast();
-        // SAFETY: the endpoint is alive, and `len` bytes lie at `at`.
-        let status = unsafe { sys::getopt(self.object.as_ptr(), name, at, &mut len) };
-        (status == 0).then_some(value)
-    }
-
     /// From now on it sends and receives.
     ///
     /// An endpoint that could not be enabled is left open, with all that belongs to it: closing one that is half set up ends the
@@ -172,6 +153,7 @@ impl Endpoint {
     }
 
     /// The device it is on.
+    #[cfg(test)]
     pub(crate) fn domain(&self) -> &Arc<Domain> {
         &self.domain
     }
@@ -271,20 +253,13 @@ impl Endpoint {
         Code::check(answer).map(drop).inspect_err(|_| self.contexts.give_back(operation))
     }
 
-    /// Asks for an operation to be taken back; it still completes, in most cases as failed.
-    pub(crate) fn cancel(&mut self, operation: u32) {
-        // SAFETY: the endpoint is alive. The answer says whether it was found; both are well.
-        let _ = unsafe { sys::cancel(self.object.as_ptr(), self.contexts.address(operation)) };
-    }
-
     /// The next thing that has completed. Also what makes providers without a thread of their own move.
     #[inline]
     pub(crate) fn poll(&mut self) -> Polled {
         match self.queue.next() {
             Ok(entry) => {
                 let operation = self.contexts.end(entry.op_context);
-                let (flags, bytes, data) = (entry.flags, entry.len, entry.data);
-                Polled::Done(Completion { operation, flags, bytes, data })
+                Polled::Done(Completion { operation, bytes: entry.len, data: entry.data })
             }
             Err(Code::AGAIN) => Polled::Nothing,
             Err(code) => self.failed(code),
@@ -314,11 +289,6 @@ impl Endpoint {
     /// Whether it is safe to sleep on [`Endpoint::wait_fd`] now: nothing has completed that was not yet polled.
     pub(crate) fn may_sleep(&self) -> bool {
         self.queue.may_sleep()
-    }
-
-    /// Operations in flight.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.contexts.in_flight()
     }
 }
 

@@ -47,11 +47,6 @@ impl Code {
         Code(i32::try_from(answer.unsigned_abs()).unwrap_or(i32::MAX))
     }
 
-    /// Whether the call may succeed later.
-    pub(crate) fn is_again(self) -> bool {
-        self == Code::AGAIN
-    }
-
     /// Whether there is a failed operation to be read.
     pub(crate) fn is_failure_available(self) -> bool {
         self.0 == sys::FI_EAVAIL

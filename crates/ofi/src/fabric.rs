@@ -179,7 +179,7 @@ impl Domain {
         let key = unsafe { (*object.as_ptr()).key };
         // SAFETY: the region was opened just now.
         let descriptor = unsafe { (*object.as_ptr()).mem_desc };
-        Ok(MemoryRegion { object, key, descriptor, _domain: self.clone() })
+        Ok(MemoryRegion { _object: object, key, descriptor, _domain: self.clone() })
     }
 }
 
@@ -209,7 +209,8 @@ impl Access {
 /// still look at it).
 #[derive(Debug)]
 pub(crate) struct MemoryRegion {
-    object: Object<sys::FidMr>,
+    // Held to be closed with it, before the domain.
+    _object: Object<sys::FidMr>,
     key: u64,
     descriptor: *mut c_void,
     _domain: Arc<Domain>,
@@ -312,13 +313,5 @@ impl AddressVector {
             0 => Err(self.domain.library().error(CALL, Code(libc::EINVAL))),
             refused => Err(self.domain.library().error(CALL, Code(refused.saturating_neg()))),
         }
-    }
-
-    /// Takes a peer out. No operation with it may be in flight.
-    pub(crate) fn remove(&mut self, address: Address) -> Result<(), Error> {
-        // SAFETY: an entry of this vector, as far as the caller keeps addresses with their endpoint; a wrong number is
-        // refused by the provider.
-        let status = unsafe { sys::av_remove(self.object.as_ptr(), address.0) };
-        self.domain.library().check("fi_av_remove", status)
     }
 }

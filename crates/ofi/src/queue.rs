@@ -17,16 +17,12 @@ const BATCH: usize = 16;
 pub(crate) struct Failure {
     /// The operation, free again; `None` for failures that belong to none.
     pub(crate) operation: Option<u32>,
-    /// As in a completion: what kind of operation it was.
-    pub(crate) flags: u64,
     /// An errno or one of libfabric's own codes, positive.
     pub(crate) code: i32,
     /// The provider's own code.
     pub(crate) provider_code: i32,
     /// What the provider says about it.
     pub(crate) words: String,
-    /// Bytes that did not fit, for a packet that was longer than its room.
-    pub(crate) bytes_over: usize,
 }
 
 /// Where operations are reported complete.
@@ -123,11 +119,9 @@ impl CompletionQueue {
         let entry = unsafe { entry.assume_init() };
         let failure = Failure {
             operation: None,
-            flags: entry.flags,
             code: entry.err,
             provider_code: entry.prov_errno,
             words: self.words_of(&entry),
-            bytes_over: entry.olen,
         };
         Ok((entry.op_context, failure))
     }

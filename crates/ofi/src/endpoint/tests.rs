@@ -62,7 +62,7 @@ fn next(endpoints: &mut [Endpoint; 2]) -> (usize, Completion) {
 fn insist(endpoints: &mut [Endpoint; 2], mut call: impl FnMut(&mut Endpoint) -> Result<(), Code>) {
     let until = Instant::now() + Duration::from_secs(20);
     while let Err(code) = call(&mut endpoints[0]) {
-        assert!(code.is_again() && Instant::now() < until, "{code:?}");
+        assert!(code == Code::AGAIN && Instant::now() < until, "{code:?}");
         for endpoint in endpoints.iter_mut() {
             assert!(matches!(endpoint.poll(), Polled::Nothing));
         }
@@ -89,7 +89,6 @@ fn a_packet_arrives_with_the_number_that_was_sent_beside_it_over_tcp() {
             0 => assert_eq!(completion.operation, Some(3)),
             _ => {
                 assert_eq!((completion.operation, completion.bytes), (Some(5), 300));
-                assert_ne!(completion.flags & sys::FI_REMOTE_CQ_DATA, 0);
                 assert_eq!(completion.data, 0xABCD_1234);
             }
         }
@@ -130,7 +129,7 @@ fn an_endpoint_that_is_not_enabled_sends_nothing_and_says_so() {
     let domain = Domain::open(&fabric, &info).unwrap();
     let mut endpoint = Endpoint::open(&domain, &info, SIZES, false).unwrap();
     assert_eq!(endpoint.receive(leaked(0, 8), Descriptor::NONE, 0), Err(Code::NOT_ENABLED));
-    assert_eq!(endpoint.in_flight(), 0, "what was refused is not in flight");
+    assert_eq!(endpoint.contexts.in_flight(), 0, "what was refused is not in flight");
 }
 
 #[test]

@@ -144,16 +144,6 @@ pub(crate) unsafe fn av_insert(av: *mut FidAv, address: *const c_void, entry: &m
     unsafe { call(av, address, 1, entry, 0, std::ptr::null_mut()) }
 }
 
-/// `fi_av_remove` of one entry.
-///
-/// # Safety
-/// `av` is alive, `entry` is from it and no operation with it is in flight.
-pub(crate) unsafe fn av_remove(av: *mut FidAv, mut entry: FiAddr) -> c_int {
-    let Some(call) = entry!(av, ops, AvOps, remove) else { return NO_SUCH_CALL };
-    // SAFETY: the caller's promise is the call's; one entry, no flags.
-    unsafe { call(av, &mut entry, 1, 0) }
-}
-
 /// `fi_getname`: writes at most `*len` bytes of the endpoint's own address and sets `*len` to what it has.
 ///
 /// # Safety
@@ -162,37 +152,6 @@ pub(crate) unsafe fn getname(endpoint: *mut FidEp, address: *mut c_void, len: &m
     let Some(call) = entry!(endpoint, cm, CmOps, getname) else { return NO_SUCH_CALL };
     // SAFETY: the caller's promise is the call's; the head of an endpoint is its first field.
     unsafe { call(endpoint.cast::<Fid>(), address, len) }
-}
-
-/// `fi_setopt` at the level of the endpoint.
-///
-/// # Safety
-/// `endpoint` is alive and not in use by another thread.
-pub(crate) unsafe fn setopt(endpoint: *mut FidEp, name: c_int, value: &[u8]) -> c_int {
-    let Some(call) = entry!(endpoint, ops, EpOps, setopt) else { return NO_SUCH_CALL };
-    let head = endpoint.cast::<Fid>();
-    // SAFETY: the caller's promise is the call's; the value is a live borrow with its length.
-    unsafe { call(head, FI_OPT_ENDPOINT, name, value.as_ptr().cast(), value.len()) }
-}
-
-/// `fi_getopt` at the level of the endpoint; sets `*len` to the bytes it has written.
-///
-/// # Safety
-/// `endpoint` is alive; `*len` bytes at `value` are writable.
-pub(crate) unsafe fn getopt(endpoint: *mut FidEp, name: c_int, value: *mut c_void, len: &mut usize) -> c_int {
-    let Some(call) = entry!(endpoint, ops, EpOps, getopt) else { return NO_SUCH_CALL };
-    // SAFETY: the caller's promise is the call's.
-    unsafe { call(endpoint.cast::<Fid>(), FI_OPT_ENDPOINT, name, value, len) }
-}
-
-/// `fi_cancel`: asks for an operation to be taken back; if it is, it completes with `FI_ECANCELED`.
-///
-/// # Safety
-/// `endpoint` is alive.
-pub(crate) unsafe fn cancel(endpoint: *mut FidEp, context: *mut c_void) -> isize {
-    let Some(call) = entry!(endpoint, ops, EpOps, cancel) else { return NO_SUCH_CALL as isize };
-    // SAFETY: the endpoint is alive, the context is only compared.
-    unsafe { call(endpoint.cast::<Fid>(), context) }
 }
 
 /// `fi_recv`, `fi_senddata` and `fi_injectdata` of this endpoint; `None` if it lacks one of them.
