@@ -4,7 +4,8 @@
 //! Each case is a process of its own: this test again, with the device loaded before everything else.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use selvedge_ofi::{Library, Opening, Provider, Settings, discover};
 use selvedge_transport::Peer;
@@ -25,7 +26,16 @@ fn said_when_failing(call: Option<&str>) -> String {
     if let Some(call) = call {
         again.env("SOFTEFA_FAIL", format!("{call}:1+"));
     }
-    let output = again.output().expect("this program");
+    let mut child = again.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("this program");
+    let until = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().expect("it is our child").is_none() {
+        if Instant::now() > until {
+            let _ = child.kill();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // What it writes is a few lines, which a pipe holds until they are read.
+    let output = child.wait_with_output().expect("it is our child");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let said = text.lines().filter_map(|line| line.split_once("said: ")).map(|(_, said)| said);
     let said: Vec<&str> = said.collect();
