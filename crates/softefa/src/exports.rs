@@ -21,10 +21,6 @@ use crate::srd;
 
 /// Sets `errno`.
 fn set_errno(error: i32) {
-    rustix_errno(error);
-}
-
-fn rustix_errno(error: i32) {
     // SAFETY: always points to this thread's number.
     let place = unsafe { libc::__errno_location() };
     // SAFETY: as above; nobody else has a reference to it.

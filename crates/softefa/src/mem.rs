@@ -144,7 +144,7 @@ impl Regions {
         let region = self.slots.get(slot)?.filter(|region| region.key == key && region.domain == domain)?;
         let offset = start.checked_sub(region.start)?;
         let inside = offset.checked_add(bytes)? <= region.bytes;
-        (inside && region.access & access == access).then_some(region.at + offset)
+        (inside && region.access & access == access).then(|| region.at + offset)
     }
 
     /// Bytes that are registered.

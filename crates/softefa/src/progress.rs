@@ -16,6 +16,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, p
 use crate::device::{Devices, lock};
 use crate::net::Socket;
 use crate::opened::Opened;
+use crate::signals;
 use crate::srd::{Access, Gid, Host, Nanos, Receive, Spans, Srd, Status};
 
 /// Who polled within this time is believed to poll again.
@@ -239,18 +240,8 @@ fn timespec(time: Nanos) -> Timespec {
 
 /// Starts the thread, deaf to signals: they are the program's.
 fn start(helper: &'static Helper) {
-    // SAFETY: an all-zero set is a valid one, and is filled before it is used.
-    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: as above.
-    let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: writes to the set given.
-    unsafe { libc::sigfillset(&mut all) };
-    // SAFETY: changes this thread's mask only, and writes the old one to `before`.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) };
     let builder = std::thread::Builder::new().name("softefa".to_string()).stack_size(256 << 10);
-    if let Err(error) = builder.spawn(move || helper.run()) {
+    if let Err(error) = signals::deaf(|| builder.spawn(move || helper.run())) {
         eprintln!("softefa: no helper thread, so passive targets do not answer: {error}");
     }
-    // SAFETY: restores the mask that was read above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
 }

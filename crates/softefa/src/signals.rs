@@ -1,4 +1,4 @@
-//! A child that gets the signals of its parent, so that the parent lives long enough to clean up.
+//! Who gets signals: a child those of its parent, so that the parent lives long enough to clean up; a thread of ours none.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -49,6 +49,17 @@ impl Forward {
         mask(libc::SIG_SETMASK, &before);
         result
     }
+}
+
+/// Calls `act` while this thread gets no signals. A thread that is started meanwhile never gets any.
+pub fn deaf<T>(act: impl FnOnce() -> T) -> T {
+    let mut all = empty();
+    // SAFETY: writes to the set given.
+    unsafe { libc::sigfillset(&mut all) };
+    let before = mask(libc::SIG_SETMASK, &all);
+    let result = act();
+    mask(libc::SIG_SETMASK, &before);
+    result
 }
 
 /// A set without signals.

@@ -44,11 +44,7 @@ impl Tree {
         let pid = std::process::id();
         let root = match within {
             Some(folder) => folder.join(format!("{label}-{pid}")),
-            None => {
-                let folder = std::env::temp_dir();
-                remove_stale(&folder);
-                folder.join(format!("{PREFIX}{pid}"))
-            }
+            None => own_folder(PREFIX),
         };
         fs::create_dir_all(root.join("class/infiniband_verbs"))?;
         fs::create_dir_all(root.join("bus/pci/drivers/efa"))?;
@@ -145,12 +141,20 @@ pub fn gid_from_text(text: &str) -> Option<Gid> {
     Some(gid)
 }
 
+/// Name of a folder of this process in the temporary folder. Those of the same `prefix` that processes have left which were
+/// killed are removed.
+pub fn own_folder(prefix: &str) -> PathBuf {
+    let folder = std::env::temp_dir();
+    remove_stale(&folder, prefix);
+    folder.join(format!("{prefix}{}", std::process::id()))
+}
+
 /// Removes the folders of processes that are no more.
-fn remove_stale(folder: &Path) {
+fn remove_stale(folder: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|pid| pid.parse().ok());
+        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix)).and_then(|pid| pid.parse().ok());
         let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { continue };
         if rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) {
             let _ = fs::remove_dir_all(entry.path());
@@ -206,6 +210,22 @@ mod tests {
         assert_eq!(text, "8\n");
         tree.remove();
         assert!(!tree.root().exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_is_removed_and_others_stay() {
+        let mut child = std::process::Command::new("true").spawn().expect("true exists");
+        let gone = child.id();
+        child.wait().expect("it is our child");
+        let prefix = format!("softefa-stale-{}-", std::process::id());
+        let left = std::env::temp_dir().join(format!("{prefix}{gone}"));
+        let lives = std::env::temp_dir().join(format!("{prefix}1"));
+        fs::create_dir_all(&left).expect("the temporary folder can be written");
+        fs::create_dir_all(&lives).expect("the temporary folder can be written");
+        own_folder(&prefix);
+        assert!(!left.exists());
+        assert!(lives.exists());
+        fs::remove_dir(&lives).expect("it is ours");
     }
 
     #[test]

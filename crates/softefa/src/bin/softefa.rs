@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use softefa::launch::{self, Mpi};
 use softefa::signals::Forward;
 use softefa::tally::Tallies;
-use softefa::tree::pci_addresses;
+use softefa::tree::{own_folder, pci_addresses};
 
 /// Software EFA devices: libfabric's real efa provider on a machine without the card.
 #[derive(Parser)]
@@ -123,7 +123,6 @@ fn main() -> ExitCode {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "the counters are what was asked for")]
 fn counters(folder: &Path) -> Result<ExitCode, String> {
     let tallies = Tallies::read(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     print!("{tallies}");
@@ -138,8 +137,7 @@ struct Folder {
 
 impl Folder {
     fn new(tree: Option<&Path>) -> Result<Folder, String> {
-        let own = || std::env::temp_dir().join(format!("softefa-run-{}", std::process::id()));
-        let path = tree.map_or_else(own, Path::to_path_buf);
+        let path = tree.map_or_else(|| own_folder("softefa-run-"), Path::to_path_buf);
         std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let path = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Folder { path, keep: tree.is_some() })

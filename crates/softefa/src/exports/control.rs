@@ -71,6 +71,11 @@ fn device(devices: &Devices, card: &std::sync::Arc<Card>) -> *mut Device {
     DeviceObject { part, card: card.clone() }.hand_out()
 }
 
+/// `ibv_get_device_list(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_get_device_list(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_device_list(count: *mut c_int) -> *mut *mut Device {
     let listed = Devices::of_process().map(listed);
@@ -92,24 +97,44 @@ unsafe extern "C" fn ibv_get_device_list(count: *mut c_int) -> *mut *mut Device 
     list
 }
 
+/// `ibv_free_device_list(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_free_device_list(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_free_device_list(list: *mut *mut Device) {
     // SAFETY: the caller passes a list from `ibv_get_device_list`, or null.
     unsafe { libc::free(list.cast()) };
 }
 
+/// `ibv_get_device_name(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_get_device_name(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_device_name(device: *mut Device) -> *const c_char {
     // SAFETY: the caller passes a listed device, or null.
     unsafe { seen::<DeviceObject>(device) }.map_or(ptr::null(), |device| device.part.name.as_ptr())
 }
 
+/// `ibv_get_device_guid(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_get_device_guid(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_device_guid(device: *mut Device) -> u64 {
     // SAFETY: the caller passes a listed device, or null.
     unsafe { seen::<DeviceObject>(device) }.map_or(0, |device| guid(&device.card))
 }
 
+/// `ibv_get_device_index(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_get_device_index(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_device_index(device: *mut Device) -> c_int {
     // SAFETY: the caller passes a listed device, or null.
@@ -123,6 +148,11 @@ fn guid(card: &Card) -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
+/// `ibv_open_device(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_open_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_open_device(device: *mut Device) -> *mut Context {
     let Some(devices) = Devices::of_process() else { return refuse(libc::ENODEV) };
@@ -169,6 +199,11 @@ fn verbs_context(devices: &Devices, device: *mut Device, async_fd: c_int) -> Ver
     }
 }
 
+/// `ibv_close_device(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_close_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_close_device(context: *mut Context) -> c_int {
     // SAFETY: the caller passes an open device which it does not use again, or null.
@@ -208,6 +243,11 @@ fn attributes(opened: &Opened) -> DeviceAttr {
     }
 }
 
+/// `ibv_query_device(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_query_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_query_device(context: *mut Context, answer: *mut DeviceAttr) -> c_int {
     // SAFETY: the caller passes an open device, or null.
@@ -220,6 +260,11 @@ unsafe extern "C" fn ibv_query_device(context: *mut Context, answer: *mut Device
     0
 }
 
+/// Behind `ibv_query_device_ex`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_query_device_ex` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn query_device_ex(
     context: *mut Context,
     _: *const c_void,
@@ -250,6 +295,11 @@ pub(super) unsafe fn answer_with<T: Copy>(answer: &T, into: *mut u8, bytes: usiz
     0
 }
 
+/// Behind `ibv_query_port`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_query_port` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn query_port(
     context: *mut Context,
     port: u8,
@@ -284,6 +334,10 @@ unsafe extern "C" fn query_port(
 
 /// For programs that do not find the entry of the table; their structure ends before the last field, and inline code of the
 /// header has cleared it.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_query_port(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_query_port(context: *mut Context, port: u8, answer: *mut PortAttr) -> c_int {
     const OLD_BYTES: usize = std::mem::offset_of!(PortAttr, flags);
@@ -291,6 +345,11 @@ unsafe extern "C" fn ibv_query_port(context: *mut Context, port: u8, answer: *mu
     unsafe { query_port(context, port, answer, OLD_BYTES) }
 }
 
+/// `ibv_query_gid(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_query_gid(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_query_gid(context: *mut Context, port: u8, index: c_int, answer: *mut Gid) -> c_int {
     // SAFETY: the caller passes an open device, or null.
@@ -305,6 +364,11 @@ unsafe extern "C" fn ibv_query_gid(context: *mut Context, port: u8, index: c_int
     0
 }
 
+/// `ibv_query_pkey(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_query_pkey(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_query_pkey(_: *mut Context, port: u8, index: c_int, answer: *mut u16) -> c_int {
     if port != 1 || index != 0 || answer.is_null() {
@@ -329,6 +393,10 @@ extern "C" fn ibv_is_fork_initialized() -> c_int {
 }
 
 /// No asynchronous event ever comes; a caller that waits for one waits as it would on a healthy card.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_get_async_event(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_async_event(context: *mut Context, _: *mut c_void) -> c_int {
     // SAFETY: the caller passes an open device, or null.

@@ -35,6 +35,11 @@ unsafe fn given<T: Copy + Default>(from: *const T, bytes: u32) -> Option<T> {
     Some(known)
 }
 
+/// `efadv_query_device(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `efadv_query_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_query_device(
     context: *mut Context,
@@ -62,6 +67,11 @@ unsafe extern "C" fn efadv_query_device(
     unsafe { answer_with(&attr, answer.cast(), bytes as usize) }
 }
 
+/// `efadv_query_ah(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `efadv_query_ah(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_query_ah(handle: *mut Ah, answer: *mut EfaAhAttr, bytes: u32) -> c_int {
     // SAFETY: the caller passes a handle, or null.
@@ -74,6 +84,11 @@ unsafe extern "C" fn efadv_query_ah(handle: *mut Ah, answer: *mut EfaAhAttr, byt
     unsafe { answer_with(&attr, answer.cast(), bytes as usize) }
 }
 
+/// `efadv_create_qp_ex(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `efadv_create_qp_ex(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_create_qp_ex(
     _: *mut Context,
@@ -91,6 +106,10 @@ unsafe extern "C" fn efadv_create_qp_ex(
 }
 
 /// The form of the first card, which knew only sends.
+///
+/// # Safety
+///
+/// Pointers are null or what `efadv_create_driver_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_create_driver_qp(
     domain: *mut Pd,
@@ -104,6 +123,11 @@ unsafe extern "C" fn efadv_create_driver_qp(
     unsafe { requests::create_plain(domain, attr) }
 }
 
+/// `efadv_create_cq(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `efadv_create_cq(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_create_cq(
     context: *mut Context,
@@ -130,6 +154,11 @@ unsafe extern "C" fn efadv_create_cq(
     unsafe { queues::create_cq_ex(context, attr) }
 }
 
+/// `efadv_cq_from_ibv_cq_ex(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `efadv_cq_from_ibv_cq_ex(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_cq_from_ibv_cq_ex(queue: *mut CqEx) -> *mut EfaCq {
     if queue.is_null() {
@@ -140,6 +169,10 @@ unsafe extern "C" fn efadv_cq_from_ibv_cq_ex(queue: *mut CqEx) -> *mut EfaCq {
 }
 
 /// There are no interconnects to tell of.
+///
+/// # Safety
+///
+/// Pointers are null or what `efadv_query_mr(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_query_mr(region: *mut Mr, answer: *mut EfaMrAttr, bytes: u32) -> c_int {
     if region.is_null() {

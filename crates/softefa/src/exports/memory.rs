@@ -8,6 +8,11 @@ use super::{gid, refuse, strikes};
 use crate::abi::{Ah, AhAttr, Context, Mr, Pd};
 use crate::mem::{self, Asked};
 
+/// `ibv_alloc_pd(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_alloc_pd(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_alloc_pd(context: *mut Context) -> *mut Pd {
     static NUMBERS: AtomicU32 = AtomicU32::new(1);
@@ -20,6 +25,11 @@ unsafe extern "C" fn ibv_alloc_pd(context: *mut Context) -> *mut Pd {
     DomainObject { part, opened: object.opened.clone() }.hand_out()
 }
 
+/// `ibv_dealloc_pd(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_dealloc_pd(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_dealloc_pd(domain: *mut Pd) -> c_int {
     // SAFETY: the caller passes a domain which it does not use again, or null.
@@ -51,6 +61,11 @@ unsafe fn register(domain: *mut Pd, at: *mut c_void, bytes: usize, start: u64, a
     }
 }
 
+/// `ibv_reg_mr(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_reg_mr(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_reg_mr(domain: *mut Pd, at: *mut c_void, bytes: usize, access: c_int) -> *mut Mr {
     if strikes("ibv_reg_mr") {
@@ -60,6 +75,11 @@ unsafe extern "C" fn ibv_reg_mr(domain: *mut Pd, at: *mut c_void, bytes: usize, 
     unsafe { register(domain, at, bytes, at as u64, access.cast_unsigned()) }
 }
 
+/// `ibv_reg_mr_iova2(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_reg_mr_iova2(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_reg_mr_iova2(
     domain: *mut Pd,
@@ -81,6 +101,11 @@ extern "C" fn ibv_reg_dmabuf_mr(_: *mut Pd, _: u64, _: usize, _: u64, _: c_int, 
     refuse(libc::EOPNOTSUPP)
 }
 
+/// `ibv_dereg_mr(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_dereg_mr(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_dereg_mr(region: *mut Mr) -> c_int {
     if strikes("ibv_dereg_mr") {
@@ -92,6 +117,11 @@ unsafe extern "C" fn ibv_dereg_mr(region: *mut Mr) -> c_int {
     if known { 0 } else { libc::EINVAL }
 }
 
+/// `ibv_create_ah(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_create_ah(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_create_ah(domain: *mut Pd, attr: *const AhAttr) -> *mut Ah {
     // SAFETY: the caller passes a domain, or null.
@@ -113,6 +143,11 @@ unsafe extern "C" fn ibv_create_ah(domain: *mut Pd, attr: *const AhAttr) -> *mut
     HandleObject { part, opened: object.opened.clone(), gid, number }.hand_out()
 }
 
+/// `ibv_destroy_ah(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_destroy_ah(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_destroy_ah(handle: *mut Ah) -> c_int {
     // SAFETY: the caller passes a handle which it does not use again, or null.

@@ -20,6 +20,11 @@ macro_rules! queue {
     }};
 }
 
+/// `ibv_create_comp_channel(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_create_comp_channel(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_create_comp_channel(context: *mut Context) -> *mut CompChannel {
     if context.is_null() || strikes("ibv_create_comp_channel") {
@@ -30,6 +35,11 @@ unsafe extern "C" fn ibv_create_comp_channel(context: *mut Context) -> *mut Comp
     ChannelObject { part, channel: channel.into() }.hand_out()
 }
 
+/// `ibv_destroy_comp_channel(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_destroy_comp_channel(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_destroy_comp_channel(channel: *mut CompChannel) -> c_int {
     // SAFETY: the caller passes a channel which it does not use again, or null.
@@ -37,6 +47,11 @@ unsafe extern "C" fn ibv_destroy_comp_channel(channel: *mut CompChannel) -> c_in
     if taken.is_some() { 0 } else { libc::EINVAL }
 }
 
+/// `ibv_get_cq_event(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_get_cq_event(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_cq_event(
     channel: *mut CompChannel,
@@ -134,6 +149,11 @@ pub(super) unsafe fn create(
     }
 }
 
+/// Behind `ibv_create_cq_ex`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_create_cq_ex` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 pub(super) unsafe extern "C" fn create_cq_ex(context: *mut Context, attr: *mut CqInitAttrEx) -> *mut CqEx {
     if attr.is_null() || strikes("ibv_create_cq_ex") {
         return refuse(libc::EINVAL);
@@ -148,6 +168,11 @@ pub(super) unsafe extern "C" fn create_cq_ex(context: *mut Context, attr: *mut C
     unsafe { create(context, attr.cqe, attr.cq_context, attr.channel) }
 }
 
+/// `ibv_create_cq(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_create_cq(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_create_cq(
     context: *mut Context,
@@ -163,6 +188,11 @@ unsafe extern "C" fn ibv_create_cq(
     unsafe { create(context, u32::try_from(entries).unwrap_or(0), cq_context, channel) }
 }
 
+/// `ibv_destroy_cq(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_destroy_cq(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_destroy_cq(queue: *mut CqEx) -> c_int {
     let object = queue!(queue, libc::EINVAL);
@@ -183,6 +213,11 @@ fn open_next(object: &QueueObject) -> c_int {
     0
 }
 
+/// Behind `ibv_start_poll`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_start_poll` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn start_poll(queue: *mut CqEx, attr: *mut PollCqAttr) -> c_int {
     let object = queue!(queue, libc::EINVAL);
     if !attr.is_null() {
@@ -195,36 +230,81 @@ unsafe extern "C" fn start_poll(queue: *mut CqEx, attr: *mut PollCqAttr) -> c_in
     open_next(object)
 }
 
+/// Behind `ibv_next_poll`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_next_poll` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn next_poll(queue: *mut CqEx) -> c_int {
     open_next(queue!(queue, libc::EINVAL))
 }
 
+/// Behind `ibv_end_poll`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_end_poll` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn end_poll(_: *mut CqEx) {}
 
+/// Behind `ibv_wc_read_opcode`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wc_read_opcode` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn read_opcode(queue: *mut CqEx) -> c_int {
     queue!(queue, 0).current.get().opcode
 }
 
+/// Behind `ibv_wc_read_vendor_err`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wc_read_vendor_err` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn read_vendor_err(queue: *mut CqEx) -> u32 {
     queue!(queue, 0).current.get().vendor_err
 }
 
+/// Behind `ibv_wc_read_byte_len`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wc_read_byte_len` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn read_byte_len(queue: *mut CqEx) -> u32 {
     queue!(queue, 0).current.get().byte_len
 }
 
+/// Behind `ibv_wc_read_imm_data`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wc_read_imm_data` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn read_imm_data(queue: *mut CqEx) -> u32 {
     queue!(queue, 0).current.get().imm.unwrap_or(0)
 }
 
+/// Behind `ibv_wc_read_qp_num`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wc_read_qp_num` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn read_qp_num(queue: *mut CqEx) -> u32 {
     queue!(queue, 0).current.get().qp_num
 }
 
+/// Behind `ibv_wc_read_src_qp`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wc_read_src_qp` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn read_src_qp(queue: *mut CqEx) -> u32 {
     queue!(queue, 0).current.get().src_qp
 }
 
+/// Behind `ibv_wc_read_wc_flags`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wc_read_wc_flags` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn read_wc_flags(queue: *mut CqEx) -> c_uint {
     flags(&queue!(queue, 0).current.get())
 }
@@ -234,6 +314,11 @@ fn flags(entry: &Entry) -> c_uint {
     if entry.imm.is_some() { 2 } else { 0 }
 }
 
+/// Behind `ibv_wc_read_slid`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wc_read_slid` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn read_slid(queue: *mut CqEx) -> u32 {
     let object = queue!(queue, 0);
     if object.opened.devices.failures.strike("slid") {
@@ -242,11 +327,20 @@ unsafe extern "C" fn read_slid(queue: *mut CqEx) -> u32 {
     u32::from(object.current.get().slid)
 }
 
+/// Behind `ibv_wc_read_sl`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wc_read_sl` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn read_zero(_: *mut CqEx) -> u8 {
     0
 }
 
 /// The sender's GID, for one who has no address handle here; the answer is non-zero for others.
+///
+/// # Safety
+///
+/// Pointers are null or what `efadv_wc_read_sgid` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wc_read_sgid(queue: *mut EfaCq, answer: *mut Gid) -> c_int {
     // SAFETY: the caller passes the inner part of a queue of ours, or null.
     let Some(EfaQueue(object)) = (unsafe { seen::<EfaQueue>(queue) }) else { return libc::EINVAL };
@@ -260,12 +354,22 @@ unsafe extern "C" fn wc_read_sgid(queue: *mut EfaCq, answer: *mut Gid) -> c_int 
     0
 }
 
+/// Behind `efadv_wc_is_unsolicited`.
+///
+/// # Safety
+///
+/// Pointers are null or what `efadv_wc_is_unsolicited` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wc_is_unsolicited(queue: *mut EfaCq) -> bool {
     // SAFETY: the caller passes the inner part of a queue of ours, or null.
     let object = unsafe { seen::<EfaQueue>(queue) };
     object.is_some_and(|EfaQueue(object)| object.current.get().unsolicited)
 }
 
+/// Behind `ibv_poll_cq`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_poll_cq` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 pub(super) unsafe extern "C" fn poll_cq(queue: *mut CqEx, count: c_int, into: *mut Wc) -> c_int {
     let object = queue!(queue, -1);
     let mut taken = 0;
@@ -294,6 +398,11 @@ pub(super) unsafe extern "C" fn poll_cq(queue: *mut CqEx, count: c_int, into: *m
     taken
 }
 
+/// Behind `ibv_req_notify_cq`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_req_notify_cq` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 pub(super) unsafe extern "C" fn req_notify_cq(queue: *mut CqEx, _: c_int) -> c_int {
     let object = queue!(queue, libc::EINVAL);
     if strikes("ibv_req_notify_cq") {

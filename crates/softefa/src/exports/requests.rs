@@ -41,11 +41,11 @@ const RETRY_FOR_EVER: u8 = 7;
 
 /// The queue pair behind a pointer of verbs.
 macro_rules! pair {
-    ($pair:expr, $otherwise:expr) => {{
+    ($pair:expr $(, $otherwise:expr)?) => {{
         // SAFETY: the caller passes a queue pair of ours which it does not destroy meanwhile, or null.
         match unsafe { seen::<PairObject>($pair) } {
             Some(object) => object,
-            None => return $otherwise,
+            None => return $($otherwise)?,
         }
     }};
 }
@@ -178,6 +178,11 @@ pub(super) unsafe fn create_from(attr: *mut QpInitAttrEx, driver: EfaQpInitAttr)
     unsafe { create(&attr.plain(), &wanted) }
 }
 
+/// Behind `ibv_create_qp_ex`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_create_qp_ex` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 pub(super) unsafe extern "C" fn create_qp_ex(_: *mut Context, attr: *mut QpInitAttrEx) -> *mut QpEx {
     if strikes("ibv_create_qp_ex") {
         return refuse(libc::EINVAL);
@@ -186,6 +191,11 @@ pub(super) unsafe extern "C" fn create_qp_ex(_: *mut Context, attr: *mut QpInitA
     unsafe { create_from(attr, EfaQpInitAttr::default()) }
 }
 
+/// `ibv_create_qp(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_create_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_create_qp(domain: *mut Pd, attr: *mut QpInitAttr) -> *mut QpEx {
     if attr.is_null() || strikes("ibv_create_qp") {
@@ -211,6 +221,11 @@ pub(super) unsafe fn create_plain(domain: *mut Pd, attr: *mut QpInitAttr) -> *mu
     unsafe { create(plain, &wanted) }
 }
 
+/// `ibv_modify_qp(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_modify_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_modify_qp(pair: *mut QpEx, attr: *mut QpAttr, mask: c_int) -> c_int {
     let object = pair!(pair, libc::EINVAL);
@@ -237,6 +252,11 @@ unsafe extern "C" fn ibv_modify_qp(pair: *mut QpEx, attr: *mut QpAttr, mask: c_i
     }
 }
 
+/// `ibv_query_qp(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_query_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_query_qp(
     pair: *mut QpEx,
@@ -275,6 +295,11 @@ unsafe extern "C" fn ibv_query_qp(
     0
 }
 
+/// `ibv_destroy_qp(3)`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_destroy_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_destroy_qp(pair: *mut QpEx) -> c_int {
     if strikes("ibv_destroy_qp") {
@@ -287,6 +312,10 @@ unsafe extern "C" fn ibv_destroy_qp(pair: *mut QpEx) -> c_int {
 }
 
 /// The long form is the same object, for a queue pair that was made with it.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_qp_to_qp_ex(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_qp_to_qp_ex(pair: *mut QpEx) -> *mut QpEx {
     let object = pair!(pair, ptr::null_mut());
@@ -338,6 +367,11 @@ unsafe fn parts(list: *const Sge, count: usize) -> Option<Parts> {
     Some(parts)
 }
 
+/// Behind `ibv_post_recv`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_post_recv` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 pub(super) unsafe extern "C" fn post_recv(
     pair: *mut QpEx,
     list: *mut RecvWr,
@@ -372,6 +406,10 @@ pub(super) unsafe extern "C" fn post_recv(
 }
 
 /// Unreliable datagrams of libfabric before 2.0 come this way.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_post_send` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 pub(super) unsafe extern "C" fn post_send(
     pair: *mut QpEx,
     list: *mut SendWr,
@@ -452,45 +490,85 @@ fn destination(
 }
 
 fn add(pair: *mut QpEx, verb: Verb) {
-    let object = pair!(pair, ());
+    let object = pair!(pair);
     let wr_id = object.part.wr_id.get();
     object.opened.pair(object.place, |qp, _| qp.add(wr_id, verb));
 }
 
+/// Behind `ibv_wr_send`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_send` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_send(pair: *mut QpEx) {
     add(pair, Verb::Send { imm: None });
 }
 
+/// Behind `ibv_wr_send_imm`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_send_imm` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_send_imm(pair: *mut QpEx, imm: u32) {
     add(pair, Verb::Send { imm: Some(imm) });
 }
 
+/// Behind `ibv_wr_rdma_read`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_rdma_read` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_rdma_read(pair: *mut QpEx, rkey: u32, remote: u64) {
     add(pair, Verb::Read { rkey, remote });
 }
 
+/// Behind `ibv_wr_rdma_write`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_rdma_write` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_rdma_write(pair: *mut QpEx, rkey: u32, remote: u64) {
     add(pair, Verb::Write { rkey, remote, imm: None });
 }
 
+/// Behind `ibv_wr_rdma_write_imm`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_rdma_write_imm` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_rdma_write_imm(pair: *mut QpEx, rkey: u32, remote: u64, imm: u32) {
     add(pair, Verb::Write { rkey, remote, imm: Some(imm) });
 }
 
+/// Behind `ibv_wr_set_ud_addr`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_set_ud_addr` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_set_ud_addr(pair: *mut QpEx, handle: *mut Ah, qpn: u32, qkey: u32) {
-    let object = pair!(pair, ());
+    let object = pair!(pair);
     let to = destination(object, handle, qpn, qkey);
     object.opened.pair(object.place, |qp, _| qp.set_address(to));
 }
 
+/// Behind `ibv_wr_set_sge`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_set_sge` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_set_sge(pair: *mut QpEx, lkey: u32, addr: u64, length: u32) {
-    let object = pair!(pair, ());
+    let object = pair!(pair);
     let parts = [part(&Sge { addr, length, lkey })];
     object.opened.pair(object.place, |qp, regions| qp.set_parts(&parts, regions));
 }
 
+/// Behind `ibv_wr_set_sge_list`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_set_sge_list` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_set_sge_list(pair: *mut QpEx, count: usize, list: *const Sge) {
-    let object = pair!(pair, ());
+    let object = pair!(pair);
     // SAFETY: the caller says how many parts there are.
     let parts = unsafe { parts(list, count) };
     object.opened.pair(object.place, |qp, regions| match &parts {
@@ -499,14 +577,24 @@ unsafe extern "C" fn wr_set_sge_list(pair: *mut QpEx, count: usize, list: *const
     });
 }
 
+/// Behind `ibv_wr_set_inline_data`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_set_inline_data` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_set_inline_data(pair: *mut QpEx, data: *mut c_void, length: usize) {
     let list = [DataBuf { addr: data, length }];
     // SAFETY: the list has one entry, and the caller says that its memory is there.
     unsafe { wr_set_inline_data_list(pair, 1, list.as_ptr()) };
 }
 
+/// Behind `ibv_wr_set_inline_data_list`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_set_inline_data_list` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_set_inline_data_list(pair: *mut QpEx, count: usize, list: *const DataBuf) {
-    let object = pair!(pair, ());
+    let object = pair!(pair);
     let limit = object.opened.devices.settings.limits.inline_bytes_max;
     let mut bytes = Vec::with_capacity(usize::from(limit));
     for place in 0..count {
@@ -523,12 +611,21 @@ unsafe extern "C" fn wr_set_inline_data_list(pair: *mut QpEx, count: usize, list
     object.opened.pair(object.place, |qp, _| qp.set_inline(&bytes));
 }
 
+/// Behind `ibv_wr_start`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_start` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_start(pair: *mut QpEx) {
-    let object = pair!(pair, ());
+    let object = pair!(pair);
     object.opened.pair(object.place, |qp, _| qp.start());
 }
 
 /// ENOMEM: poll first. The provider turns it into "try again".
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_complete` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_complete(pair: *mut QpEx) -> c_int {
     let object = pair!(pair, libc::EINVAL);
     if object.opened.devices.failures.strike("wr_complete") {
@@ -537,6 +634,11 @@ unsafe extern "C" fn wr_complete(pair: *mut QpEx) -> c_int {
     object.opened.complete(object.place).err().unwrap_or(0)
 }
 
+/// Behind `ibv_wr_abort`.
+///
+/// # Safety
+///
+/// Pointers are null or what `ibv_wr_abort` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
 unsafe extern "C" fn wr_abort(pair: *mut QpEx) {
     // SAFETY: has the promise of its caller.
     unsafe { wr_start(pair) };
