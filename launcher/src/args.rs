@@ -65,6 +65,9 @@ pub struct Usage(String);
 /// No machine runs so many processes; a larger number is a slip of the finger.
 const RANKS_MAX: u32 = 1 << 20;
 
+/// Names of the roads that ranks can take, which `selvedge::init` looks for.
+const TRANSPORTS: [&str; 4] = ["shm", "efa-direct", "efa", "tcp"];
+
 /// The text of `--help`.
 pub const HELP: &str = "\
 Usage: mpirun [options] program [arguments] [: [options] program [arguments]]...
@@ -79,6 +82,13 @@ Starts the ranks of a parallel program on this host and waits for them.
   -l, --tag-output       start every line with [rank]
   --bind-to WHERE        share: an even share of the cores for each rank, where there are enough (the default);
                          core: one core each; none: wherever the system likes
+  --transport LIST       take no other roads than these between ranks: shm, efa-direct, efa, tcp. Without it: shm
+                         within a host, and the best of the others that all ranks have between hosts
+  --require LIST         do not start unless one of these leads to other hosts (shm: within one); efa is also met by
+                         efa-direct. Within a host shm is taken all the same, where --transport allows it
+  --report text          let rank 0 say at the start which roads are taken, also where shm is the only one
+  --report json[=FILE]   the same for programs, on standard error or into a file
+  --quiet, -q            say nothing at the start
   --timeout SECONDS      end the job after so long, with exit code 124
   -h, --help             this text
   -V, --version          the version
@@ -90,8 +100,8 @@ Standard input goes to rank 0. Signals INT, TERM, HUP, QUIT, USR1, USR2, TSTP an
 TERM, HUP or QUIT kills them.
 
 Exit code: 0 when all ranks left with 0; else that of the first rank that failed: its own, 128 + N when it died of
-signal N, or what it gave to abort. 124 time-out, 126 program not executable, 127 program not found, 2 usage,
-1 mpirun's own trouble.
+signal N, or what it gave to abort. 69 no road that --transport and --require allow, 124 time-out, 126 program not
+executable, 127 program not found, 2 usage, 1 mpirun's own trouble.
 ";
 
 /// Takes the words after the program's name apart.
@@ -217,6 +227,24 @@ impl<'a> Option_<'a> {
                 self.no_value()?;
                 job.labels = true;
             }
+            b"transport" => self.roads("SELVEDGE_TRANSPORT", job)?,
+            b"require" => self.roads("SELVEDGE_REQUIRE", job)?,
+            b"report" => {
+                let how = self.value("text, json or json=FILE")?;
+                let wish = match how.as_bytes().split(|byte| *byte == b'=').collect::<Vec<_>>()[..] {
+                    [b"text"] | [b"json"] => how,
+                    [b"json", first, ..] if !first.is_empty() => {
+                        let file = &how.as_bytes()[b"json=".len()..];
+                        OsString::from_vec([b"json:", file].concat())
+                    }
+                    _ => return Err(self.wrong(&how, "text, json or json=FILE")),
+                };
+                job.exports.push(Export::Value("SELVEDGE_REPORT".into(), wish));
+            }
+            b"q" | b"quiet" => {
+                self.no_value()?;
+                job.exports.push(Export::Value("SELVEDGE_QUIET".into(), "1".into()));
+            }
             b"timeout" => job.time_limit = Some(self.seconds()?),
             b"oversubscribe" | b"allow-run-as-root" | b"genvall" => self.no_value()?,
             b"bind-to" => {
@@ -254,6 +282,18 @@ impl<'a> Option_<'a> {
                 .next()
                 .ok_or_else(|| Usage(format!("{} needs {what} after it", self.written.display()))),
         }
+    }
+
+    /// A list of roads, passed on to the ranks.
+    fn roads(&mut self, variable: &str, job: &mut JobWish) -> Result<(), Usage> {
+        let known = TRANSPORTS.join(", ");
+        let list = self.value(&format!("one or more of {known}"))?;
+        let is_known = |name: &[u8]| TRANSPORTS.iter().any(|transport| transport.as_bytes() == name);
+        if !list.as_bytes().split(|byte| *byte == b',').all(is_known) {
+            return Err(self.wrong(&list, &format!("a list, with commas, of {known}")));
+        }
+        job.exports.push(Export::Value(variable.into(), list));
+        Ok(())
     }
 
     fn no_value(&mut self) -> Result<(), Usage> {
@@ -376,6 +416,31 @@ mod tests {
                 value("F", "")
             ]
         );
+    }
+
+    #[test]
+    fn wishes_for_roads_are_passed_on_to_the_ranks() {
+        let exports = job("--transport shm,tcp --require=tcp -q --report json=a=b prog").exports;
+        let value = |name: &str, value: &str| Export::Value(name.into(), value.into());
+        assert_eq!(
+            exports,
+            [
+                value("SELVEDGE_TRANSPORT", "shm,tcp"),
+                value("SELVEDGE_REQUIRE", "tcp"),
+                value("SELVEDGE_QUIET", "1"),
+                value("SELVEDGE_REPORT", "json:a=b"),
+            ]
+        );
+        assert_eq!(job("--report=json=out prog").exports, [value("SELVEDGE_REPORT", "json:out")]);
+        assert_eq!(job("--report text prog").exports, [value("SELVEDGE_REPORT", "text")]);
+    }
+
+    #[test]
+    fn a_road_that_there_is_not_gets_the_list_of_those_there_are() {
+        for line in ["--transport ib prog", "--require shm,,tcp prog", "--transport= prog"] {
+            assert!(refusal(line).ends_with("of shm, efa-direct, efa, tcp"), "{}", refusal(line));
+        }
+        assert!(refusal("--report xml prog").ends_with("text, json or json=FILE"));
     }
 
     #[test]

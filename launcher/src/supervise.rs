@@ -23,6 +23,9 @@ pub mod code {
     pub const INTERNAL: u8 = 1;
     /// A command line that cannot be followed.
     pub const USAGE: u8 = 2;
+    /// No road between the ranks that the user allows: what ranks leave with that have said why. Not used here; it is in the
+    /// table so that nothing else takes it.
+    pub const NO_ROAD: u8 = 69;
     /// The time limit.
     pub const TIME: u8 = 124;
     /// The program cannot be executed.

@@ -41,6 +41,12 @@ impl Host {
         }
     }
 
+    /// The same under a name that is made up: processes with this name count as on a host of their own. For trying on one
+    /// machine what happens between several.
+    pub fn called(self, name: &str) -> Host {
+        Host { name: name.to_owned(), boot_id: format!("{} {name}", self.boot_id), ..self }
+    }
+
     /// Whether both run on one kernel: the physical or virtual machine is the same.
     pub fn same_kernel(&self, other: &Host) -> bool {
         !self.boot_id.is_empty() && self.boot_id == other.boot_id
@@ -71,6 +77,14 @@ mod tests {
         let here = Host::here();
         assert_eq!(here, Host::here());
         assert!(here.same_kernel(&here) && here.sees_processes_of(&here));
+    }
+
+    #[test]
+    fn a_host_of_a_made_up_name_is_another_one() {
+        let here = Host::here();
+        let other = here.clone().called("other");
+        assert!(!other.sees_processes_of(&here) && !here.sees_processes_of(&other));
+        assert!(other.sees_processes_of(&here.clone().called("other")));
     }
 
     #[test]

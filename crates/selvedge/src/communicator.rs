@@ -15,8 +15,8 @@ use crate::plan::Plans;
 use crate::runtime::{Runtime, Trouble};
 use crate::scope::Table;
 
-/// The road that all peers of this version are reached by.
-pub(crate) type Road = selvedge_shm::Shm;
+/// What leads to the peers.
+pub(crate) type Road = crate::roads::Roads<selvedge_ofi::Ofi>;
 
 /// A group of ranks that exchange messages no other communicator sees (MPI 5.0 section 7.2).
 ///

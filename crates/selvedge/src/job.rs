@@ -2,7 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 
-use selvedge_transport::{Machine, Peer};
+use selvedge_transport::{Link, Machine, Peer};
+
+use crate::wishes::RoadName;
 
 /// How this process came to be a rank.
 #[derive(Debug)]
@@ -23,7 +25,10 @@ pub(crate) struct Job {
     pub(crate) host_of: Vec<u32>,
     pub(crate) pids: Vec<u32>,
     pub(crate) me: Peer,
-    pub(crate) cores: u32,
+    /// By host: processors that its ranks may use.
+    pub(crate) cores: Vec<u32>,
+    /// The road to other hosts, where there is one, and how many consecutive ranks share a host.
+    pub(crate) far: Option<(RoadName, u32)>,
     /// The context that a new communicator would use if it were only for this rank to say.
     pub(crate) next_context: Cell<u32>,
 }
@@ -45,7 +50,7 @@ impl Job {
     }
 
     pub(crate) fn processors(&self) -> usize {
-        self.cores as usize
+        self.cores[self.host_index(self.me) as usize] as usize
     }
 
     pub(crate) fn pid(&self, peer: Peer) -> u32 {
@@ -54,7 +59,14 @@ impl Job {
 
     /// What communication costs within a communicator of `size` ranks. The same on all ranks.
     pub(crate) fn machine(&self, size: usize) -> Machine {
-        Machine::one_host(size as u32, self.cores)
+        let cores = self.cores.iter().copied().min().unwrap_or(1);
+        let here = Machine::one_host(size as u32, cores);
+        match self.far {
+            None => here,
+            Some((road, ranks_per_host)) => {
+                Machine { ranks_per_host: ranks_per_host.min(size as u32), remote: remote_link(road), ..here }
+            }
+        }
     }
 
     pub(crate) fn next_context(&self) -> u32 {
@@ -80,6 +92,18 @@ impl Job {
                 std::process::exit(code)
             }
         }
+    }
+}
+
+/// What a road between hosts costs, from published measurements: between EFA devices, hpc6a, one network interface
+/// (docs/EC2.md); TCP over ENA, c5n, one flow. On a machine of another generation the absolute figures are off by up to
+/// a factor of three, and what is chosen by them is hardly ever: it depends on their ratios.
+fn remote_link(road: RoadName) -> Link {
+    match road {
+        RoadName::EfaDirect | RoadName::Efa | RoadName::Shm => {
+            Link { latency_ns: 16_000.0, overhead_ns: 1_150.0, byte_ns: 0.083 }
+        }
+        RoadName::Tcp => Link { latency_ns: 34_800.0, overhead_ns: 2_500.0, byte_ns: 0.83 },
     }
 }
 

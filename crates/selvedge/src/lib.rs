@@ -17,11 +17,11 @@
 //! `mpi` crate where it has a good one (docs/guide-rsmpi.md).
 //!
 //! What it is not: there is no progress thread, no global state (a process can hold several worlds), no hidden abort.
-//! In this version all ranks are on one host; many hosts, and EFA, come with the libfabric transport.
+//! This version's own `mpirun` starts ranks on one host; other launchers start them on many, and [`init`] says how they meet.
 //!
 //! Inside: this crate is where the rooms meet. A call becomes a shape, the shape a schedule (`selvedge-coll`), the
 //! schedule steps ([`runtime`]), the steps messages and packets (`selvedge-engine`), the packets cache lines
-//! (`selvedge-shm`).
+//! (`selvedge-shm`) or datagrams (`selvedge-ofi`).
 
 mod blocking;
 mod collective;
@@ -33,12 +33,17 @@ mod job;
 pub mod local;
 mod memory;
 mod message;
+mod network;
 mod op;
 mod plan;
+mod report;
 mod request;
+mod roads;
+mod routes;
 pub mod runtime;
 mod scope;
 mod wire_up;
+mod wishes;
 mod world;
 
 pub use communicator::Communicator;

@@ -9,6 +9,7 @@ use selvedge_boot::Host;
 use selvedge_shm::{Config, Segment};
 use selvedge_transport::Peer;
 
+use crate::communicator::Road;
 use crate::job::Start;
 use crate::wire_up;
 use crate::world::World;
@@ -40,8 +41,8 @@ pub fn run<R: Send>(ranks: usize, program: impl Fn(World) -> R + Sync) -> Vec<R>
         let joined = segment.join(Peer(rank));
         all_joined.wait();
         let world = catch_unwind(AssertUnwindSafe(|| {
-            let road = joined.and_then(|joined| joined.open()).unwrap_or_else(|fault| panic!("{fault}"));
-            World::new(road, wire_up::job(Start::Thread, &segment, rank, host.clone()))
+            let near = joined.and_then(|joined| joined.open()).unwrap_or_else(|fault| panic!("{fault}"));
+            World::new(Road::Near(near), wire_up::job(Start::Thread, &segment, rank, host.clone()))
         }));
         let result = world.and_then(|world| catch_unwind(AssertUnwindSafe(|| program(world))));
         result.map_err(|panic| {

@@ -31,12 +31,33 @@ pub struct World {
 /// Joins the job this process was started in (MPI_Init).
 ///
 /// Under a PMI-1 launcher (our `mpirun`, MPICH's and Intel MPI's `mpiexec`, `srun --mpi=pmi2`) it is one of many
-/// ranks; started by nobody it is rank 0 of 1. Cost: two fences of the launcher, one mapping of shared memory.
+/// ranks; started by nobody it is rank 0 of 1. Ranks of one host talk through shared memory, others over the best network
+/// that all of them have: `efa-direct`, `efa` or `tcp`, by the libfabric that is found when it is needed. Cost: on one host
+/// two fences of the launcher and one mapping of shared memory; on several hosts up to four more fences, an address of each
+/// other rank to get, and what libfabric takes to start.
+///
+/// Whatever the launcher, these variables are heeded, the same on all ranks; `mpirun` has an option for each of the first:
+///
+/// | variable | option | meaning |
+/// |---|---|---|
+/// | `SELVEDGE_TRANSPORT` | `--transport` | no other roads than these: `shm`, `efa-direct`, `efa`, `tcp`, with commas |
+/// | `SELVEDGE_REQUIRE` | `--require` | one of these leads to other hosts, or the job does not start |
+/// | `SELVEDGE_REPORT` | `--report` | `text`, `json`, or `json:FILE`: rank 0 says which roads are taken, and why no better ones |
+/// | `SELVEDGE_QUIET` | `--quiet` | nothing is said at the start |
+/// | `SELVEDGE_LIBFABRIC` | | the libfabric to use: its file, or the folder it is in |
+/// | `SELVEDGE_INTERFACE` | | the network interface for `tcp`, by name or address |
+/// | `SELVEDGE_DEVICES` | | no other EFA devices than these, with commas |
+/// | `SELVEDGE_HOST` | | this rank counts as on a host of this name: several hosts on one machine, to try something |
+///
+/// Jobs that use a network say so at the start without being asked; jobs on one host say something only when the kernel
+/// refuses to copy large messages once.
+///
+/// When there is no road that is allowed, rank 0 of a job of several says which rank is in the way of which road and what to
+/// do, and all ranks exit with code 69 here.
 ///
 /// # Errors
-/// [`crate::Error::Start`] when a launcher is there that we do not speak with - never N jobs of one rank each by accident -
-/// and when the ranks are not all on one host, which this version does not reach. [`crate::Error::Fault`] when a limit of the
-/// machine is in the way.
+/// [`crate::Error::Start`] when a launcher is there that we do not speak with - never N jobs of one rank each by accident.
+/// [`crate::Error::Fault`] when a limit of the machine is in the way.
 pub fn init() -> Result<World> {
     let (road, job) = wire_up::join_job()?;
     Ok(World::new(road, job))
@@ -53,17 +74,18 @@ impl World {
         World { communicator: Communicator::new(runtime, Rc::new(job), group, me, context) }
     }
 
-    /// Who is where and which road leads there, in a few lines; the same facts for every rank, told from this one.
+    /// Who is where and which roads lead there, in a few lines; the same facts for every rank, told from this one.
     pub fn report(&self) -> String {
         let mut text = String::new();
         let runtime = self.runtime.borrow();
-        let caps = &runtime.engine().transport().roads()[0];
-        let copy = if caps.read_bytes_max > 0 {
-            "single copy"
-        } else {
-            "double copy: the kernel refuses the single one"
-        };
-        let _ = writeln!(text, "selvedge: {} ranks, road {} ({copy})", self.size(), caps.name);
+        let roads =
+            runtime.engine().transport().roads().iter().map(|caps| match (caps.name, caps.read_bytes_max) {
+                ("shm", 0) => "shm (double copy: the kernel refuses the single one)",
+                ("shm", _) => "shm (single copy)",
+                (name, _) => name,
+            });
+        let roads: Vec<&str> = roads.collect();
+        let _ = writeln!(text, "selvedge: {} ranks, road {}", self.size(), roads.join(" and "));
         for rank in 0..self.size() {
             let _ =
                 writeln!(text, "selvedge: rank {rank} on {} pid {}", self.host_of(rank), self.pid_of(rank));
@@ -77,12 +99,13 @@ impl World {
 /// copies overlap, so that 4 KiB are still better off with them.
 const EAGER_BYTES_MAX: usize = 4096;
 
-/// What is asked of the engine on this road.
+/// What is asked of the engine: of shared memory what is right there, of every other road what is right between hosts.
 fn config(road: &Road) -> Config {
     // A rendezvous takes a turn of either side. Where ranks outnumber cores a turn is dear, and two copies are not.
-    let once = road.has_single_copy() && !road.is_crowded();
+    let once = road.near().is_some_and(|near| near.has_single_copy() && !near.is_crowded());
     let eager_bytes_max = if once { EAGER_BYTES_MAX } else { usize::MAX };
-    Config { road: RoadConfig { eager_bytes_max, ..RoadConfig::default() }, ..Config::default() }
+    let near = RoadConfig { eager_bytes_max, ..RoadConfig::default() };
+    Config { roads: vec![("shm", near)], ..Config::default() }
 }
 
 impl Deref for World {

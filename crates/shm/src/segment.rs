@@ -260,6 +260,11 @@ impl Segment {
         self.card.peers as usize
     }
 
+    /// Whether a peer has taken its seat, be it here or gone by now. After a fence it is the same answer for all.
+    pub fn has_joined(&self, peer: Peer) -> bool {
+        self.seat(peer).presence() != Presence::Absent
+    }
+
     /// Process id of a peer that has joined.
     pub fn pid(&self, peer: Peer) -> u32 {
         self.seat(peer).pid()

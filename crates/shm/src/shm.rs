@@ -476,7 +476,7 @@ impl Transport for Shm {
         self.begin(Operation { peer: to, way: Way::Write, remote, local, token })
     }
 
-    #[inline]
+    #[inline(always)]
     fn poll(&mut self) -> Option<Event> {
         let event = if self.packets_come_last() {
             self.poll_rest_first()
