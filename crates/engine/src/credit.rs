@@ -5,7 +5,8 @@
 //! messages is bounded by what was handed out, whatever the network and the program do.
 
 use crate::matching::Matching;
-use crate::unexpected::{Item, stored_units};
+use crate::train::Trains;
+use crate::unexpected::{Item, boxed_units, stored_units};
 
 /// Bytes of one unit of credit: the grain of the storage.
 pub const UNIT_BYTES: u64 = 64;
@@ -30,6 +31,20 @@ const _: () =
 #[inline]
 pub(crate) fn units(bytes: usize) -> u32 {
     ENTRY_UNITS + stored_units(bytes)
+}
+
+/// Units that a train costs besides its payload and the entry of any message: its entry among the trains.
+const TRAIN_ENTRY_UNITS: u32 = 2;
+
+// Sum: a table of entries is between 7/16 and 7/8 full when it has grown.
+const _: () = assert!(
+    Trains::ENTRY_BYTES * 16 / 7 <= TRAIN_ENTRY_UNITS as usize * UNIT_BYTES as usize,
+    "an entry among the trains is larger than what it costs"
+);
+
+/// Units that a message of `bytes` bytes, at least one, costs when it is sent as a train.
+pub(crate) fn train_units(bytes: usize) -> u32 {
+    ENTRY_UNITS + TRAIN_ENTRY_UNITS + boxed_units(bytes)
 }
 
 /// Units that each peer starts with: its share of `limit_bytes`, but enough to work with, and not more than the 16 bits

@@ -13,6 +13,7 @@ use crate::message::{Completion, Context, Envelope, Failure, Order, Submitted, T
 use crate::peers::{LaneKind, Peers, Queued, flag};
 use crate::request::{PostedReceive, Request, RequestId, Requests, Send, SendStage};
 use crate::stats::Stats;
+use crate::train::Trains;
 use crate::unexpected::{Item, Store};
 use crate::window::Early;
 use crate::wire::{self, Head, Mode, Packet};
@@ -62,6 +63,7 @@ pub struct Engine<T: Transport> {
     pub(crate) matching: Matching<RequestId, Item>,
     pub(crate) early: Early,
     pub(crate) store: Store,
+    pub(crate) trains: Trains,
     pub(crate) requests: Requests,
     pub(crate) completions: VecDeque<Completion>,
     /// Rendezvous that wait until the transport has room for a one-sided operation. Each at most once.
@@ -95,6 +97,7 @@ impl<T: Transport> Engine<T> {
             matching: Matching::default(),
             early: Early::default(),
             store: Store::new(store_bytes),
+            trains: Trains::default(),
             requests: Requests::new(),
             completions: VecDeque::new(),
             one_sided: VecDeque::new(),
@@ -140,9 +143,17 @@ impl<T: Transport> Engine<T> {
         !self.peers.owe_answers()
     }
 
+    /// Units of credit of `peer` that messages of it hold here: not received yet, or not whole.
+    #[doc(hidden)]
+    pub fn units_held(&self, peer: Peer) -> u32 {
+        let state = self.peers.get(peer);
+        self.allowance.credit_units - state.allowance - state.owed
+    }
+
     /// Sends `buf` to `to`. Done at once when the message fits a packet, the peer has credit for it, and the transport
-    /// took it; otherwise a completion with `user` follows when the memory is the caller's again, which for a message
-    /// that does not fit a packet is after it was matched.
+    /// took it; otherwise a completion with `user` follows when the memory is the caller's again. For a message longer
+    /// than a packet and than [`RoadConfig::pregranted_bytes_max`](crate::RoadConfig::pregranted_bytes_max) that is
+    /// after it was matched.
     ///
     /// Panics when `to` is no peer, or when an ordered message has a tag of 2^32 or more.
     #[inline(always)]
@@ -240,6 +251,7 @@ impl<T: Transport> Engine<T> {
         let envelope = envelope(&name, item.bytes());
         match item {
             Item::Offer(offer) => self.begin_pull(envelope, offer, buf, user),
+            Item::Train { sender, .. } => self.take_train(envelope, sender, buf, user),
             Item::Eager(stored) => {
                 let bytes = stored.bytes();
                 buf.fill_from(&bytes[..bytes.len().min(buf.len())]);
@@ -452,7 +464,7 @@ impl<T: Transport> Engine<T> {
         self.arrive_in_turn(name(from, &head), head.seq, item);
     }
 
-    /// Everything that is not an eager message. Copies what it says, so that the slot can be released first.
+    /// Everything that is not an eager message, but for trains. Copies what it says, so that the slot can be released first.
     #[cold]
     fn on_other_packet(&mut self, from: Peer, slot: Slot) {
         match wire::parse(self.transport.packet(&slot)) {
@@ -481,6 +493,10 @@ impl<T: Transport> Engine<T> {
                     self.on_data(from, RequestId::from_bits(receiver), delivered);
                 }
             }
+            Ok(Packet::Part { head, part, payload }) => {
+                let len = payload.len();
+                self.on_part(from, head, part, len, slot);
+            }
             Ok(Packet::Eager { .. }) => self.transport.release(slot),
             Err(malformed) => {
                 self.transport.release(slot);
@@ -490,7 +506,7 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Delivers a message whose turn it is, with all that waited for it, or lets it wait.
-    fn arrive_in_turn(&mut self, name: Name, seq: Option<u32>, item: Item) {
+    pub(crate) fn arrive_in_turn(&mut self, name: Name, seq: Option<u32>, item: Item) {
         let from = name.source;
         let Some(seq) = seq else { return self.deliver(name, item) };
         let peer = self.peers.get_mut(from);
@@ -508,7 +524,7 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Delivers early messages whose turn has come.
-    fn catch_up(&mut self, from: Peer) {
+    pub(crate) fn catch_up(&mut self, from: Peer) {
         loop {
             let peer = self.peers.get_mut(from);
             if peer.early == 0 {
@@ -522,7 +538,7 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Whether a message of this number can be under way: not delivered yet, and covered by credit.
-    fn turn_is_possible(&mut self, from: Peer, head: &Head) -> bool {
+    pub(crate) fn turn_is_possible(&mut self, from: Peer, head: &Head) -> bool {
         let Some(seq) = head.seq else { return true };
         let ahead = seq.wrapping_sub(self.peers.get_mut(from).seq_expected);
         let possible = ahead <= self.allowance.credit_units / ENTRY_UNITS || self.mutant.is_some();
@@ -561,12 +577,12 @@ impl<T: Transport> Engine<T> {
 }
 
 #[inline]
-fn name(source: Peer, head: &Head) -> Name {
+pub(crate) fn name(source: Peer, head: &Head) -> Name {
     Name { context: Context(head.context), source, tag: Tag(head.tag) }
 }
 
 #[inline]
-fn envelope(name: &Name, bytes: u64) -> Envelope {
+pub(crate) fn envelope(name: &Name, bytes: u64) -> Envelope {
     Envelope { source: name.source, context: name.context, tag: name.tag, bytes }
 }
 
@@ -587,6 +603,7 @@ mod tests {
                 self.peers.capacity(),
                 self.store.capacity_bytes() as usize,
                 self.early.capacity(),
+                self.trains.capacity(),
             ]
         }
     }

@@ -9,7 +9,8 @@
 //! A peer that leaves in order takes along what depends on it and nobody else: all it ever sent is here, so no receive
 //! from anyone has lost a message by it, and there is nothing to take note of.
 //!
-//! Either way a whole message that is here stays here until it is received; one that was only announced is lost.
+//! Either way a whole message that is here stays here until it is received; one that was only announced, or of which
+//! parts are missing, is lost.
 //!
 //! One thing must not be hurried: memory that is open to a peer which is confused but alive. It is given back when that
 //! peer has said its last word about it, or is gone.
@@ -120,6 +121,7 @@ impl<T: Transport> Engine<T> {
             Request::Posted(receive) => receive.source.map_or(wildcards_too, |source| source == peer),
             Request::Send(send) => send.to == peer,
             Request::Pull(pull) => pull.envelope.source == peer,
+            Request::Arriving(arriving) => arriving.envelope.source == peer,
         };
         let dependents: Vec<RequestId> =
             self.requests.iter().filter(|(_, request)| depends(request)).map(|(id, _)| id).collect();
@@ -143,7 +145,7 @@ impl<T: Transport> Engine<T> {
                     write.pieces.fault = Some(boxed());
                     self.settle_write(id);
                 }
-                SendStage::Queued | SendStage::Offered | SendStage::Window(_) => {
+                SendStage::Queued | SendStage::Offered | SendStage::Train(_) | SendStage::Window(_) => {
                     let (user, to, exposed) = (send.user, send.to, send.exposed.take());
                     exposed.into_iter().for_each(|key| self.transport.deregister(key, to));
                     self.finish(id, user, Err(Failure::Fault(boxed())));
@@ -153,6 +155,10 @@ impl<T: Transport> Engine<T> {
             Some(Request::Pull(pull)) => {
                 pull.reads.fault = Some(boxed());
                 self.settle_pull(id);
+            }
+            Some(Request::Arriving(arriving)) => {
+                let user = arriving.user;
+                self.finish(id, user, Err(Failure::Fault(boxed())));
             }
         }
     }

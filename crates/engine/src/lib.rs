@@ -18,6 +18,7 @@
 //! | `peers` | a cache line per peer, and what is queued for it |
 //! | `outbox` | sending what was queued |
 //! | `request` | operations that are not over |
+//! | `train` | messages of several packets that nobody had to ask for, at the receiver |
 //! | `rendezvous` | long messages, at the sender and at the receiver |
 //! | `faults` | who is told what when a peer fails |
 //! | [`wire`] | the bytes of every packet |
@@ -39,6 +40,7 @@ mod peers;
 mod rendezvous;
 mod request;
 mod stats;
+mod train;
 mod unexpected;
 mod window;
 pub mod wire;

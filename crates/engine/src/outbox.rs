@@ -7,9 +7,9 @@ use crate::config::Mutant;
 use crate::credit::{self, ENTRY_UNITS};
 use crate::message::{Completion, Order};
 use crate::peers::{LaneKind, PeerState, Queued, Served, flag};
-use crate::request::{RequestId, Send, SendStage};
+use crate::request::{RequestId, Send, SendStage, SendTrain};
 use crate::stats::Stats;
-use crate::wire::{self, CONTROL_BYTES_MAX, Control, Head, Mode, Offer};
+use crate::wire::{self, CONTROL_BYTES_MAX, Control, Head, Mode, Offer, Part};
 
 /// Peers served in one poll; the others have their turn in the next ones.
 const PEERS_PER_POLL: usize = 16;
@@ -139,10 +139,11 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    /// Sends a message that was queued: whole if there is credit, announced otherwise. One that was cancelled
-    /// meanwhile is skipped.
+    /// Sends a message that was queued, or begins to: whole if it is short enough and there is credit, announced
+    /// otherwise. One that was cancelled meanwhile is skipped.
     fn begin_message(&mut self, id: RequestId) -> Result<(), Stop> {
         let Some(send) = self.requests.send_mut(id) else { return Ok(()) };
+        let pregranted_bytes_max = self.limits[self.peers.road(send.to)].pregranted_bytes_max;
         let peer = self.peers.get_mut(send.to);
         let ordered = send.order == Order::Ordered;
         let head = Head {
@@ -151,14 +152,29 @@ impl<T: Transport> Engine<T> {
             context: send.context.0,
             tag: send.tag.0,
         };
-        let short = send.buf.len() <= peer.eager_bytes_max as usize;
-        let eager_cost = if short { credit::units(send.buf.len()) } else { 0 };
-        let eager = short && peer.credit >= eager_cost + self.allowance.credit_reserve;
-        let cost = if eager { eager_cost } else { ENTRY_UNITS };
+        let bytes = send.buf.len();
+        let fits = bytes <= peer.eager_bytes_max as usize;
+        let short = fits || bytes <= pregranted_bytes_max;
+        let whole_cost = match short {
+            true if fits => credit::units(bytes),
+            true => credit::train_units(bytes),
+            false => 0,
+        };
+        let whole = short && peer.credit >= whole_cost + self.allowance.credit_reserve;
+        let cost = if whole { whole_cost } else { ENTRY_UNITS };
         if peer.credit < cost {
             return Err(Stop::NoCredit);
         }
-        let sent = if eager {
+        if whole && !fits {
+            // Its parts leave from the queue of those that share the road.
+            peer.seq_next = peer.seq_next.wrapping_add(u32::from(ordered));
+            peer.credit -= cost;
+            send.stage = SendStage::Train(SendTrain { seq: head.seq, sent: 0 });
+            self.stats.sent_trains += 1;
+            self.peers.push(send.to, LaneKind::Control, Queued::Data(id));
+            return Ok(());
+        }
+        let sent = if whole {
             transmit(&mut self.transport, &mut self.stats, send.to, &wire::eager(&head), send.buf)
         } else {
             let key = Self::expose(&mut self.transport, &mut self.stats, send);
@@ -170,7 +186,7 @@ impl<T: Transport> Engine<T> {
         peer.credit -= cost;
         peer.return_owed();
         peer.flags &= !flag::CREDIT_DUE;
-        if eager {
+        if whole {
             self.stats.sent_eager += 1;
             self.finish_send(id);
         } else {
@@ -230,8 +246,40 @@ impl<T: Transport> Engine<T> {
         Ok(())
     }
 
-    /// Sends the next piece of a windowed message; true when more could follow at once.
+    /// Sends the next datagram of a long message; true when more could follow at once.
     fn send_data(&mut self, id: RequestId) -> Result<bool, Busy> {
+        match self.requests.send_mut(id).map(|send| &send.stage) {
+            Some(SendStage::Window(_)) => self.send_piece(id),
+            Some(SendStage::Train(_)) => self.send_part(id),
+            _ => Ok(false),
+        }
+    }
+
+    /// Sends the next part of a train.
+    fn send_part(&mut self, id: RequestId) -> Result<bool, Busy> {
+        let Some(send) = self.requests.send_mut(id) else { return Ok(false) };
+        let SendStage::Train(train) = &mut send.stage else { return Ok(false) };
+        let part_bytes = self.limits[self.peers.road(send.to)].part_bytes;
+        let end = send.buf.len().min(train.sent + part_bytes);
+        let peer = self.peers.get_mut(send.to);
+        let head =
+            Head { credit: peer.owed as u16, seq: train.seq, context: send.context.0, tag: send.tag.0 };
+        // A train has less than 2^32 bytes: `Limits`.
+        let part = Part { sender: id.to_bits(), bytes: send.buf.len() as u32, offset: train.sent as u32 };
+        let payload = send.buf.slice(train.sent..end);
+        transmit(&mut self.transport, &mut self.stats, send.to, &wire::part(&head, &part), payload)?;
+        peer.return_owed();
+        peer.flags &= !flag::CREDIT_DUE;
+        train.sent = end;
+        if end < send.buf.len() {
+            return Ok(true);
+        }
+        self.finish_send(id);
+        Ok(false)
+    }
+
+    /// Sends the next piece of a windowed message; true when more could follow at once.
+    fn send_piece(&mut self, id: RequestId) -> Result<bool, Busy> {
         let Some(send) = self.requests.send_mut(id) else { return Ok(false) };
         let SendStage::Window(window) = &mut send.stage else { return Ok(false) };
         let bytes =

@@ -71,7 +71,7 @@ struct Lane {
 pub(crate) enum Queued {
     /// A packet without payload.
     Control(Control),
-    /// The next piece of a windowed message.
+    /// The next part of a train, or piece of a windowed message.
     Data(RequestId),
     /// A message that has not begun.
     Message(RequestId),
@@ -126,6 +126,10 @@ impl Peers {
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.nodes.capacity() + self.ready.capacity()
+    }
+
+    pub(crate) fn get(&self, peer: Peer) -> &PeerState {
+        &self.states[peer.index()]
     }
 
     #[inline]

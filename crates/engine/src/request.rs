@@ -14,6 +14,9 @@ pub struct RequestId {
 }
 
 impl RequestId {
+    /// Of no operation that is pending: there are fewer than 2^32.
+    pub(crate) const OVER: RequestId = RequestId { index: u32::MAX, generation: 0 };
+
     /// As it travels in packets and tokens.
     pub(crate) fn to_bits(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
@@ -33,6 +36,8 @@ pub(crate) enum Request {
     Send(Send),
     /// A rendezvous at its receiver.
     Pull(Pull),
+    /// A receive that has met a train of which parts are missing.
+    Arriving(Arriving),
 }
 
 /// A receive that waits for its message.
@@ -67,10 +72,19 @@ pub(crate) enum SendStage {
     Queued,
     /// Announced. The receiver has the next word.
     Offered,
+    /// Pushing datagrams that nobody had to ask for.
+    Train(SendTrain),
     /// Pushing datagrams within what was granted.
     Window(SendWindow),
     /// Writing into the receiver's memory.
     Writing(SendWrite),
+}
+
+/// A train on its way. It lies in the peer's queue until its last part has left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SendTrain {
+    pub(crate) seq: Option<u32>,
+    pub(crate) sent: usize,
 }
 
 /// Datagrams on their way.
@@ -116,6 +130,14 @@ pub(crate) struct Pull {
     pub(crate) window: Option<PullWindow>,
     /// The sender was not allowed to write.
     pub(crate) write_refused: bool,
+}
+
+/// A receive that has met a train of which parts are missing. Which, the trains know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arriving {
+    pub(crate) envelope: Envelope,
+    pub(crate) buf: Buf,
+    pub(crate) user: u64,
 }
 
 /// Datagrams asked for.
@@ -225,6 +247,10 @@ impl Requests {
 
     pub(crate) fn pull_mut(&mut self, id: RequestId) -> Option<&mut Pull> {
         if let Some(Request::Pull(pull)) = self.get_mut(id) { Some(pull) } else { None }
+    }
+
+    pub(crate) fn arriving(&mut self, id: RequestId) -> Option<Arriving> {
+        if let Some(Request::Arriving(arriving)) = self.get_mut(id) { Some(*arriving) } else { None }
     }
 
     /// Takes out a posted receive, without moving the bytes of the larger kinds of request.

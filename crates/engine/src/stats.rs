@@ -5,9 +5,11 @@
 pub struct Stats {
     /// Messages sent eagerly.
     pub sent_eager: u64,
+    /// Messages sent as a train of packets.
+    pub sent_trains: u64,
     /// Messages announced and then fetched or pushed.
     pub sent_rendezvous: u64,
-    /// Of these, messages short enough to go eagerly that had no credit left.
+    /// Of these, messages short enough to go eagerly or as a train that had no credit left.
     pub sent_demoted: u64,
     /// Messages that waited in a queue because their announcement had no credit.
     pub credit_stalls: u64,
@@ -19,7 +21,7 @@ pub struct Stats {
     pub unexpected: u64,
     /// Messages that arrived before a predecessor.
     pub early: u64,
-    /// Memory charged for unexpected and early eager messages now, bytes.
+    /// Memory charged for unexpected and early messages now, eager ones and trains, bytes.
     pub unexpected_bytes: u64,
     /// The most it ever was.
     pub unexpected_bytes_max: u64,

@@ -17,6 +17,14 @@ pub(crate) enum Item {
     Eager(Stored),
     /// Its announcement.
     Offer(Offer),
+    /// A message of several packets, of which at least one is here. What is here lies with the trains, under this
+    /// number of its sender.
+    Train {
+        /// The sender's request.
+        sender: u64,
+        /// Bytes of the message.
+        bytes: u32,
+    },
 }
 
 impl Item {
@@ -25,6 +33,7 @@ impl Item {
         match self {
             Item::Eager(stored) => stored.bytes().len() as u64,
             Item::Offer(offer) => offer.bytes,
+            Item::Train { bytes, .. } => u64::from(*bytes),
         }
     }
 }
@@ -50,6 +59,11 @@ impl Stored {
             Place::Boxed(bytes) => &bytes[..self.len as usize],
         }
     }
+}
+
+/// Units of the box for a payload of `bytes` bytes, at least one.
+pub(crate) fn boxed_units(bytes: usize) -> u32 {
+    Class::of(bytes).units
 }
 
 /// Units of storage, besides its entry, that a payload of `bytes` bytes takes.
@@ -106,13 +120,24 @@ impl Store {
         Stored { len, place: Place::Boxed(bytes) }
     }
 
+    /// A box for a payload of `bytes` bytes, at least one, that comes in parts. It is longer by what its class is, and
+    /// holds anything.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Box<[u8]> {
+        self.take(Class::of(bytes))
+    }
+
+    /// Takes back what [`reserve`](Store::reserve) gave.
+    pub(crate) fn give_back(&mut self, bytes: Box<[u8]>) {
+        let index = Class::of(bytes.len()).index;
+        self.used_bytes -= bytes.len() as u64;
+        self.free_bytes += bytes.len() as u64;
+        self.free[index].push(bytes);
+    }
+
     /// Takes back what [`keep`](Store::keep) gave.
     pub(crate) fn recycle(&mut self, stored: Stored) {
         if let Place::Boxed(bytes) = stored.place {
-            let index = Class::of(bytes.len()).index;
-            self.used_bytes -= bytes.len() as u64;
-            self.free_bytes += bytes.len() as u64;
-            self.free[index].push(bytes);
+            self.give_back(bytes);
         }
     }
 

@@ -7,7 +7,7 @@
 use selvedge_transport::Key;
 
 /// Version of the protocol, 0..=15. Two ranks that speak different versions refuse each other.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bytes before the payload of an eager message. With 48 bytes of payload it is one cache line.
 pub const EAGER_HEADER_BYTES: usize = 16;
@@ -15,6 +15,8 @@ pub const EAGER_HEADER_BYTES: usize = 16;
 pub const RTS_BYTES: usize = EAGER_HEADER_BYTES + 32;
 /// Bytes before the payload of a piece of a windowed message.
 pub const DATA_HEADER_BYTES: usize = PREFIX_BYTES + 16;
+/// Bytes before the payload of a part of a train.
+pub const PART_HEADER_BYTES: usize = EAGER_HEADER_BYTES + 16;
 /// The longest control packet, [`Control::CtsWrite`].
 pub const CONTROL_BYTES_MAX: usize = PREFIX_BYTES + 48;
 
@@ -31,9 +33,10 @@ const KIND_FIN: u8 = 7;
 const KIND_WRITTEN: u8 = 8;
 const KIND_REFUSED: u8 = 9;
 const KIND_CREDIT: u8 = 10;
+const KIND_PART: u8 = 11;
 
 const VERSION_MASK: u8 = 0x0f;
-/// Eager and RTS: the message has no sequence number; its tag is 64 bits wide.
+/// Eager, RTS and PART: the message has no sequence number; its tag is 64 bits wide.
 const FLAG_UNORDERED: u8 = 0x10;
 /// RTS: two bits of [`Mode`].
 const MODE_SHIFT: u32 = 5;
@@ -65,7 +68,7 @@ impl Mode {
     }
 }
 
-/// What both kinds of message announcement say: credit, order, and what is matched on (with the packet's source).
+/// What every packet says that can be the first of a message: credit, order, and what is matched on (with the packet's source).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Units of credit given back to whoever receives this packet.
@@ -117,6 +120,17 @@ pub struct Offer {
     pub sender: u64,
     /// The sender's memory; meaningful in [`Mode::Read`] and [`Mode::Both`], zero otherwise.
     pub key: Key,
+}
+
+/// The rest of the header of a part of a train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The sender's request: the same in all parts of a message, and in no other message of this sender, ever.
+    pub sender: u64,
+    /// Bytes of the message.
+    pub bytes: u32,
+    /// Where this part belongs in it.
+    pub offset: u32,
 }
 
 /// Packets without payload that drive a rendezvous or return credit.
@@ -190,6 +204,16 @@ pub enum Packet<'a> {
         /// How to get the payload.
         offer: Offer,
     },
+    /// A part of a message that nobody had to ask for. Each says all there is to know about the message, so that any of
+    /// them may come first.
+    Part {
+        /// Order and matching.
+        head: Head,
+        /// Which message, and where in it.
+        part: Part,
+        /// The part; never empty.
+        payload: &'a [u8],
+    },
     /// A piece of a windowed message.
     Data {
         /// Units of credit given back.
@@ -248,6 +272,15 @@ pub fn rts(head: &Head, offer: &Offer) -> [u8; RTS_BYTES] {
     let mut out = [0; RTS_BYTES];
     out[..EAGER_HEADER_BYTES].copy_from_slice(&head.encode(KIND_RTS, offer.mode.bits() << MODE_SHIFT));
     put_words(&mut out[EAGER_HEADER_BYTES..], &[offer.bytes, offer.sender, offer.key.base, offer.key.name]);
+    out
+}
+
+/// The header of a part of a train; the part follows in the same packet.
+pub fn part(head: &Head, part: &Part) -> [u8; PART_HEADER_BYTES] {
+    let mut out = [0; PART_HEADER_BYTES];
+    out[..EAGER_HEADER_BYTES].copy_from_slice(&head.encode(KIND_PART, 0));
+    let place = u64::from(part.bytes) | u64::from(part.offset) << 32;
+    put_words(&mut out[EAGER_HEADER_BYTES..], &[part.sender, place]);
     out
 }
 
@@ -326,6 +359,7 @@ fn parse_rest(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
             Err(Malformed::Reserved { kind })
         }
         KIND_RTS => parse_rts(bytes, flags),
+        KIND_PART => parse_part(bytes, flags),
         KIND_DATA => {
             let [receiver, offset] = words(kind, flags, bytes, DATA_HEADER_BYTES + 1)?;
             Ok(Packet::Data { credit, receiver, offset, payload: &bytes[DATA_HEADER_BYTES..] })
@@ -348,6 +382,24 @@ fn parse_rts(bytes: &[u8], flags: u8) -> Result<Packet<'_>, Malformed> {
     Ok(Packet::Rts {
         head: Head::decode(header),
         offer: Offer { mode, bytes, sender, key: Key { base, name } },
+    })
+}
+
+fn parse_part(bytes: &[u8], flags: u8) -> Result<Packet<'_>, Malformed> {
+    let expected = PART_HEADER_BYTES + 1;
+    let length = Malformed::Length { kind: KIND_PART, bytes: bytes.len(), expected };
+    let (header, rest) = bytes.split_first_chunk::<EAGER_HEADER_BYTES>().ok_or(length)?;
+    if bytes.len() < expected {
+        return Err(length);
+    }
+    if flags & !FLAG_UNORDERED != 0 {
+        return Err(Malformed::Reserved { kind: KIND_PART });
+    }
+    let [sender, place] = take_words(rest);
+    Ok(Packet::Part {
+        head: Head::decode(header),
+        part: Part { sender, bytes: place as u32, offset: (place >> 32) as u32 },
+        payload: &bytes[PART_HEADER_BYTES..],
     })
 }
 
@@ -438,6 +490,7 @@ mod tests {
         match packet {
             Packet::Eager { head, payload } => [&eager(head)[..], payload].concat(),
             Packet::Rts { head, offer } => rts(head, offer).to_vec(),
+            Packet::Part { head, part: which, payload } => [&part(head, which)[..], payload].concat(),
             Packet::Data { credit, receiver, offset, payload } => {
                 [&data(*credit, *receiver, *offset)[..], payload].concat()
             }
@@ -457,45 +510,53 @@ mod tests {
         let offer = |mode| Offer { mode, bytes: 0x10, sender: 0x0807_0605_0403_0201, key: KEY };
         let (sender, receiver) = (0x0807_0605_0403_0201, 0x0f0e_0d0c_0b0a_0908);
         vec![
-            (Packet::Eager { head: ORDERED, payload: b"hi" }, "0101010211121314212223243132333468 69"),
-            (Packet::Eager { head: UNORDERED, payload: b"" }, "01110102111213142122232431323334"),
+            (Packet::Eager { head: ORDERED, payload: b"hi" }, "0102010211121314212223243132333468 69"),
+            (Packet::Eager { head: UNORDERED, payload: b"" }, "01120102111213142122232431323334"),
             (
                 Packet::Rts { head: ORDERED, offer: offer(Mode::Window) },
-                "02010102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+                "02020102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
             ),
             (
                 Packet::Rts { head: UNORDERED, offer: offer(Mode::Read) },
-                "02310102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+                "02320102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
             ),
             (
                 Packet::Rts { head: ORDERED, offer: offer(Mode::Write) },
-                "02410102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+                "02420102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
             ),
             (
                 Packet::Rts { head: ORDERED, offer: offer(Mode::Both) },
-                "02610102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+                "02620102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
             ),
             (
                 control(Control::Cts { sender, receiver, wanted: 9, granted: 7 }),
-                "0301010200000000 0102030405060708 08090a0b0c0d0e0f 0900000000000000 0700000000000000",
+                "0302010200000000 0102030405060708 08090a0b0c0d0e0f 0900000000000000 0700000000000000",
             ),
             (
                 control(Control::CtsWrite { sender, receiver, offset: 5, bytes: 6, key: KEY }),
-                "0401010200000000 0102030405060708 08090a0b0c0d0e0f 0500000000000000 0600000000000000 \
+                "0402010200000000 0102030405060708 08090a0b0c0d0e0f 0500000000000000 0600000000000000 \
                  5152535455565758 6162636465666768",
             ),
             (
                 control(Control::Grant { sender, granted: 7 }),
-                "0501010200000000 0102030405060708 0700000000000000",
+                "0502010200000000 0102030405060708 0700000000000000",
             ),
             (
                 Packet::Data { credit: 0x0201, receiver, offset: 3, payload: b"hi" },
-                "0601010200000000 08090a0b0c0d0e0f 0300000000000000 6869",
+                "0602010200000000 08090a0b0c0d0e0f 0300000000000000 6869",
             ),
-            (control(Control::Fin { sender }), "0701010200000000 0102030405060708"),
-            (control(Control::Written { receiver }), "0801010200000000 08090a0b0c0d0e0f"),
-            (control(Control::Refused { receiver }), "0901010200000000 08090a0b0c0d0e0f"),
-            (control(Control::Credit), "0a01010200000000"),
+            (control(Control::Fin { sender }), "0702010200000000 0102030405060708"),
+            (control(Control::Written { receiver }), "0802010200000000 08090a0b0c0d0e0f"),
+            (control(Control::Refused { receiver }), "0902010200000000 08090a0b0c0d0e0f"),
+            (control(Control::Credit), "0a02010200000000"),
+            (
+                Packet::Part {
+                    head: ORDERED,
+                    part: Part { sender, bytes: 0x7473_7271, offset: 0x6463_6261 },
+                    payload: b"hi",
+                },
+                "0b020102111213142122232431323334 0102030405060708 7172737461626364 6869",
+            ),
         ]
     }
 
@@ -533,6 +594,7 @@ mod tests {
                     (Err(Malformed::Length { .. }), _) => {}
                     (Ok(_), Packet::Eager { .. }) if len >= EAGER_HEADER_BYTES => {}
                     (Ok(_), Packet::Data { .. }) if len > DATA_HEADER_BYTES => {}
+                    (Ok(_), Packet::Part { .. }) if len > PART_HEADER_BYTES => {}
                     (other, _) => panic!("{len} bytes of {packet:?}: {other:?}"),
                 }
             }
@@ -544,18 +606,21 @@ mod tests {
         for (packet, _) in golden() {
             let mut bytes = encode(&packet);
             bytes[1] ^= 3;
-            assert_eq!(parse(&bytes), Err(Malformed::Version(2)));
+            assert_eq!(parse(&bytes), Err(Malformed::Version(VERSION ^ 3)));
         }
     }
 
     #[test]
     fn an_unknown_kind_and_reserved_bits_are_refused() {
-        assert_eq!(parse(&[11, VERSION, 0, 0, 0, 0, 0, 0]), Err(Malformed::Kind(11)));
+        assert_eq!(parse(&[12, VERSION, 0, 0, 0, 0, 0, 0]), Err(Malformed::Kind(12)));
         assert_eq!(parse(&[10, VERSION, 0, 0, 0, 1, 0, 0]), Err(Malformed::Reserved { kind: 10 }));
         assert_eq!(parse(&[10, VERSION | 0x80, 0, 0, 0, 0, 0, 0]), Err(Malformed::Reserved { kind: 10 }));
         let mut bytes = eager(&ORDERED);
         bytes[1] |= 0x40;
         assert_eq!(parse(&bytes), Err(Malformed::Reserved { kind: 1 }));
+        let mut bytes = [&part(&ORDERED, &Part { sender: 0, bytes: 1, offset: 0 })[..], &[0]].concat();
+        bytes[1] |= 0x20;
+        assert_eq!(parse(&bytes), Err(Malformed::Reserved { kind: 11 }));
     }
 
     proptest! {
@@ -572,7 +637,7 @@ mod tests {
 
         #[test]
         fn mutated_packets_never_panic_and_what_is_accepted_is_what_we_would_send(
-            which in 0..14_usize,
+            which in 0..15_usize,
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
             cut in any::<prop::sample::Index>(),
             extra in proptest::collection::vec(any::<u8>(), 0..4),

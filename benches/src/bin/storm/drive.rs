@@ -150,6 +150,10 @@ impl<'a> Storm<'a> {
             if complete && stats.unexpected_bytes != 0 {
                 return Err(format!("rank {rank} still holds {} bytes at the end", stats.unexpected_bytes));
             }
+            let holds = |peer: &usize| runtime.engine().units_held(Peer(*peer as u32)) > 0;
+            if complete && let Some(peer) = (0..self.players.len()).find(holds) {
+                return Err(format!("rank {rank} holds credit of rank {peer} at the end for nothing"));
+            }
         }
         self.notes.tally.trace = self.sim.trace_hash();
         Ok(self.notes.tally)

@@ -313,6 +313,7 @@ fn config(rng: &mut Rng) -> Config {
 fn road_config(rng: &mut Rng) -> RoadConfig {
     RoadConfig {
         eager_bytes_max: *rng.pick(&[0, 100, 1000, usize::MAX]),
+        pregranted_bytes_max: *rng.pick(&[0, 2000, usize::MAX]),
         piece_bytes_max: *rng.pick(&[500, 4096, 1 << 20]),
         pieces_in_flight: *rng.pick(&[1, 2, 4]),
         window_packets: *rng.pick(&[1, 2, 3, 32]),

@@ -9,15 +9,20 @@ use crate::world::{UNTOUCHED, World};
 
 const ORDERED: Order = Order::Ordered;
 
-/// One configuration for each way a long message can travel.
-fn roads() -> Vec<(&'static str, SimConfig, Config)> {
+/// One configuration for each way a long message can travel that was announced.
+fn rendezvous_roads() -> Vec<(&'static str, SimConfig, Config)> {
     let network = |read, write| SimConfig {
         read_bytes_max: read,
         write_bytes_max: write,
         packet_bytes_max: 256,
         ..SimConfig::default()
     };
-    let road = RoadConfig { piece_bytes_max: 700, window_packets: 4, ..RoadConfig::default() };
+    let road = RoadConfig {
+        pregranted_bytes_max: 0,
+        piece_bytes_max: 700,
+        window_packets: 4,
+        ..RoadConfig::default()
+    };
     let both = RoadConfig { both_bytes_min: 0, ..road.clone() };
     let [config, both] = [road, both].map(|road| Config { road, ..Config::default() });
     vec![
@@ -26,6 +31,15 @@ fn roads() -> Vec<(&'static str, SimConfig, Config)> {
         ("write", network(0, 1 << 20), config.clone()),
         ("both", network(1 << 20, 1 << 20), both),
     ]
+}
+
+/// One configuration for each way a long message can travel.
+fn roads() -> Vec<(&'static str, SimConfig, Config)> {
+    let mut roads = rendezvous_roads();
+    let (_, network, _) = roads[0].clone();
+    let road = RoadConfig { pregranted_bytes_max: usize::MAX, ..RoadConfig::default() };
+    roads.push(("train", network, Config { road, ..Config::default() }));
+    roads
 }
 
 fn pattern(bytes: usize) -> Vec<u8> {
@@ -140,7 +154,8 @@ fn a_thousand_messages_that_nobody_receives_do_not_hold_up_the_next() {
 
 #[test]
 fn memory_for_unexpected_messages_stays_within_its_limit() {
-    for (limit, bytes) in [(64 << 10, 8), (64 << 10, 1_000), (256 << 10, 4_000), (0, 100)] {
+    for (limit, bytes) in [(64 << 10, 8), (64 << 10, 1_000), (256 << 10, 4_000), (256 << 10, 9_000), (0, 100)]
+    {
         let peers = 5;
         let config = Config { unexpected_bytes_limit: limit, ..Config::default() };
         let mut world = World::new(SimConfig { peers, ..SimConfig::default() }, &config);
@@ -300,7 +315,7 @@ fn waiting_sleeps_only_when_there_is_nothing_to_return_or_to_try() {
 #[test]
 fn a_long_message_leaves_its_buffer_alone_until_it_was_fetched() {
     // The world overwrites a send buffer as soon as it comes back; here it must not come back early.
-    for (road, network, config) in roads() {
+    for (road, network, config) in rendezvous_roads() {
         let mut world = World::new(network, &config);
         let sent = world.send(0, 1, 0, 1, ORDERED, &pattern(9_000));
         world.settle();
@@ -310,6 +325,85 @@ fn a_long_message_leaves_its_buffer_alone_until_it_was_fetched() {
         assert!(world.outcome(0, sent).is_some(), "{road}");
         assert_eq!(world.received(1, received), pattern(9_000), "{road}");
     }
+}
+
+/// A network on which every packet takes 10 us, and no packet has more than 256 bytes.
+fn slow(seed: u64) -> SimConfig {
+    let latency_ns = 10_000..=10_000;
+    SimConfig { seed, latency_ns, packet_bytes_max: 256, ..SimConfig::default() }
+}
+
+fn pregranted(pregranted_bytes_max: usize) -> Config {
+    let road = RoadConfig { pregranted_bytes_max, ..RoadConfig::default() };
+    Config { road, ..Config::default() }
+}
+
+#[test]
+fn a_train_takes_one_way_time_where_an_announced_message_takes_three() {
+    let times = |config: &Config| {
+        // One packet in 32 is late, so the usual time is asked for.
+        let mut times: Vec<Duration> = (0..21)
+            .map(|seed| {
+                let mut world = World::new(slow(seed), config);
+                let received = world.recv(1, Some(0), 0, Some(1), 1_000);
+                world.send(0, 1, 0, 1, ORDERED, &pattern(1_000));
+                world.settle_if_pending(1, received);
+                assert_eq!(world.received(1, received), pattern(1_000));
+                world.sim.now()
+            })
+            .collect();
+        times.sort_unstable();
+        times[10].as_micros()
+    };
+    let (train, announced) = (times(&pregranted(1_000)), times(&pregranted(999)));
+    assert!(train < 20 && announced > 30, "{train} and {announced} us");
+}
+
+#[test]
+fn a_train_is_over_for_its_sender_when_its_last_part_has_left() {
+    let mut world = World::new(slow(0), &pregranted(1_000));
+    let sent = world.send(0, 1, 0, 1, ORDERED, &pattern(1_000));
+    world.poll(0);
+    assert!(matches!(world.outcome(0, sent), Some(Ok(_))), "nobody has received it");
+    let stats = world.engines[0].stats();
+    assert_eq!((stats.sent_trains, stats.sent_rendezvous), (1, 0));
+    world.settle();
+    assert_eq!(world.probe(1, None, 0, None).map(|seen| seen.bytes), Some(1_000));
+    let received = world.recv(1, None, 0, None, 1_000);
+    assert_eq!(world.received(1, received), pattern(1_000));
+    assert_eq!(world.engines[1].stats().unexpected_bytes, 0);
+}
+
+#[test]
+fn a_train_that_finds_no_room_holds_up_nobody_else() {
+    let network = SimConfig { peers: 3, in_flight_max: 1, ..slow(0) };
+    let mut world = World::new(network, &pregranted(10_000));
+    let train = world.send(0, 1, 0, 1, ORDERED, &pattern(10_000));
+    let other = world.send(0, 2, 0, 1, ORDERED, b"hello");
+    assert!(matches!((world.outcome(0, train), world.outcome(0, other)), (None, Some(Ok(_)))));
+    let behind = world.send(0, 1, 0, 2, ORDERED, b"behind it");
+    let id = world.request(0, train);
+    assert!(!world.engines[0].cancel(id), "it has begun");
+    let received = [world.recv(1, None, 0, None, 10_000), world.recv(1, None, 0, None, 10_000)];
+    world.settle();
+    assert!(matches!((world.outcome(0, train), world.outcome(0, behind)), (Some(Ok(_)), Some(Ok(_)))));
+    assert_eq!(world.received(1, received[0]), pattern(10_000));
+    assert_eq!(&world.received(1, received[1])[..9], b"behind it");
+}
+
+#[test]
+fn a_train_that_credit_does_not_pay_for_is_announced() {
+    let config = Config { unexpected_bytes_limit: 0, ..pregranted(usize::MAX) };
+    let mut world = World::new(slow(0), &config);
+    for tag in 0..20 {
+        world.send(0, 1, 0, tag, ORDERED, &pattern(1_000));
+    }
+    world.settle();
+    let stats = world.engines[0].stats();
+    assert!(stats.sent_trains >= 2 && stats.sent_demoted >= 10, "{stats:?}");
+    let received: Vec<u64> = (0..20).rev().map(|tag| world.recv(1, Some(0), 0, Some(tag), 1_000)).collect();
+    world.settle();
+    assert!(received.iter().all(|&user| world.received(1, user) == pattern(1_000)));
 }
 
 #[test]

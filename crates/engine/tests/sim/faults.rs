@@ -4,7 +4,7 @@ use selvedge_engine::{Config, Context, Failure, Mutant, Order, Tag};
 use selvedge_transport::{Cause, Peer, Rng, SimConfig};
 
 use crate::program;
-use crate::world::World;
+use crate::world::{ANNOUNCED, World};
 
 /// Runs a program of random sends and receives in which the last rank dies at a random moment. Everybody must be told
 /// of everything, and what does not depend on the dead rank must go on.
@@ -138,12 +138,37 @@ fn a_message_that_the_dead_had_sent_whole_can_still_be_received() {
 #[test]
 fn a_long_message_whose_sender_died_before_it_was_fetched_is_a_fault() {
     let mut world = three();
-    world.send(2, 0, 0, 1, Order::Ordered, &[1; 100_000]);
+    world.send(2, 0, 0, 1, Order::Ordered, &[1; ANNOUNCED]);
     world.settle();
     world.sim.kill(Peer(2));
     world.settle();
-    let received = world.recv(0, Some(2), 0, Some(1), 100_000);
+    let received = world.recv(0, Some(2), 0, Some(1), ANNOUNCED);
     assert_eq!(fault_of(&world, 0, received), Cause::PeerDied);
+}
+
+#[test]
+fn a_train_of_the_dead_can_be_received_when_all_of_it_came_and_is_a_fault_otherwise() {
+    for polls in 0..20 {
+        let mut world = three();
+        let bytes = [1; 3 * 4_096];
+        world.send(2, 0, 0, 1, Order::Ordered, &bytes);
+        for _ in 0..polls {
+            world.poll(0);
+            world.sim.advance();
+        }
+        let is_whole = world.engines[0].stats().unexpected == 1 && world.sim.idle();
+        world.sim.kill(Peer(2));
+        world.settle();
+        world.engines[0].take_faults();
+        let received = world.recv(0, Some(2), 0, Some(1), bytes.len());
+        match world.outcome(0, received) {
+            Some(Ok(_)) => assert_eq!(world.received(0, received), bytes),
+            Some(Err(Failure::Fault(fault))) if !is_whole => assert_eq!(fault.cause, Cause::PeerDied),
+            other => panic!("after {polls} polls it ended as {other:?}"),
+        }
+        world.settle();
+        assert_eq!((world.engines[0].pending(), world.late_writes()), (0, None));
+    }
 }
 
 #[test]

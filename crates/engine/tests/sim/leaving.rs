@@ -5,7 +5,7 @@ use selvedge_transport::{Cause, Fault, Memory, Peer, Rng, Scope, Sim, SimConfig}
 
 use crate::faults::{ANY, fault_of, three};
 use crate::program;
-use crate::world::World;
+use crate::world::{ANNOUNCED, World};
 
 /// Rounds in which a rank does something or time passes, after which a program counts as hanging; a thousand times what
 /// programs take.
@@ -126,7 +126,7 @@ fn check(world: &World, begun: &[Vec<(Step, u64)>], messages: &[Vec<u8>]) -> Res
                 // A short one may have gone before anybody knew.
                 Step::SendInVain { to, .. } => match outcome {
                     Some(Err(Failure::Fault(fault))) => has_left(fault, to),
-                    Some(Ok(envelope)) => envelope.bytes <= world.packet_bytes_max(at, to),
+                    Some(Ok(envelope)) => envelope.bytes <= world.at_once_bytes_max(at, to),
                     _ => false,
                 },
                 Step::ReceiveInVain { anyone: true, .. } => {
@@ -212,7 +212,7 @@ fn all_that_a_peer_sent_before_it_left_can_be_received() {
 #[test]
 fn sends_to_a_peer_that_left_fail_those_that_wait_included() {
     let mut world = three();
-    let announced = world.send(0, 2, 0, 0, Order::Ordered, &[1; 100_000]);
+    let announced = world.send(0, 2, 0, 0, Order::Ordered, &[1; ANNOUNCED]);
     leave(&mut world, 2);
     let later = world.send(0, 2, 0, 0, Order::Ordered, b"hello");
     for user in [announced, later] {
@@ -232,10 +232,10 @@ fn a_probe_by_name_fails_when_the_peer_has_left_and_one_of_anyone_does_not() {
 #[test]
 fn an_answer_that_finds_no_room_is_still_to_be_given() {
     let mut world = World::new(SimConfig { in_flight_max: 1, ..SimConfig::shm_like() }, &Config::default());
-    world.send(0, 1, 0, 0, Order::Ordered, &[1; 100_000]);
+    world.send(0, 1, 0, 0, Order::Ordered, &[1; ANNOUNCED]);
     world.settle();
     world.send(1, 0, 0, 0, Order::Ordered, b"fills the only place");
-    world.recv(1, Some(0), 0, None, 100_000);
+    world.recv(1, Some(0), 0, None, ANNOUNCED);
     while world.engines[1].pending() > 0 {
         world.poll(1);
         world.sim.advance();
@@ -250,7 +250,7 @@ fn fetching_from_a_peer_that_left_in_order_is_a_fault_and_not_a_hang() {
     let sim = Sim::new(SimConfig::default());
     let mut staying = Engine::new(sim.port(Peer(0)), Config::default());
     let mut leaving = Engine::new(sim.port(Peer(1)), Config::default());
-    let (from, to) = (Memory::of(&[1; 100_000]), Memory::zeroed(100_000));
+    let (from, to) = (Memory::of(&[1; ANNOUNCED]), Memory::zeroed(ANNOUNCED));
     let _ = leaving.send(Peer(0), Context(0), Tag(0), Order::Ordered, from.buf(), 1);
     drop(leaving);
     let _ = staying.recv(Some(Peer(1)), Context(0), None, to.buf(), 2);

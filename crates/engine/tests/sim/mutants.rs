@@ -75,6 +75,31 @@ fn an_engine_that_hides_truncation_is_caught() {
 }
 
 #[test]
+fn an_engine_that_puts_a_part_of_a_train_in_the_wrong_place_is_caught() {
+    assert_caught(Mutant::PartMisplaced);
+}
+
+#[test]
+fn an_engine_that_forgets_parts_that_came_before_their_receive_is_caught() {
+    assert_caught(Mutant::PartsForgotten);
+}
+
+#[test]
+fn an_engine_that_ends_a_train_of_which_parts_are_missing_is_caught() {
+    assert_caught(Mutant::TrainEndsEarly);
+}
+
+#[test]
+fn an_engine_that_returns_the_credit_of_a_train_twice_is_caught() {
+    assert_caught(Mutant::TrainCreditTwice);
+}
+
+#[test]
+fn an_engine_that_never_returns_the_credit_of_a_train_is_caught() {
+    assert_caught(Mutant::TrainCreditLost);
+}
+
+#[test]
 fn an_engine_that_does_not_tell_wildcards_of_a_dead_peer_is_caught() {
     assert_caught(Mutant::WildcardsNotTold);
 }
@@ -86,5 +111,5 @@ fn an_engine_that_fails_wildcards_when_a_peer_leaves_in_order_is_caught() {
 
 #[test]
 fn every_mutant_has_a_test_of_its_own() {
-    assert_eq!(Mutant::ALL.len(), 12);
+    assert_eq!(Mutant::ALL.len(), 17);
 }

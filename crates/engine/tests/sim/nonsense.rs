@@ -1,7 +1,7 @@
 //! A peer that speaks the wire protocol by hand: well-formed, malformed, and anything between.
 
 use proptest::prelude::*;
-use selvedge_engine::wire::{self, CONTROL_BYTES_MAX, Control, Head, Mode, Offer, Packet};
+use selvedge_engine::wire::{self, CONTROL_BYTES_MAX, Control, Head, Mode, Offer, Packet, Part};
 use selvedge_engine::{Completion, Config, Context, Engine, Failure, Order, RoadConfig, Submitted, Tag};
 use selvedge_transport::{Buf, Cause, Event, Key, Memory, Peer, Scope, Sim, SimConfig, SimPort, Transport};
 
@@ -17,7 +17,7 @@ struct Table {
 impl Table {
     fn new() -> Table {
         let sim = Sim::new(SimConfig { in_flight_max: 10_000, ..SimConfig::default() });
-        let road = RoadConfig { both_bytes_min: 0, ..RoadConfig::default() };
+        let road = RoadConfig { pregranted_bytes_max: 0, both_bytes_min: 0, ..RoadConfig::default() };
         let engine = Engine::new(sim.port(Peer(0)), Config { road, ..Config::default() });
         let raw = sim.port(Peer(1));
         Table { sim, engine, raw }
@@ -192,6 +192,81 @@ fn a_write_that_is_refused_is_said_and_becomes_a_window() {
     assert!(ended.len() == 1 && ended[0].outcome.is_ok(), "{ended:?}");
 }
 
+/// Payload of a part on this road.
+const PART_BYTES: u32 = 4096 - wire::PART_HEADER_BYTES as u32;
+
+/// A part of 7 of a train of ten bytes more than two parts.
+fn part(sender: u64, index: u32) -> Vec<u8> {
+    let bytes = 2 * PART_BYTES + 10;
+    let offset = index * PART_BYTES;
+    let len = PART_BYTES.min(bytes - offset) as usize;
+    [&wire::part(&HEAD, &Part { sender, bytes, offset })[..], &vec![7; len]].concat()
+}
+
+#[test]
+fn parts_arrive_in_any_order_and_the_last_one_ends_the_receive() {
+    let mut table = Table::new();
+    let memory = Memory::zeroed(10_000);
+    table.recv(&memory, 1);
+    assert!(table.say(&part(5, 2)).is_empty());
+    assert!(table.say(&part(5, 0)).is_empty());
+    let ended = table.say(&part(5, 1));
+    assert!(ended.len() == 1 && ended[0].outcome.is_ok(), "{ended:?}");
+    assert_eq!(memory.bytes()[..8_138], [7; 8_138]);
+    assert_eq!(table.engine.stats().unexpected, 0);
+}
+
+#[test]
+fn parts_that_no_message_has_are_a_fault() {
+    let packet = |bytes, offset, len: usize| {
+        [&wire::part(&HEAD, &Part { sender: 5, bytes, offset })[..], &vec![7; len]].concat()
+    };
+    let unpaid = |sender| {
+        let part = Part { sender, bytes: 64 * PART_BYTES, offset: 0 };
+        [&wire::part(&Head { seq: None, ..HEAD }, &part)[..], &[7; PART_BYTES as usize]].concat()
+    };
+    let lies: [(&str, Vec<Vec<u8>>); 8] = [
+        ("a part twice", vec![part(5, 1), part(5, 1)]),
+        ("two lengths", vec![part(5, 0), packet(2 * PART_BYTES + 11, PART_BYTES, PART_BYTES as usize)]),
+        ("off the grid", vec![packet(10_000, 1, PART_BYTES as usize)]),
+        ("a short part", vec![packet(10_000, 0, 100)]),
+        ("behind the end", vec![packet(10, PART_BYTES, 10)]),
+        ("of nothing", vec![packet(0, 0, 10)]),
+        ("too many parts", vec![packet(64 * PART_BYTES + 1, 0, PART_BYTES as usize)]),
+        ("more than credit", (0..100).map(unpaid).collect()),
+    ];
+    for (lie, packets) in lies {
+        let mut table = Table::new();
+        for packet in packets {
+            table.say(&packet);
+        }
+        let faults = table.engine.take_faults();
+        assert!(faults.len() == 1 && faults[0].cause == Cause::Malformed, "{lie}: {faults:?}");
+    }
+}
+
+#[test]
+fn a_receive_of_half_a_train_is_told_when_its_sender_is_confused_and_the_rest_goes_nowhere() {
+    for posted_first in [true, false] {
+        let mut table = Table::new();
+        let memory = Memory::zeroed(10_000);
+        if posted_first {
+            table.recv(&memory, 1);
+        }
+        table.say(&part(5, 1));
+        let mut ended = table.say(b"nonsense");
+        if !posted_first {
+            let submitted = table.engine.recv(Some(Peer(1)), Context(0), None, memory.buf(), 1);
+            let Submitted::Done(outcome) = submitted else { panic!("{submitted:?}") };
+            ended.push(Completion { user: 1, outcome });
+        }
+        assert!(ended.len() == 1 && is_fault(&ended[0], Cause::Version), "{ended:?}");
+        let before = memory.bytes().to_vec();
+        assert!(table.say(&part(5, 0)).is_empty() && table.say(&part(5, 2)).is_empty());
+        assert_eq!(memory.bytes(), before, "the memory is the caller's again");
+    }
+}
+
 /// A packet whose fields are small numbers, so that some of them name what is there.
 fn plausible_packet() -> impl Strategy<Value = Vec<u8>> {
     let head = (0..3_u16, prop::option::of(0..4_u32), 0..2_u32, 0..3_u64)
@@ -200,7 +275,7 @@ fn plausible_packet() -> impl Strategy<Value = Vec<u8>> {
     let words = prop::collection::vec(word, 4);
     let mode = prop::sample::select(vec![Mode::Window, Mode::Read, Mode::Write, Mode::Both]);
     let payload = prop::collection::vec(any::<u8>(), 0..200);
-    (0..11_u8, head, words, mode, payload).prop_map(|(kind, head, w, mode, payload)| {
+    (0..12_u8, head, words, mode, payload).prop_map(|(kind, head, w, mode, payload)| {
         let key = Key { base: w[2], name: w[3] };
         let control = |control: Control| control.encode(head.credit, &mut [0; CONTROL_BYTES_MAX]).to_vec();
         match kind {
@@ -216,9 +291,19 @@ fn plausible_packet() -> impl Strategy<Value = Vec<u8>> {
             7 => control(Control::Written { receiver: w[0] }),
             8 => control(Control::Refused { receiver: w[0] }),
             9 => control(Control::Credit),
+            10 => plausible_part(&head, &w, &payload),
             _ => payload,
         }
     })
+}
+
+/// A part of a train of one to four; one in many is none.
+fn plausible_part(head: &Head, w: &[u64], payload: &[u8]) -> Vec<u8> {
+    let (parts, index) = ((w[1] % 4) as u32 + 1, (w[2] % 4) as u32);
+    let bytes = (parts - 1) * PART_BYTES + payload.len() as u32 + u32::from(w[3] > 4_000);
+    let part = Part { sender: w[0], bytes, offset: index * PART_BYTES + u32::from(w[2] > 4_000) };
+    let payload = if index + 1 < parts { &[6; PART_BYTES as usize] } else { payload };
+    [&wire::part(head, &part)[..], payload].concat()
 }
 
 proptest! {

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use selvedge_engine::{Failure, Order};
+use selvedge_transport::Peer;
 
 use crate::world::World;
 
@@ -71,6 +72,9 @@ impl Record {
                     engine.pending(),
                     engine.stats()
                 ));
+            }
+            if let Some(peer) = (0..world.size()).find(|&peer| engine.units_held(Peer(peer as u32)) != 0) {
+                return Err(format!("rank {at} holds credit of rank {peer} for nothing"));
             }
         }
         Ok(())

@@ -40,6 +40,7 @@ pub(crate) fn config(rng: &mut Rng, mutant: Option<Mutant>) -> Config {
 fn road_config(rng: &mut Rng) -> RoadConfig {
     RoadConfig {
         eager_bytes_max: *rng.pick(&[0, 64, 1_000, usize::MAX]),
+        pregranted_bytes_max: *rng.pick(&[0, 700, usize::MAX]),
         piece_bytes_max: *rng.pick(&[1, 300, 1 << 20]),
         pieces_in_flight: *rng.pick(&[1, 2, 4]),
         window_packets: *rng.pick(&[1, 2, 32]),

@@ -7,6 +7,8 @@ use selvedge_engine::{
 };
 use selvedge_transport::{Memory, Peer, Rng, Sim, SimConfig, SimPort, Transport};
 
+/// More bytes than leave without an answer, however a message is sent.
+pub(crate) const ANNOUNCED: usize = 1_000_000;
 /// What a receive buffer holds before anything was received, and its guard always.
 pub(crate) const UNTOUCHED: u8 = 0xCC;
 /// What a send buffer is overwritten with as soon as the engine gives it back.
@@ -25,6 +27,7 @@ pub(crate) struct World {
     /// Memory of every operation, by rank and `user`; kept to the end, so that late writes are seen.
     pub(crate) ops: Vec<HashMap<u64, Op>>,
     next_user: u64,
+    config: Config,
 }
 
 pub(crate) struct Op {
@@ -55,11 +58,16 @@ impl World {
             rng: Rng::new(network.seed).child(7),
             ops: (0..network.peers).map(|_| HashMap::new()).collect(),
             next_user: 1,
+            config: config.clone(),
         }
     }
 
-    pub(crate) fn packet_bytes_max(&self, from: usize, to: usize) -> u64 {
-        self.engines[from].transport().caps(Peer(to as u32)).packet_bytes_max as u64
+    /// The longest message that may leave without an answer: as a packet or as a train.
+    pub(crate) fn at_once_bytes_max(&self, from: usize, to: usize) -> u64 {
+        let caps = self.engines[from].transport().caps(Peer(to as u32));
+        let named = self.config.roads.iter().find(|(name, _)| *name == caps.name);
+        let road = named.map_or(&self.config.road, |(_, road)| road);
+        caps.packet_bytes_max.max(road.pregranted_bytes_max.min(64 * caps.packet_bytes_max)) as u64
     }
 
     pub(crate) fn size(&self) -> usize {
