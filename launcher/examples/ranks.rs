@@ -14,6 +14,7 @@ fn main() -> selvedge::Result<()> {
         ["sum"] => sum(&world),
         ["memory"] => memory(&world, before),
         ["idle", seconds] => idle(&world, seconds.parse().expect("a number of seconds")),
+        ["forsaken"] => forsaken(&world),
         ["talk"] => talk(&world, |_| ()),
         ["die", rank, how] => {
             let rank: usize = rank.parse().expect("a rank");
@@ -23,7 +24,7 @@ fn main() -> selvedge::Result<()> {
                 }
             })
         }
-        _ => panic!("ranks sum | memory | idle SECONDS | talk | die RANK HOW"),
+        _ => panic!("ranks sum | memory | forsaken | idle SECONDS | talk | die RANK HOW"),
     }
 }
 
@@ -63,6 +64,16 @@ fn idle(world: &World, seconds: u64) -> selvedge::Result<()> {
     world.allreduce(&[spent], &mut most, &Op::max())?;
     if world.rank() == 0 {
         println!("{} us of processor time", most[0]);
+    }
+    Ok(())
+}
+
+/// All but rank 0 leave; it waits for a word of the last one, and says what it is told.
+fn forsaken(world: &World) -> selvedge::Result<()> {
+    world.barrier()?;
+    if world.rank() == 0 {
+        let told = world.recv(&mut [0u8], world.size() - 1, 0).expect_err("nobody sends it");
+        println!("{told}");
     }
     Ok(())
 }

@@ -126,6 +126,20 @@ fn a_name_that_is_no_road_is_told_by_mpirun_and_by_the_ranks() {
 }
 
 #[test]
+fn who_waits_for_a_rank_that_has_left_is_told_which_where_and_by_which_road() {
+    let said = |hosts, options: &[&str]| {
+        let done = ranks(4, hosts, options, &["forsaken"]).run();
+        assert_eq!(done.code(), 0, "{}", done.err);
+        done.text()
+    };
+    let text = said(Some(2), &[]);
+    assert!(text.starts_with("rank 3 on h1, reached by tcp: ") && text.contains("; "), "{text}");
+    let text = said(Some(4), &[]);
+    assert!(text.starts_with("rank 3: "), "{text}");
+    assert!(said(None, &["--transport", "tcp"]).contains(", reached by tcp: "));
+}
+
+#[test]
 fn a_rank_that_dies_ends_the_job_also_over_sockets() {
     for hosts in [None, Some(2)] {
         let options: &[&str] = if hosts.is_none() { &["--transport", "tcp"] } else { &[] };

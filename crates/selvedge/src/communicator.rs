@@ -210,11 +210,11 @@ impl Communicator {
             }) => Error::Truncated { source_rank: self.rank_of(source), tag: tag.0 as i32, sent, capacity },
             Trouble::Engine(Failure::Cancelled) => Error::Cancelled,
             Trouble::Engine(Failure::Fault(fault)) => {
-                let rank = match fault.scope {
-                    Scope::Peer(peer) => self.group.rank(peer).map(Rank::index),
-                    Scope::Local => None,
+                let (rank, place) = match fault.scope {
+                    Scope::Peer(peer) => (self.group.rank(peer).map(Rank::index), self.job.whereabouts(peer)),
+                    Scope::Local => (None, None),
                 };
-                Error::Fault { rank, fault }
+                Error::Fault { rank, place, fault }
             }
             Trouble::Disagreement { source, given, expected } => {
                 Misuse::Disagreement { source_rank: self.rank_of(source), given, expected }.into()

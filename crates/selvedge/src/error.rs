@@ -37,10 +37,12 @@ pub enum Error {
     Misuse(#[from] Misuse),
     /// Something is wrong with the world: a rank that died, or left while something was expected of it; a limit of the
     /// machine. [`Fault::cause`] says which, for programs.
-    #[error("{}", named(*rank, fault))]
+    #[error("{}", named(*rank, place.as_deref(), fault))]
     Fault {
         /// With whom, where it is with a rank of the communicator that was used.
         rank: Option<usize>,
+        /// Where that rank is and by which road it was reached, where a job has several: "on node7, reached by efa".
+        place: Option<String>,
         /// What is wrong.
         fault: Box<Fault>,
     },
@@ -53,16 +55,17 @@ pub enum Error {
 }
 
 /// A fault in terms of ranks, as far as they are known.
-fn named(rank: Option<usize>, fault: &Fault) -> String {
-    match (rank, fault.scope) {
-        (Some(rank), Scope::Peer(_)) => format!("rank {rank}: {}", fault.words()),
+fn named(rank: Option<usize>, place: Option<&str>, fault: &Fault) -> String {
+    match (rank, place, fault.scope) {
+        (Some(rank), None, Scope::Peer(_)) => format!("rank {rank}: {}", fault.words()),
+        (Some(rank), Some(place), Scope::Peer(_)) => format!("rank {rank} {place}: {}", fault.words()),
         _ => fault.to_string(),
     }
 }
 
 impl From<Box<Fault>> for Error {
     fn from(fault: Box<Fault>) -> Error {
-        Error::Fault { rank: None, fault }
+        Error::Fault { rank: None, place: None, fault }
     }
 }
 

@@ -27,10 +27,20 @@ pub(crate) struct Job {
     pub(crate) me: Peer,
     /// By host: processors that its ranks may use.
     pub(crate) cores: Vec<u32>,
-    /// The road to other hosts, where there is one, and how many consecutive ranks share a host.
-    pub(crate) far: Option<(RoadName, u32)>,
+    /// The road to other hosts, where there is one.
+    pub(crate) far: Option<Far>,
     /// The context that a new communicator would use if it were only for this rank to say.
     pub(crate) next_context: Cell<u32>,
+}
+
+/// The road to other hosts, and who is not reached by it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Far {
+    pub(crate) road: RoadName,
+    /// Whether ranks of one host share memory.
+    pub(crate) near: bool,
+    /// How many consecutive ranks do.
+    pub(crate) ranks_per_host: u32,
 }
 
 /// Contexts a communicator uses: one for messages, one for collectives.
@@ -49,6 +59,13 @@ impl Job {
         self.host_index(peer) == self.host_index(self.me)
     }
 
+    /// Where a peer is and what leads there, for who has bad news of it; `None` where all are in one place.
+    pub(crate) fn whereabouts(&self, peer: Peer) -> Option<String> {
+        let far = self.far?;
+        let road = if far.near && self.same_host(peer) { RoadName::Shm } else { far.road };
+        Some(format!("on {}, reached by {}", self.host_name(peer), road.name()))
+    }
+
     pub(crate) fn processors(&self) -> usize {
         self.cores[self.host_index(self.me) as usize] as usize
     }
@@ -63,8 +80,9 @@ impl Job {
         let here = Machine::one_host(size as u32, cores);
         match self.far {
             None => here,
-            Some((road, ranks_per_host)) => {
-                Machine { ranks_per_host: ranks_per_host.min(size as u32), remote: remote_link(road), ..here }
+            Some(far) => {
+                let ranks_per_host = far.ranks_per_host.min(size as u32);
+                Machine { ranks_per_host, remote: remote_link(far.road), ..here }
             }
         }
     }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::communicator::Road;
 use crate::error::{Error, Result};
-use crate::job::{Job, Start};
+use crate::job::{Far, Job, Start};
 use crate::network::Network;
 use crate::report;
 use crate::roads::Roads;
@@ -163,7 +163,7 @@ fn on_several_hosts(mut boot: Boot, wishes: &Wishes, host: Host) -> Result<(Road
     }
     let job = Job {
         start: Start::Process(RefCell::new(Some(boot))),
-        far: routes.far.map(|far| (far, routes.ranks_per_host())),
+        far: routes.far.map(|road| Far { road, near: routes.near, ranks_per_host: routes.ranks_per_host() }),
         hosts: routes.hosts,
         host_of: routes.host_of,
         pids: routes.pids,

@@ -77,7 +77,7 @@ fn a_rank_that_panics_fails_the_others_with_its_name_and_its_panic_is_the_one_to
 /// Whether `error` says that `rank` has left, in words too.
 fn says_that_it_left<T: std::fmt::Debug>(outcome: Result<T, Error>, rank: usize) -> bool {
     let error = outcome.expect_err("somebody is missing");
-    let Error::Fault { rank: named, fault } = &error else { panic!("{error}") };
+    let Error::Fault { rank: named, fault, .. } = &error else { panic!("{error}") };
     let told = error.to_string();
     assert!(told.starts_with(&format!("rank {rank}: ")) && told.contains("left"), "{told}");
     *named == Some(rank) && fault.cause == Cause::PeerLeft
@@ -118,7 +118,7 @@ fn whoever_waits_for_a_rank_that_left_is_told_so() {
 fn a_collective_without_a_rank_that_left_ends_with_its_name_or_that_of_one_who_gave_up() {
     without_the_last(|world| {
         let outcome = world.allreduce(&[1u64], &mut [0u64], &Op::sum());
-        let Err(Error::Fault { rank: Some(rank), fault }) = outcome else { panic!("{outcome:?}") };
+        let Err(Error::Fault { rank: Some(rank), fault, .. }) = outcome else { panic!("{outcome:?}") };
         assert_eq!(fault.cause, Cause::PeerLeft);
         assert!(rank != world.rank(), "{fault}");
     });
