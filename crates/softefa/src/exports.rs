@@ -44,8 +44,10 @@ fn gid(bytes: Gid) -> srd::Gid {
 
 /// What the process does at its end, before its files are looked at.
 extern "C" fn at_exit() {
+    if let Some(helper) = Helper::if_started() {
+        helper.end();
+    }
     if let Some(devices) = Devices::of_process() {
-        Helper::of_process(devices).end();
         devices.end();
     }
 }

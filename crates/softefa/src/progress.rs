@@ -32,6 +32,8 @@ const LINGER: Nanos = 400_000_000;
 /// Stands for a thread that looks at everything before it sleeps again.
 const AWAKE: u64 = 0;
 
+static HELPER: OnceLock<Helper> = OnceLock::new();
+
 /// The helper.
 #[derive(Debug)]
 pub struct Helper {
@@ -72,11 +74,15 @@ impl Host for Nobody {
 impl Helper {
     /// The helper of this process. The thread starts with the first call.
     pub fn of_process(devices: &'static Devices) -> &'static Helper {
-        static HELPER: OnceLock<Helper> = OnceLock::new();
         static THREAD: OnceLock<()> = OnceLock::new();
         let helper = HELPER.get_or_init(|| Helper::new(devices));
         THREAD.get_or_init(|| start(helper));
         helper
+    }
+
+    /// The helper, if there was anything to help with.
+    pub fn if_started() -> Option<&'static Helper> {
+        HELPER.get()
     }
 
     fn new(devices: &'static Devices) -> Helper {

@@ -3,6 +3,8 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
+use std::time::Duration;
+
 use common::{Bench, Fabric};
 
 /// The fabrics that `fi_info` lists.
@@ -102,6 +104,29 @@ fn without_reads_the_same_bytes_come_in_datagrams() {
     let tallies = pingpong_is_right(&bench, &["-e", "rdm", "-S", "1048576"]);
     assert_eq!(tallies.total("rdma_read_wrs"), 0, "{tallies}");
     assert!(tallies.total("recv_bytes") >= 20 << 20, "{tallies}");
+}
+
+#[test]
+fn a_peer_that_is_killed_is_told_at_once() {
+    for fabric in [Fabric::Distribution, Fabric::Wheel] {
+        // Not shorter: the failure of an injected message is told to nobody, and the client would wait for ever.
+        let options = ["-e", "rdm", "-S", "4096"];
+        let (client, took) = Bench::new(fabric).interrupted(&options, |server| server.kill());
+        assert!(client.status.is_some_and(|status| !status.success()), "{fabric:?}: {}", client.text());
+        assert!(client.stderr.contains("QP"), "{fabric:?}: {}", client.text());
+        // The timer of a silent peer is at three seconds.
+        assert!(took < Duration::from_secs(2), "{fabric:?}: {took:?}");
+    }
+}
+
+#[test]
+fn a_link_that_is_cut_is_told_after_the_time_that_was_set() {
+    let bench = Bench::new(Fabric::Distribution);
+    let cut = format!("{}#1000", bench.second_host());
+    let bench = bench.with(&["--cut", &cut, "--set", "PEER_TIMEOUT_MS=300"]);
+    let (client, _) = bench.interrupted(&["-e", "rdm", "-S", "4096"], |_| ());
+    assert!(client.status.is_some_and(|status| !status.success()), "{}", client.text());
+    assert!(client.stderr.contains("cq_readerr"), "{}", client.text());
 }
 
 #[test]

@@ -129,6 +129,12 @@ impl Running {
         Running { child, readers: [reader(out), reader(errors)] }
     }
 
+    /// Kills it and what it has started, without a word.
+    pub(crate) fn kill(&self) {
+        let group = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).expect("it runs");
+    }
+
     fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("it is our child").is_some()
     }
@@ -222,6 +228,42 @@ impl Bench {
         let server = server.finish(grace.min(deadline + Duration::from_secs(1)));
         let tallies = Tallies::read(&tree.0).expect("the folder is there");
         (server, client, tallies)
+    }
+
+    /// The address of host 1.
+    pub(crate) fn second_host(&self) -> &str {
+        self.hosts.split(',').nth(1).expect("there are two")
+    }
+
+    /// An endless `fi_pingpong`, in the middle of which `act` is called with the server. How the client ended, and
+    /// how long after that.
+    pub(crate) fn interrupted(&self, options: &[&str], act: impl FnOnce(&Running)) -> (Outcome, Duration) {
+        let tree = Folder::new();
+        let port = free_port().to_string();
+        let deadline = Instant::now() + self.limit;
+        let all = [&["fi_pingpong", "-p", "efa", "-I", "100000000"], options].concat();
+        let start = |host, rest: &[&str]| {
+            Running::start(&mut self.command(host, Some(&tree.0), &[all.as_slice(), rest].concat()))
+        };
+        let mut server = start(0, &["-B", &port]);
+        while !is_listening(port.parse().expect("a number"))
+            && !server.has_ended()
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut client = start(1, &["-P", &port, "127.0.0.1"]);
+        // Both have exchanged a good many messages.
+        let runs = || Tallies::read(&tree.0).is_ok_and(|tallies| tallies.total("recv_wrs") > 200);
+        while !runs() && !client.has_ended() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        act(&server);
+        let began = Instant::now();
+        let client = client.finish(deadline);
+        let took = began.elapsed();
+        server.finish(Instant::now());
+        (client, took)
     }
 }
 
