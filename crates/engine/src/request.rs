@@ -27,8 +27,10 @@ impl RequestId {
     }
 }
 
-/// An operation that is not over yet.
+/// An operation that is not over yet. With a tag of its own: the path of a short message asks which kind it is, and need
+/// not take that out of the fields of another kind.
 #[derive(Debug)]
+#[repr(u8)]
 pub(crate) enum Request {
     /// A receive that waits for its message.
     Posted(PostedReceive),
