@@ -28,8 +28,8 @@
 //! - NACK: one number was refused, and why.
 //!
 //! Each asking packet carries the sender's time and each answer sends one back: that is the round trip without guesses, and it
-//! tells that packets sent clearly earlier than an answered one are lost. What has no later packet to betray it is found by
-//! a timer that follows the round trip. The window in bytes halves with a loss and grows back.
+//! tells that a packet is lost when one that was sent later has been answered and [`Config::reorder_time`] has passed. What
+//! has no later packet to betray it is found by a timer that follows the round trip. The window in bytes halves with a loss and grows back.
 //!
 //! Silence for [`Config::peer_timeout`] ends all work on a flow; the socket's "nobody listens there" does at once.
 
@@ -115,6 +115,8 @@ pub struct Srd {
     owed: VecDeque<(Nanos, PeerId)>,
     held: Held,
 
+    /// Time in the last request.
+    stamped: Nanos,
     /// No flow needs to be looked at before this time.
     flows_due: Nanos,
     /// Memory used again by each answer.
@@ -149,6 +151,7 @@ impl Srd {
             wanted: VecDeque::new(),
             owed: VecDeque::new(),
             held: Held::default(),
+            stamped: 0,
             flows_due: Nanos::MAX,
             accepted: Vec::new(),
         }
@@ -231,6 +234,7 @@ impl Srd {
     fn handle_flow_timeout(&mut self, id: PeerId, now: Nanos) {
         let out = &mut self.peers[id as usize].out;
         out.sends_after = out.sends_after.filter(|after| *after > now);
+        out.find_overtaken(now, &self.config);
         if out.find_expired(now, &self.config) {
             self.counters.retrans_timeout_events.one();
         }

@@ -41,8 +41,8 @@ pub struct Config {
     pub resend_min: Nanos,
     /// Longest such time.
     pub resend_max: Nanos,
-    /// A packet is taken for lost when one that was sent this much later has arrived. Must be above the reordering of
-    /// the network, or packets are sent twice (which costs only time).
+    /// How much later than one that was sent after it a packet may arrive before it is taken for lost. Should be above
+    /// the reordering of the network, or packets are sent twice (which costs only time).
     pub reorder_time: Nanos,
     /// Longest wait of an acknowledgement for a packet that could carry it.
     pub ack_delay: Nanos,
@@ -72,9 +72,9 @@ impl Default for Config {
             rnr_retries: None,
             rnr_delay: MS,
             resend_first: 150 * MS,
-            resend_min: 10 * MS,
+            resend_min: 5 * MS,
             resend_max: 1000 * MS,
-            reorder_time: 2 * MS,
+            reorder_time: MS,
             ack_delay: MS / 100,
             peer_timeout: 3000 * MS,
             unsolicited: false,

@@ -2,6 +2,7 @@
 
 use super::outbound::{Slot, WorkId};
 use super::*;
+use crate::wire::Answer;
 
 /// A work request that has no completion yet.
 #[derive(Debug)]
@@ -89,6 +90,8 @@ impl Srd {
 
     /// The next request of a flow, if it has one and room for it.
     pub(super) fn next_request(&mut self, id: PeerId, now: Nanos) -> Option<Transmit> {
+        // No two packets have the same time, so that it also says which of them was first.
+        let now = now.max(self.stamped + 1);
         let out = &mut self.peers[id as usize].out;
         if let Some(number) = out.poll_lost(now) {
             let slot = *out.open(number)?;
@@ -142,6 +145,7 @@ impl Srd {
         header.number = number;
         header.below = (number - peer.out.lowest()) as u16;
         header.stamp = now;
+        self.stamped = now;
         header.length = slot.len;
         let is_last = slot.offset + slot.len == open.work.len();
         header.at_once = slot.copies > 1 || peer.out.is_filling() || (is_last && slot.kind != Kind::Send);
@@ -200,8 +204,11 @@ impl Srd {
             u64::from_le_bytes(bytes)
         });
         let mut accepted = std::mem::take(&mut self.accepted);
+        // A time that we have not come to yet is a lie.
+        let echo = if header.answer.echo <= self.stamped { header.answer.echo } else { 0 };
+        let answer = Answer { echo, ..header.answer };
         let out = &mut self.peers[id as usize].out;
-        out.handle_answer(&header.answer, further, header.kind == Kind::ReadAnswer, now, &mut accepted);
+        out.handle_answer(&answer, further, header.kind == Kind::ReadAnswer, now, &mut accepted);
         for number in accepted.drain(..) {
             self.settle(id, number);
         }
@@ -212,7 +219,8 @@ impl Srd {
             _ => {}
         }
         let out = &mut self.peers[id as usize].out;
-        out.find_overtaken(&self.config);
+        out.find_overtaken(now, &self.config);
+        self.flows_due = self.flows_due.min(out.deadline(&self.config));
         if !out.is_idle() {
             self.enter_row(id);
         }

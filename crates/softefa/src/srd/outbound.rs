@@ -70,8 +70,10 @@ pub(super) struct Outbound {
     sends_open: u32,
     sends_max: u32,
     timing: Timing,
-    /// Not later than the moment when the oldest open packet was sent.
+    /// Not later than the moment when the oldest open packet was sent; of those that an acknowledgement settles, and of
+    /// reads.
     oldest: Nanos,
+    oldest_read: Nanos,
     /// Since when we wait without an answer.
     quiet_since: Nanos,
     /// Whether the peer has ever answered.
@@ -102,6 +104,7 @@ impl Outbound {
             sends_max: u32::MAX,
             timing: Timing::default(),
             oldest: Nanos::MAX,
+            oldest_read: Nanos::MAX,
             quiet_since: 0,
             has_answered: false,
             acknowledged: 0,
@@ -153,9 +156,9 @@ impl Outbound {
     pub(super) fn start(&mut self, work: WorkId, kind: Kind, offset: u32, len: u32, now: Nanos) -> u64 {
         if self.slots.is_empty() {
             self.quiet_since = now;
-            self.oldest = now;
+            (self.oldest, self.oldest_read) = (Nanos::MAX, Nanos::MAX);
         }
-        self.oldest = self.oldest.min(now);
+        self.note_sent(kind, now);
         let slot = Slot { work: Some(work), kind, offset, len, sent_at: now, is_lost: false, copies: 1 };
         self.on_the_way += slot.weight();
         self.sends_open += u32::from(slot.is_send());
@@ -172,17 +175,23 @@ impl Outbound {
                     return None;
                 }
                 self.on_the_way += weight;
-                self.oldest = self.oldest.min(now);
                 let slot = self.open_mut(number)?;
+                let kind = slot.kind;
                 slot.is_lost = false;
                 slot.sent_at = now;
                 slot.copies += 1;
+                self.note_sent(kind, now);
                 self.lost.pop_front();
                 return Some(number);
             }
             self.lost.pop_front();
         }
         None
+    }
+
+    fn note_sent(&mut self, kind: Kind, at: Nanos) {
+        let oldest = if kind == Kind::Read { &mut self.oldest_read } else { &mut self.oldest };
+        *oldest = (*oldest).min(at);
     }
 
     /// Ends the life of a number; gives the slot as it was. Nothing if it was settled before.
@@ -227,11 +236,11 @@ impl Outbound {
         self.has_answered = true;
         self.quiet_since = now;
         self.timing.alive();
-        if answer.echo > self.newest && answer.echo <= now {
+        if answer.echo > self.newest {
             self.newest = answer.echo;
-            self.timing.sample(now - answer.echo);
+            self.timing.sample(now.saturating_sub(answer.echo));
         }
-        if is_read && answer.echo <= now {
+        if is_read {
             self.newest_read = self.newest_read.max(answer.echo);
         }
         let end = self.lowest + self.slots.len() as u64;
@@ -256,13 +265,28 @@ impl Outbound {
         }
     }
 
-    /// Takes packets for lost that were sent clearly before one that has been answered.
-    pub(super) fn find_overtaken(&mut self, config: &Config) {
-        let seen = self.newest.saturating_sub(config.reorder_time);
-        let seen_read = self.newest_read.saturating_sub(config.reorder_time);
-        if self.oldest < seen.max(seen_read) {
-            self.lose(config, |slot| slot.sent_at < if slot.kind == Kind::Read { seen_read } else { seen });
+    /// Takes packets for lost that were sent before one that has been answered, and whose own answer has had a round
+    /// trip and [`Config::reorder_time`] to come. (RACK, RFC 8985, section 6.2, step 5.)
+    pub(super) fn find_overtaken(&mut self, now: Nanos, config: &Config) {
+        if self.overtaken_deadline(config) > now {
+            return;
         }
+        let (seen, seen_read) = (self.newest, self.newest_read);
+        let wait = self.timing.trip() + config.reorder_time;
+        self.lose(config, |slot| {
+            let seen = if slot.kind == Kind::Read { seen_read } else { seen };
+            slot.sent_at < seen && slot.sent_at + wait <= now
+        });
+    }
+
+    /// When a packet may have to be taken for lost because another has overtaken it.
+    fn overtaken_deadline(&self, config: &Config) -> Nanos {
+        if self.slots.is_empty() {
+            return Nanos::MAX;
+        }
+        let overtaken = |oldest, newest| if oldest < newest { oldest } else { Nanos::MAX };
+        let first = overtaken(self.oldest, self.newest).min(overtaken(self.oldest_read, self.newest_read));
+        first.saturating_add(self.timing.trip() + config.reorder_time)
     }
 
     /// Takes packets for lost whose answer has been missing for too long. Whether there were any.
@@ -277,7 +301,7 @@ impl Outbound {
 
     fn lose(&mut self, config: &Config, is_lost: impl Fn(&Slot) -> bool) -> bool {
         let (mut found, mut newest_lost) = (false, 0);
-        self.oldest = Nanos::MAX;
+        (self.oldest, self.oldest_read) = (Nanos::MAX, Nanos::MAX);
         for (number, slot) in (self.lowest..).zip(&mut self.slots) {
             if slot.work.is_none() || slot.is_lost {
                 continue;
@@ -289,7 +313,8 @@ impl Outbound {
                 newest_lost = newest_lost.max(slot.sent_at);
                 found = true;
             } else {
-                self.oldest = self.oldest.min(slot.sent_at);
+                let oldest = if slot.is_acknowledged() { &mut self.oldest } else { &mut self.oldest_read };
+                *oldest = (*oldest).min(slot.sent_at);
             }
         }
         if found && newest_lost >= self.halved_at {
@@ -313,14 +338,14 @@ impl Outbound {
     pub(super) fn deadline(&self, config: &Config) -> Nanos {
         let resend = match self.slots.is_empty() {
             true => Nanos::MAX,
-            false => self.oldest.saturating_add(self.timing.resend_after(config)),
+            false => self.oldest.min(self.oldest_read).saturating_add(self.timing.resend_after(config)),
         };
         let dead = match self.slots.is_empty() || self.timing.expiries() < EXPIRIES_MIN {
             true => Nanos::MAX,
             false => self.quiet_since.saturating_add(config.peer_timeout),
         };
         let pause = self.sends_after.filter(|_| !self.sends.is_empty()).unwrap_or(Nanos::MAX);
-        resend.min(dead).min(pause)
+        resend.min(dead).min(pause).min(self.overtaken_deadline(config))
     }
 
     /// Forgets what belongs to one work request. Its numbers count as settled.

@@ -22,6 +22,11 @@ impl Timing {
         });
     }
 
+    /// The smoothed round trip; 0 before the first answer.
+    pub(super) fn trip(&self) -> Nanos {
+        self.known.map_or(0, |(smooth, _)| smooth)
+    }
+
     /// The peer is alive: the timer has its normal length again.
     pub(super) fn alive(&mut self) {
         self.backoff = 0;

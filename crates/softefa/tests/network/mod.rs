@@ -105,6 +105,8 @@ pub(crate) struct Network {
     of: HashMap<Node, usize>,
     flying: BinaryHeap<Arrival>,
     count: u64,
+    /// Steps since time has last moved.
+    standing: u32,
 }
 
 pub(crate) fn node(index: usize) -> Node {
@@ -182,6 +184,8 @@ impl Network {
             self.now = end;
             return false;
         }
+        self.standing = if self.now < next { 0 } else { self.standing + 1 };
+        assert!(self.standing < 100_000, "a timer in the past that nothing moves");
         self.now = next;
         if arrival == next {
             let Some(Reverse((_, _, to, bytes))) = self.flying.pop() else { return false };
