@@ -90,7 +90,11 @@ impl Devices {
         let failures = Failures::new(&settings.fail);
         // Numbers of queue pairs come back, in this process or the next, and must not be taken for their predecessors.
         let start = monotonic() ^ u64::from(std::process::id()) << 40;
-        Ok(Devices { cards, failures, tree, epochs: AtomicU64::new(start), began: monotonic(), settings })
+        let devices =
+            Devices { cards, failures, tree, epochs: AtomicU64::new(start), began: monotonic(), settings };
+        // A card has its counters from the start, at zero: who takes differences needs them.
+        devices.publish();
+        Ok(devices)
     }
 
     /// Nanoseconds since the devices were made.
