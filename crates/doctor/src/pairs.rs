@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use selvedge_boot::{Boot, BootError};
-use selvedge_transport::{Peer, Transport};
+use selvedge_transport::{Cause, Event, Peer, Transport};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,8 @@ pub(crate) enum Outcome {
     Measured(Measured),
     /// Milliseconds, and whether anything ever came.
     Silence(u64, bool),
-    Fault(String),
+    /// What was said, and whether it was that nobody answers there.
+    Fault(String, bool),
 }
 
 /// What opens roads. The one that ships is [`Libfabric`].
@@ -186,7 +187,7 @@ fn one_talk<T: Transport>(
     let half = |outcome, counted| Half { road, other, outcome, counted };
     let link = match link {
         Ok(link) => link,
-        Err(why) => return half(Outcome::Fault(why.clone()), None),
+        Err(why) => return half(Outcome::Fault(why.clone(), false), None),
     };
     let cards = if offered.counted { offered.nics.as_slice() } else { &[] };
     let before = Counted::read(tree, cards);
@@ -194,8 +195,8 @@ fn one_talk<T: Transport>(
     let outcome = match talk(link, Peer(other as u32), first, Slabs::leak(), patience) {
         Ok(measured) => Outcome::Measured(measured),
         Err(Trouble::Silence(age, heard)) => Outcome::Silence(age.as_millis() as u64, heard),
-        Err(Trouble::Fault(fault)) => Outcome::Fault(fault.words()),
-        Err(Trouble::Damaged(what)) => Outcome::Fault(what),
+        Err(Trouble::Fault(fault)) => Outcome::Fault(fault.words(), fault.cause == Cause::Unreachable),
+        Err(Trouble::Damaged(what)) => Outcome::Fault(what, false),
     };
     linger(link);
     let counted = before.and_then(|before| Some(Counted::read(tree, cards)?.since(before)));
@@ -207,7 +208,7 @@ fn linger<T: Transport>(link: &mut T) {
     let begin = Instant::now();
     while begin.elapsed() < LINGER {
         match link.poll() {
-            Some(selvedge_transport::Event::Packet { slot, .. }) => link.release(slot),
+            Some(Event::Packet { slot, .. }) => link.release(slot),
             Some(_) => {}
             None => thread::sleep(Duration::from_millis(1)),
         }

@@ -206,8 +206,16 @@ mod judged {
         assert_eq!(pair.verdict, Verdict::Fail);
         assert_eq!(
             pair.evidence,
-            "ant heard nothing ever from bee within 10.0 s; bee heard nothing more from ant within 10.0 s"
+            "ant heard nothing ever from bee within 10.0 s (its cards meanwhile: 100 B out, 0 B in); bee heard nothing more \
+             from ant within 10.0 s (its cards meanwhile: 100 B out, 100 B in)"
         );
         assert!(pair.remedy.is_some_and(|remedy| remedy.contains("authorize-security-group-egress")));
+    }
+
+    #[test]
+    fn packets_that_reach_the_card_and_not_the_program_are_not_the_networks_fault() {
+        let lost = || Outcome::Silence(10_000, false);
+        let pair = judged(half(1, lost(), Some((100, 200))), half(0, lost(), Some((200, 100))));
+        assert!(pair.remedy.is_some_and(|remedy| remedy.contains("SELVEDGE_LIBFABRIC")));
     }
 }

@@ -7,13 +7,17 @@ use serde::Serialize;
 use super::counters::Counted;
 use super::talk::Measured;
 use super::{Half, Outcome};
-use crate::check::Verdict;
+use crate::check::{Verdict, bytes};
 use crate::scene::Refused;
 
 /// What to do about silence. An EC2 rule, and the most frequent reason by far (docs/EC2.md#security-group).
 const ALLOW_ITSELF: &str = "allow the security group to and from itself, both ways: aws ec2 \
                             authorize-security-group-egress --group-id SG --ip-permissions \
                             'IpProtocol=-1,UserIdGroupPairs=[{GroupId=SG}]', and the same with -ingress";
+
+/// What to do when packets reach the card and not the program.
+const ANOTHER_LIBRARY: &str = "packets reach the card, and libfabric hands none to us: export SELVEDGE_LIBFABRIC=PATH of another \
+                               version, or FI_LOG_LEVEL=warn to hear what it says";
 
 /// What to do about silence on a road of sockets.
 const OPEN_PORTS: &str = "let the hosts reach each other on all TCP ports: in EC2 by their security group, elsewhere sudo \
@@ -141,16 +145,12 @@ impl Pair<'_> {
                     remedy = remedy.or(Some("selvedge doctor, and see its check efa-counters".to_owned()));
                 }
                 Some(Counted { sent, received }) => {
-                    evidence.push(format!(
-                        "{name}'s cards: {} out, {} in",
-                        crate::check::bytes(sent),
-                        crate::check::bytes(received)
-                    ));
+                    evidence.push(format!("{name}'s cards: {} out, {} in", bytes(sent), bytes(received)));
                     if sent < measured.bytes_sent || received < measured.bytes_received {
                         evidence.push(format!(
                             "and at least {} went out and {} came in",
-                            crate::check::bytes(measured.bytes_sent),
-                            crate::check::bytes(measured.bytes_received)
+                            bytes(measured.bytes_sent),
+                            bytes(measured.bytes_received)
                         ));
                         verdict = Verdict::Fail;
                         remedy = Some(
@@ -167,7 +167,7 @@ impl Pair<'_> {
 
     fn trouble(&self) -> (Verdict, String, Option<String>) {
         let mut evidence = Vec::new();
-        let mut silent = false;
+        let (mut silent, mut lost_above) = (false, false);
         for (index, half) in self.halves.iter().enumerate() {
             let (name, partner) = (self.names[index], self.names[1 - index]);
             match &half.outcome {
@@ -176,15 +176,24 @@ impl Pair<'_> {
                     silent = true;
                     let ever = if *heard { "nothing more" } else { "nothing ever" };
                     let seconds = *ms as f64 / 1000.0;
-                    evidence.push(format!("{name} heard {ever} from {partner} within {seconds:.1} s"));
+                    let cards = half.counted.map_or_else(String::new, |Counted { sent, received }| {
+                        // What did reach the card was not lost on the way.
+                        lost_above |= received > 0 && !heard;
+                        format!(" (its cards meanwhile: {} out, {} in)", bytes(sent), bytes(received))
+                    });
+                    evidence.push(format!("{name} heard {ever} from {partner} within {seconds:.1} s{cards}"));
                 }
-                Outcome::Fault(words) => evidence.push(format!("{name}: {words}")),
+                Outcome::Fault(words, unreachable) => {
+                    silent |= unreachable;
+                    evidence.push(format!("{name}: {words}"));
+                }
             }
         }
         let cure = match (silent, self.counts) {
+            (true, true) if lost_above => ANOTHER_LIBRARY,
             (true, true) => ALLOW_ITSELF,
             (true, false) => OPEN_PORTS,
-            (false, _) => "selvedge doctor on both hosts",
+            (false, _) => "selvedge doctor, on both hosts",
         };
         (Verdict::Fail, evidence.join("; "), Some(cure.to_owned()))
     }
