@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::manifests::Workspace;
+use crate::osu;
 use crate::picture;
 use crate::shell::{Outcome, Run};
 
@@ -61,7 +62,7 @@ fn steps(workspace: &Workspace) -> Result<(), String> {
     let words = ["-n".into(), "2".into(), workspace.release("osu").into_os_string()];
     let bench = ["latency", "-m", "1:4194304", "--json", "-"].map(Into::into);
     let rows = measured(Run::new(workspace.release("mpirun"), words.into_iter().chain(bench)))?;
-    print!("\n{}", table(&parse_rows(&rows, "avg_us")?, &floor));
+    print!("\n{}", table(&osu::parse_rows(&rows, "avg_us")?, &floor));
     match others {
         0 => println!("Nothing else was running when this was measured."),
         _ => println!(
@@ -127,13 +128,6 @@ pub(crate) fn parse_floor(answer: &Value) -> Result<Floor, String> {
     Ok(Floor { cache_line_us, memcpy: rows.iter().filter_map(copied).collect() })
 }
 
-/// Sizes in bytes and the figure called `key`.
-pub(crate) fn parse_rows(answer: &Value, key: &str) -> Result<Vec<(u64, f64)>, String> {
-    let rows = answer["rows"].as_array().ok_or("the benchmark printed no rows")?;
-    let pair = |row: &Value| Some((row["bytes"].as_u64()?, row[key].as_f64()?));
-    Ok(rows.iter().filter_map(pair).collect())
-}
-
 impl Floor {
     fn copy(&self, bytes: u64) -> Option<&Copied> {
         self.memcpy.iter().find(|copied| copied.bytes == bytes)
@@ -186,7 +180,7 @@ mod tests {
         assert_eq!(floor.at(4096), None);
         let rows = json!([{"bytes": 8, "avg_us": 0.32}, {"bytes": 1024, "avg_us": 0.8}, {"bytes": 2048, "avg_us": 9}]);
         let rows = json!({"bench": "latency", "ranks": 2, "rows": rows});
-        let text = table(&parse_rows(&rows, "avg_us").expect("complete"), &floor);
+        let text = table(&osu::parse_rows(&rows, "avg_us").expect("complete"), &floor);
         let lines: Vec<_> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
         assert_eq!(lines[1], ["8", "0.32", "0.16", "2.0", "-"]);
         assert_eq!(lines[2], ["1024", "0.80", "0.16", "5.0", "0.20"]);
@@ -196,6 +190,6 @@ mod tests {
     #[test]
     fn an_answer_without_figures_is_an_error_not_an_empty_table() {
         assert!(parse_floor(&json!({})).is_err());
-        assert!(parse_rows(&json!({"bench": "latency"}), "avg_us").is_err());
+        assert!(osu::parse_rows(&json!({"bench": "latency"}), "avg_us").is_err());
     }
 }

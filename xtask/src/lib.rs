@@ -11,9 +11,11 @@
 
 pub mod count;
 pub mod demo;
+pub mod fabric;
 pub mod facts;
 pub mod interop;
 pub mod manifests;
+pub(crate) mod osu;
 pub mod peers;
 pub mod picture;
 pub mod rules;

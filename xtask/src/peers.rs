@@ -20,9 +20,9 @@ use std::time::Duration;
 
 use crate::demo;
 use crate::manifests::Workspace;
+use crate::osu::answer_of;
 use crate::shell::Run;
 
-use contender::answer_of;
 pub use road::Road;
 use table::{Comparison, Results, Which};
 

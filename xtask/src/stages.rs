@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::count::{self, Score};
+use crate::fabric::{self, Libfabric};
 use crate::interop;
 use crate::manifests::Workspace;
 use crate::shell::{Outcome, Run};
@@ -94,6 +95,13 @@ static STAGES: &[Stage] = &[
         needs: &["tools", "build"],
         limit: minutes(5),
         run: foreign_programs,
+    },
+    Stage {
+        name: "fabric",
+        what: "osu with its data check and the storm, over tcp and on software EFA devices that reorder, lose and refuse",
+        needs: &["tools", "build"],
+        limit: minutes(5),
+        run: over_libfabric,
     },
 ];
 
@@ -213,6 +221,7 @@ fn test(setup: &Setup, limit: Duration) -> Score {
     let run = Run::cargo(["test", "--workspace", "--locked", "--no-fail-fast"]).inside(&setup.workspace.root);
     // Where a wheel is missing the variable is, and the tests that need it fail and say so.
     let libraries = test_wheels().zip(["SELVEDGE_TEST_LIBFABRIC_2", "SELVEDGE_TEST_LIBFABRIC_INTEL"]);
+    let run = run.env("SELVEDGE_TEST_SOFTEFA", setup.workspace.release("libsoftefa.so"));
     let run = libraries.fold(run, |run, (wheel, name)| match setup.wheel(wheel) {
         Ok(found) => run.env(name, found.libfabric()),
         Err(_) => run,
@@ -265,6 +274,21 @@ fn foreign_programs(setup: &Setup, limit: Duration) -> Score {
         Ok(mpich) => interop::run(&setup.workspace, &mpich, limit),
         Err(reason) => Score::failure(format!("interop: {reason}")),
     }
+}
+
+fn over_libfabric(setup: &Setup, limit: Duration) -> Score {
+    let system = Libfabric { name: "the system's libfabric", path: None, has_direct: false };
+    let mut libraries = vec![system];
+    for (wheel, name) in test_wheels().zip(["MPICH's libfabric", "Intel MPI's libfabric"]) {
+        match setup.wheel(wheel) {
+            Ok(found) => {
+                let path = Some(found.libfabric().to_path_buf());
+                libraries.push(Libfabric { name, path, has_direct: true });
+            }
+            Err(reason) => return Score::failure(format!("fabric: {reason}")),
+        }
+    }
+    fabric::run(&setup.workspace, &libraries, limit)
 }
 
 /// The score of a run of `cargo test`. No test at all is a failure, and so is an end that no failed test explains.

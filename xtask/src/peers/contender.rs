@@ -4,11 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::road::{Job, Meter, Road};
 use super::table::Results;
 use crate::manifests::Workspace;
+use crate::osu::answer_of;
 use crate::shell::Run;
 use crate::softefa::Devices;
 use crate::tools;
@@ -232,34 +231,4 @@ impl Contender {
 fn devices(workspace: &Workspace, road: Road) -> Option<Devices> {
     let patient = ["--set", "PEER_TIMEOUT_MS=600000"];
     (road == Road::Efa).then(|| Devices::new(workspace, 2).with(patient))
-}
-
-/// Runs a benchmark that prints one JSON document. What the launcher may print around it is left out.
-pub(super) fn answer_of(run: Run) -> Result<Value, String> {
-    let outcome = run.quiet().collect();
-    if !outcome.is_ok() {
-        return Err(outcome.reason());
-    }
-    let mut documents = outcome.text.lines().filter(|line| line.starts_with('{'));
-    match (documents.next(), documents.next()) {
-        (Some(one), None) => serde_json::from_str(one).map_err(|e| format!("that is not JSON: {e}")),
-        (None, _) => Err(format!("it printed no results: {:?}", outcome.text)),
-        (Some(_), Some(_)) => {
-            Err("it printed several results: its ranks did not find each other".to_string())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn what_a_launcher_prints_around_the_results_is_left_out_and_two_results_are_refused() {
-        let said = |text: &str| answer_of(Run::new("printf", ["%b".to_string(), text.to_string()]));
-        assert_eq!(said("a warning\\n{\"ranks\":2}\\n").map(|answer| answer["ranks"].clone()), Ok(json!(2)));
-        assert!(said("{\"ranks\":1}\\n{\"ranks\":1}\\n").expect_err("two").contains("find each other"));
-        assert!(said("").expect_err("none").contains("no results"));
-    }
 }

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::callgrind::Profile;
-use super::contender::{Contender, answer_of};
+use super::contender::Contender;
 use super::road::Road;
 use crate::manifests::Workspace;
+use crate::osu::answer_of;
 use crate::tools;
 
 /// Round trips of the two runs.

@@ -3,12 +3,10 @@
 //! A library left to itself takes shared memory between two ranks of one host, whatever it was asked for; so each job on a
 //! road that can be counted is held against the count.
 
-use std::fs;
-
 use clap::ValueEnum;
 use serde_json::Value;
 
-use crate::demo;
+use crate::osu::{self, loopback_bytes, received_bytes};
 use crate::softefa::Devices;
 
 /// How ranks reach each other.
@@ -89,8 +87,8 @@ impl Job {
             return Err(format!("expected {} on {} ranks, got {answer}", self.bench, self.ranks));
         }
         let rows = match self.figure {
-            Figure::Time => demo::parse_rows(answer, "avg_us")?,
-            Figure::Rate => demo::parse_rows(answer, "mb_s")?,
+            Figure::Time => osu::parse_rows(answer, "avg_us")?,
+            Figure::Rate => osu::parse_rows(answer, "mb_s")?,
             Figure::Memory => {
                 let kib = answer["memory_kib"].as_f64().ok_or("the benchmark printed no memory")?;
                 self.sizes.iter().map(|size| (*size, kib / 1024.0)).collect()
@@ -148,9 +146,6 @@ const EFA_JOBS: &[Job] = &[
 /// Where libfabric's own protocol changes its mind.
 const SWEEP: &[u64] =
     &[16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];
-
-/// Messages of one window of `bw`, osu's default.
-const WINDOW: u64 = 64;
 
 impl Road {
     /// As on the command line.
@@ -234,42 +229,10 @@ impl Meter {
     }
 }
 
-/// The least that the ranks of a job received from each other, by the rows it printed.
-fn received_bytes(answer: &Value) -> Result<u64, String> {
-    let rows = answer["rows"].as_array().ok_or("the benchmark printed no rows")?;
-    // Both ends of a ping-pong, and every rank of an allreduce, receive one message of this size at least.
-    let messages = match answer["bench"].as_str() {
-        Some("bw") => WINDOW,
-        _ => answer["ranks"].as_u64().ok_or("the benchmark did not say on how many ranks it ran")?,
-    };
-    let of_row = |row: &Value| Some(messages * row["bytes"].as_u64()? * row["iterations"].as_u64()?);
-    rows.iter().map(of_row).sum::<Option<u64>>().ok_or_else(|| "a row lacks its iterations".to_string())
-}
-
-/// Bytes that arrived on the loopback interface since it came up.
-fn loopback_bytes() -> Result<u64, String> {
-    let table = fs::read_to_string("/proc/net/dev").map_err(|e| format!("reading /proc/net/dev: {e}"))?;
-    parse_loopback(&table).ok_or_else(|| "/proc/net/dev has no line of lo".to_string())
-}
-
-/// The first figure behind `lo:` (proc_net_dev(5): bytes received).
-fn parse_loopback(table: &str) -> Option<u64> {
-    let line = table.lines().find_map(|line| line.trim_start().strip_prefix("lo:"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn what_ranks_received_is_read_from_the_rows() {
-        let rows = json!([{"bytes": 8, "iterations": 10}, {"bytes": 16, "iterations": 5}]);
-        let of = |bench: &str| received_bytes(&json!({"bench": bench, "ranks": 2, "rows": rows}));
-        assert_eq!((of("latency"), of("bw")), (Ok(320), Ok(64 * 160)));
-        assert!(received_bytes(&json!({"bench": "bw", "ranks": 2, "rows": [{"bytes": 8}]})).is_err());
-    }
 
     #[test]
     fn a_job_that_moved_nothing_took_another_road() {
@@ -278,12 +241,5 @@ mod tests {
         let through = |road| Meter::new(road, None).around(|| Ok(answer.clone()));
         assert!(through(Road::Tcp).expect_err("nobody moves ten tebibytes").contains("another road"));
         assert_eq!(through(Road::Shm), Ok(answer.clone()));
-    }
-
-    #[test]
-    fn the_bytes_of_loopback_are_found_in_the_table_of_interfaces() {
-        let table = "Inter-| Receive\n face |bytes packets\n    lo:  286507168   72143    0\n  eth0: 5 1\n";
-        assert_eq!(parse_loopback(table), Some(286_507_168));
-        assert_eq!(parse_loopback(" eth0: 5 1\n"), None);
     }
 }
