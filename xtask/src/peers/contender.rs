@@ -140,6 +140,7 @@ impl Contender {
         libfabric: Option<&Path>,
     ) -> Contender {
         let env = libfabric.filter(|_| road != Road::Shm).map(|path| ("SELVEDGE_LIBFABRIC", path.into()));
+        let loopback = (road == Road::Tcp).then(|| ("SELVEDGE_INTERFACE", "127.0.0.1".into()));
         let devices = devices(workspace, road);
         Contender {
             name,
@@ -148,7 +149,7 @@ impl Contender {
             launcher: workspace.release("mpirun"),
             words: words.iter().map(OsString::from).collect(),
             program: vec![workspace.release("osu").into()],
-            env: env.into_iter().collect(),
+            env: env.into_iter().chain(loopback).collect(),
             crowded: &[],
         }
     }
