@@ -18,6 +18,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 use crate::demo;
 use crate::manifests::Workspace;
 use crate::osu::answer_of;
@@ -45,6 +47,16 @@ pub struct Options {
     pub json: Option<PathBuf>,
     /// Whether instructions are counted instead of time.
     pub instructions: bool,
+}
+
+/// Whether these words can stand behind `peers` in a command that a page shows: a road there is, and what to count.
+pub fn are_options(words: &[&str]) -> bool {
+    match words {
+        [] => true,
+        ["--road", road, rest @ ..] => Road::from_str(road, false).is_ok() && are_options(rest),
+        ["--instructions", rest @ ..] => are_options(rest),
+        _ => false,
+    }
 }
 
 /// Installs, measures, and prints the table. Whether Selvedge and at least one other were measured.

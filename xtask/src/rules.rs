@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::manifests::{self, Workspace};
 use crate::source::{self, Source};
-use crate::{facts, stages};
+use crate::{facts, peers, stages};
 
 /// Most lines a file may have. Past 500 it is listed by `cargo xtask facts`.
 pub const LINES_MAX: usize = 1_000;
@@ -311,7 +311,8 @@ fn row_commands(row: &str) -> Vec<String> {
 fn wrong_with_xtask(rest: &[&str], command: &str) -> Option<String> {
     match rest {
         ["test", "--only", stage, ..] if *stage == "STAGE" || stages::is_stage(stage) => None,
-        ["test"] | ["test", "--list"] | ["demo"] | ["facts"] | ["peers"] => None,
+        ["test"] | ["test", "--list"] | ["demo"] | ["facts"] => None,
+        ["peers", options @ ..] if peers::are_options(options) => None,
         _ => Some(format!("no such command of xtask: {command}")),
     }
 }
@@ -373,6 +374,8 @@ mod tests {
         assert_eq!(house.wrong_with("mpirun -n 2 osu latency"), None);
         assert_eq!(house.wrong_with("cargo xtask test --only storm"), None);
         assert!(house.wrong_with("mpirun -n 2 iosu latency").is_some());
+        assert_eq!(house.wrong_with("cargo xtask peers --road efa --instructions"), None);
+        assert!(house.wrong_with("cargo xtask peers --road ib").is_some());
         assert!(house.wrong_with("cargo xtask tset").is_some());
         assert!(house.wrong_with("cargo xtask test --only wind").is_some());
     }
