@@ -55,6 +55,8 @@ fn first(choice: &Choice) {
     println!("-- {} ({}) of libfabric {major}.{minor}", choice.provider, choice.provider_name);
     let mut other = Command::new(std::env::current_exe().expect("our own path"))
         .args([choice.provider.name(), &library, "second"])
+        // On software devices each of the two is a host of its own.
+        .env("SELVEDGE_RANK", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

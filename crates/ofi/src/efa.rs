@@ -13,6 +13,10 @@ pub(crate) const HEADER_BYTES_MAX: usize = 168;
 /// Datagram of a device that does not say; both EFA generations seen have more.
 pub(crate) const DATAGRAM_BYTES_LEAST: usize = 4096;
 
+/// Bytes of immediate data that arrive. The device carries 32 bits; 2.x says so, 1.17 says 8 bytes and delivers the lower 4
+/// (seen).
+pub(crate) const IMMEDIATE_BYTES: usize = 4;
+
 /// Bytes one read or write may have, where the provider names no limit (`efa` offers 2^64 - 1, and cuts it into device
 /// operations of `max_rdma_size`, 1 GiB on devices known; protocol v4).
 pub(crate) const ONE_SIDED_BYTES_MAX: u64 = 1 << 30;

@@ -164,6 +164,12 @@ impl Ofi {
         sent != Err(crate::error::Code::AGAIN)
     }
 
+    /// Sends a word that asks for nothing: whether it arrives is what we want to know.
+    pub(crate) fn send_probe(&mut self, to: Peer) {
+        // Without room it is asked again next time.
+        let _ = self.send_control(to, &[PROBE]);
+    }
+
     /// A packet that is not the engine's has come.
     #[cold]
     pub(crate) fn take_control(&mut self, data: u64, slot: usize) {

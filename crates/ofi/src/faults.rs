@@ -122,7 +122,7 @@ pub(crate) fn refused_by_provider(
     let fault = fault(
         Scope::Peer(peer),
         Cause::Unreachable,
-        format!("the connection to it broke: {}", error.words),
+        format!("the connection to it broke: {} ({})", error.words, error.code),
         "look at its output and exit status; if it lives, see whether memory was given back before its operation was complete",
     );
     (fault, false)

@@ -18,6 +18,7 @@
 //! call outside `sys`, `info.rs`, `fabric.rs`, `queue.rs` and `endpoint.rs`; nothing a provider can do is assumed, it is asked for and read
 //! back.
 
+mod cache;
 mod card;
 mod contexts;
 mod devices;
@@ -33,6 +34,7 @@ mod info;
 mod interface;
 mod lifeline;
 mod load;
+mod monitor;
 mod one_sided;
 mod opening;
 mod patience;

@@ -8,6 +8,9 @@
 //! That tells apart what time alone cannot: a peer that computes for an hour without polling keeps its line (its kernel
 //! answers), one that was killed loses it at once, and one whose host is silent loses it after [`SILENCE`].
 //!
+//! On EFA the device says when a peer is gone, but only to who sends to it, and late. There a line that has stood and is
+//! closed says the same at once; one that is refused or silent says nothing, since EFA needs no IP network between hosts.
+//!
 //! Cost: one descriptor for each peer dealt with, none at the other end but an entry in the queue of the doorway
 //! ([`CALLERS_MAX`]), and no packets beyond a keep-alive of the kernel every [`KEEP_ALIVE`].
 
@@ -155,6 +158,11 @@ impl Lifelines {
             };
             ended(peer, ending);
         }
+    }
+
+    /// Whether there is a line to it.
+    pub(crate) fn has(&self, peer: Peer) -> bool {
+        self.lines[peer.index()].is_some()
     }
 
     /// Lets a line go, when the peer is known to be gone.

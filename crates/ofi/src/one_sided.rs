@@ -1,13 +1,16 @@
 //! Reads and writes in flight, and memory that is open to peers.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use selvedge_transport::{Buf, Fault, Key, Peer, RemoteSlice, Token};
 
-use crate::fabric::{Access, Domain, MemoryRegion};
+use crate::cache::{Budget, Cache, Device, Hold, Tally};
+use crate::fabric::{Access, Descriptor, Domain, MemoryRegion};
 use crate::faults;
 use crate::info::Abilities;
+use crate::monitor::Monitor;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub(crate) struct Work {
     pub(crate) remote: RemoteSlice,
     pub(crate) local: Buf,
     pub(crate) token: Token,
+    /// Keeps the local memory registered, from the first try on.
+    pub(crate) hold: Option<Hold>,
 }
 
 /// Those that were begun and have not ended.
@@ -59,6 +64,13 @@ impl Works {
         self.slots[number]
     }
 
+    /// Its local memory is registered.
+    pub(crate) fn set_hold(&mut self, number: usize, hold: Option<Hold>) {
+        if let Some(work) = &mut self.slots[number] {
+            work.hold = hold;
+        }
+    }
+
     /// It has ended.
     pub(crate) fn end(&mut self, number: usize) -> Option<Work> {
         let work = self.slots[number].take()?;
@@ -85,27 +97,64 @@ impl Works {
 /// Name of a registration of no bytes, which no provider takes.
 const NOTHING: Key = Key { base: 0, name: u64::MAX };
 
-/// Memory that is open to peers, by name.
+/// Memory that the provider was told of: by us for our own operations, and open to peers.
 #[derive(Debug)]
 pub(crate) struct Registrations {
-    open: HashMap<u64, (MemoryRegion, Buf)>,
-    /// For providers that let us choose.
+    domain: Arc<Domain>,
+    /// By what peers call it. Several openings of the same memory are one entry.
+    open: HashMap<Key, Opened>,
+    /// Where registering costs something; else each opening is a registration of its own.
+    cache: Option<Cache>,
     next_key: u64,
     key_mask: u64,
-    by_address: bool,
     access: Access,
+    by_address: bool,
+    needs_local: bool,
+}
+
+#[derive(Debug)]
+struct Opened {
+    what: Region,
+    buf: Buf,
+    times: u32,
+}
+
+#[derive(Debug)]
+enum Region {
+    /// Kept when it is closed.
+    Kept(Hold),
+    /// Ends when it is closed. Never looked at again, only dropped.
+    Own(#[expect(dead_code, reason = "dropping it is what it is for")] MemoryRegion),
 }
 
 impl Registrations {
-    /// None yet.
-    pub(crate) fn new(abilities: &Abilities) -> Registrations {
+    /// None yet. `monitor` is needed where registrations are to be kept.
+    pub(crate) fn new(
+        domain: &Arc<Domain>,
+        abilities: &Abilities,
+        monitor: Option<Monitor>,
+    ) -> Registrations {
         let bits = 8 * abilities.memory_key_bytes.clamp(1, 8) as u32;
+        let mut access = Access::READ_INTO.and(Access::WRITE_FROM);
+        for (has, remote) in [
+            (abilities.one_sided_read, Access::REMOTE_READ),
+            (abilities.one_sided_write, Access::REMOTE_WRITE),
+        ] {
+            access = if has { access.and(remote) } else { access };
+        }
+        // Who demands that local memory is registered has a device that walks no page tables of ours.
+        let is_costly = abilities.memory_local || abilities.memory_provider_keys;
+        let cache =
+            is_costly.then(|| Cache::new(Device::new(domain.clone(), access), monitor, budget(abilities)));
         Registrations {
+            domain: domain.clone(),
             open: HashMap::new(),
+            cache,
             next_key: 1,
             key_mask: u64::MAX >> (64 - bits),
+            access,
             by_address: abilities.memory_by_address,
-            access: Access::REMOTE_READ.and(Access::REMOTE_WRITE),
+            needs_local: abilities.memory_local,
         }
     }
 
@@ -113,34 +162,120 @@ impl Registrations {
     ///
     /// # Errors
     /// What the provider says.
-    pub(crate) fn open(&mut self, domain: &Arc<Domain>, buf: Buf) -> Result<Key, Box<Fault>> {
+    pub(crate) fn open(&mut self, buf: Buf) -> Result<Key, Box<Fault>> {
         if buf.is_empty() {
             return Ok(NOTHING);
         }
-        let wanted = self.next_key & self.key_mask;
-        self.next_key += 1;
-        let region = domain
-            .register(buf, self.access, wanted)
-            .map_err(|error| faults::not_registered(buf.len(), &error))?;
-        let name = region.key().ok_or_else(|| faults::keys_too_long())?;
-        let base = if self.by_address { buf.as_ptr() as u64 } else { 0 };
-        self.open.insert(name, (region, buf));
-        Ok(Key { base, name })
+        let failed = |error| faults::not_registered(buf.len(), &error);
+        let (what, name, start) = match &mut self.cache {
+            Some(cache) => {
+                let hold = cache.hold(buf).map_err(failed)?;
+                (Region::Kept(hold), cache.region(hold).key(), cache.start(hold))
+            }
+            None => {
+                let wanted = self.next_key & self.key_mask;
+                self.next_key += 1;
+                let region = self.domain.register(buf, self.access, wanted).map_err(failed)?;
+                let name = region.key();
+                (Region::Own(region), name, buf.as_ptr() as usize)
+            }
+        };
+        let name = name.ok_or_else(faults::keys_too_long)?;
+        let address = buf.as_ptr() as usize;
+        let base = if self.by_address { address } else { address - start };
+        let key = Key { base: base as u64, name };
+        match self.open.entry(key) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Opened { what, buf, times: 1 });
+            }
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                known.times += 1;
+                known.buf = if buf.len() > known.buf.len() { buf } else { known.buf };
+                self.give_up(what);
+            }
+        }
+        Ok(key)
     }
 
     /// Closes it again.
     pub(crate) fn close(&mut self, key: Key) {
-        if key != NOTHING {
-            let was_open = self.open.remove(&key.name).is_some();
-            debug_assert!(was_open, "memory is closed once");
+        if key == NOTHING {
+            return;
+        }
+        let Entry::Occupied(mut opened) = self.open.entry(key) else {
+            debug_assert!(false, "memory is closed as often as it was opened");
+            return;
+        };
+        opened.get_mut().times -= 1;
+        if opened.get().times == 0 {
+            let what = opened.remove().what;
+            self.give_up(what);
+        }
+    }
+
+    fn give_up(&mut self, what: Region) {
+        if let (Region::Kept(hold), Some(cache)) = (&what, &mut self.cache) {
+            cache.release(*hold);
         }
     }
 
     /// Our own memory, by a name that we gave out; `None` when it is not open, or shorter.
     pub(crate) fn find(&self, remote: RemoteSlice) -> Option<Buf> {
-        let (_, buf) = self.open.get(&remote.key.name)?;
+        let buf = self.open.get(&remote.key)?.buf;
         let start = usize::try_from(remote.offset).ok()?;
         let end = start.checked_add(usize::try_from(remote.len).ok()?)?;
         (end <= buf.len()).then(|| buf.slice(start..end))
+    }
+
+    /// Registers memory of an operation of our own, where that is needed.
+    ///
+    /// # Errors
+    /// What the provider says.
+    pub(crate) fn hold(&mut self, local: Buf) -> Result<Option<Hold>, Box<Fault>> {
+        match &mut self.cache {
+            Some(cache) if self.needs_local => {
+                cache.hold(local).map(Some).map_err(|error| faults::not_registered(local.len(), &error))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What the operation names that memory by.
+    pub(crate) fn descriptor(&self, hold: Option<Hold>) -> Descriptor {
+        match (&self.cache, hold) {
+            (Some(cache), Some(hold)) => cache.region(hold).descriptor(),
+            _ => Descriptor::NONE,
+        }
+    }
+
+    /// The operation is over.
+    pub(crate) fn release(&mut self, hold: Option<Hold>) {
+        if let (Some(cache), Some(hold)) = (&mut self.cache, hold) {
+            cache.release(hold);
+        }
+    }
+
+    /// What the cache has done; `None` where there is none.
+    pub(crate) fn tally(&self) -> Option<Tally> {
+        self.cache.as_ref().map(Cache::tally)
+    }
+}
+
+/// Registrations that are kept for later use.
+///
+/// Sum: at most 1,024 regions, and not more than an eighth of what the device has for all ranks. At most 1 GiB, and half of
+/// what this process may lock; the other half is for what is in use.
+fn budget(abilities: &Abilities) -> Budget {
+    const REGIONS: usize = 1024;
+    const BYTES: usize = 1 << 30;
+    let regions_max = match abilities.memory_regions_max {
+        0 => usize::MAX,
+        most => most / 8,
+    };
+    let lockable = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    Budget {
+        regions: REGIONS.min(regions_max),
+        bytes: lockable.map_or(BYTES, |most| BYTES.min(most as usize / 2)),
     }
 }

@@ -9,6 +9,7 @@ use crate::discover::{Choice, Provider};
 use crate::efa;
 use crate::faults;
 use crate::info::{Abilities, AddressFormat};
+use crate::interface;
 use crate::lifeline::{Doorway, Lifelines};
 use crate::peers::{PEERS_MAX, Peers, Word, read_cards};
 use crate::rail::{Plan, Rail};
@@ -49,9 +50,10 @@ impl Opening {
         let plan = Plan::of(&abilities, packet_bytes, RECEIVE_BYTES);
         let mut rail = Rail::open(info, &plan)?;
         let address = rail.endpoint().address().map_err(|error| faults::not_opened(&error))?;
+        // Beside EFA the doorway is a help, and where there is no IP network between the hosts it stays unused.
         let doorway = match ip_of(&abilities, &address) {
             Some(ip) => Some(Doorway::open(ip).map_err(|error| faults::no_socket("the doorway", &error))?),
-            None => None,
+            None => interface::route().and_then(|ip| Doorway::open(ip).ok()),
         };
         // With one-sided operations asked for, what a provider says of its messages is said of these.
         let most = (info.abilities().datagram_bytes_max as u64).min(efa::ONE_SIDED_BYTES_MAX);
@@ -104,10 +106,12 @@ impl Opening {
         };
         let own =
             Ofi::own_slots(packet_bytes_max).map_err(|error| faults::no_memory(packet_bytes_max, error))?;
+        let is_efa = abilities.address == AddressFormat::Efa;
+        let data_bytes = abilities.immediate_bytes.min(if is_efa { efa::IMMEDIATE_BYTES } else { 8 });
         Ok(Ofi::new(Parts {
-            expected: Word::new(Peer(0), card.nonce, abilities.immediate_bytes),
-            peers: Peers::new(me, cards, abilities.immediate_bytes),
-            is_efa: abilities.address == AddressFormat::Efa,
+            expected: Word::new(Peer(0), card.nonce, data_bytes),
+            peers: Peers::new(me, cards, data_bytes),
+            is_efa,
             rail,
             caps,
             me,

@@ -192,11 +192,6 @@ impl Outbound {
     pub(crate) fn in_use(&self) -> usize {
         self.slab.slots - self.free.len()
     }
-
-    /// Whether there is a free slot.
-    pub(crate) fn has_free(&self) -> bool {
-        !self.free.is_empty()
-    }
 }
 
 /// Writes header and payload one behind the other. `out` has just their length.

@@ -36,6 +36,10 @@ pub(crate) struct Plan {
 const RECEIVES: (usize, usize) = (64, 2048);
 /// Fewest and most slots for packets that go.
 const SENDS: (usize, usize) = (32, 512);
+/// Longer packets are sent from a slot, also where the provider would inject them: it copies what it injects. A stream of
+/// packets of 8.7 KB on `efa` has 0.5 GB/s when they are injected, 2.0 (1.17) and 2.6 (2.5) when they are not; up to half a
+/// kilobyte there is no difference, and nothing to complete.
+const INJECT_BYTES_MAX: usize = 512;
 /// One-sided operations in flight, where the provider can.
 const ONE_SIDED: usize = 64;
 /// Peers that the provider makes room for in advance.
@@ -55,7 +59,7 @@ impl Plan {
             receives,
             sends: (receives / 4).clamp(SENDS.0, SENDS.1).min(sends_max),
             one_sided: ONE_SIDED.min(sends_max),
-            inject_bytes_max: abilities.inject_bytes_max.min(packet_bytes),
+            inject_bytes_max: abilities.inject_bytes_max.min(packet_bytes).min(INJECT_BYTES_MAX),
             peers: PEERS,
         }
     }
@@ -247,6 +251,11 @@ impl Rail {
             self.unposted.pop();
         }
         Ok(())
+    }
+
+    /// Whether at most half of the slots for packets that go are in use.
+    pub(crate) fn has_many_free(&self) -> bool {
+        2 * self.outbound.in_use() <= self.sends as usize
     }
 
     /// Whether there are slots that the provider did not take back yet.

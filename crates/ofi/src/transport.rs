@@ -10,10 +10,11 @@ use selvedge_transport::{Buf, Busy, Caps, Event, Fault, Key, Peer, RemoteSlice, 
 
 use crate::endpoint::{Completion, Polled};
 use crate::error::Code;
-use crate::fabric::{Address, Descriptor};
+use crate::fabric::Address;
 use crate::farewell::{Farewells, Parting};
 use crate::faults;
-use crate::lifeline::{Doorway, Lifelines};
+use crate::lifeline::{Doorway, Ending, Lifelines};
+use crate::monitor::Monitor;
 use crate::one_sided::{Registrations, Way, Work, Works};
 use crate::patience::{Pastime, Patience};
 use crate::peers::{Peers, Word};
@@ -99,7 +100,8 @@ pub struct Ofi {
     /// The peer looked after last.
     asked: usize,
     is_efa: bool,
-    needs_local: bool,
+    /// Why registrations are not kept, where they should be.
+    not_kept: Option<String>,
 }
 
 /// What [`Ofi::new`] is made of.
@@ -121,6 +123,12 @@ impl Ofi {
     pub(crate) fn new(parts: Parts) -> Ofi {
         let Parts { mut rail, caps, peers, expected, me, doorway, lines, own, abilities, .. } = parts;
         let can_be_woken = rail.endpoint().wait_fd().is_some();
+        // Registering costs nothing over sockets, so that nothing is kept and nothing has to be watched.
+        let (monitor, not_kept) = match parts.is_efa.then(Monitor::start) {
+            None => (None, None),
+            Some(Ok(monitor)) => (Some(monitor), None),
+            Some(Err(error)) => (None, Some(format!("userfaultfd: {error}"))),
+        };
         Ofi {
             lent: 0,
             has_news: false,
@@ -133,7 +141,7 @@ impl Ofi {
             own_free: (0..OWN_SLOTS as u32).collect(),
             works: Works::new(caps.one_sided_max),
             in_flight: 0,
-            registrations: Registrations::new(&abilities),
+            registrations: Registrations::new(rail.domain(), &abilities, monitor),
             farewells: Farewells::new(),
             lines,
             _doorway: doorway,
@@ -142,13 +150,24 @@ impl Ofi {
             last_roll_call: Instant::now(),
             asked: me.index(),
             is_efa: parts.is_efa,
-            needs_local: abilities.memory_local,
+            not_kept,
             rail,
             caps,
             peers,
             expected,
             me,
         }
+    }
+
+    /// Why memory is registered anew for every operation on a road where that costs, if it is: the kernel does not tell when
+    /// memory is unmapped.
+    pub fn why_not_kept(&self) -> Option<&str> {
+        self.not_kept.as_deref()
+    }
+
+    /// How often memory that was to be registered was found registered, and how often not. Zeroes where that costs nothing.
+    pub fn registrations(&self) -> (u64, u64) {
+        self.registrations.tally().map_or((0, 0), |tally| (tally.hits, tally.misses))
     }
 
     /// Slots for packets to ourselves.
@@ -202,11 +221,7 @@ impl Ofi {
                 self.rail.outbound.give_back(slot);
                 None
             }
-            Operation::OneSided(number) => {
-                let work = self.works.end(number)?;
-                self.in_flight -= 1;
-                Some(Event::Done(work.token))
-            }
+            Operation::OneSided(number) => self.end_work(number).map(|work| Event::Done(work.token)),
         }
     }
 
@@ -391,7 +406,22 @@ impl Ofi {
     fn watch_over(&mut self, peer: Peer) {
         let Some(doorway) = self.peers.doorway(peer) else { return };
         if let Some(ending) = self.lines.as_mut().and_then(|lines| lines.call(peer, doorway)) {
+            self.line_ended(peer, ending);
+        }
+    }
+
+    fn line_ended(&mut self, peer: Peer, ending: Ending) {
+        if !self.is_efa || ending == Ending::Closed {
             self.part(peer, Parting::LineEnded(ending));
+        }
+    }
+
+    /// Sends a word to a peer that nobody watches, to learn from the device whether it is there. Not while many sends are
+    /// under way: they tell as well.
+    fn probe(&mut self, peer: Peer) {
+        let is_watched = self.lines.as_ref().is_some_and(|lines| lines.has(peer));
+        if self.is_efa && !is_watched && self.peers.is_known(peer) && self.rail.has_many_free() {
+            self.send_probe(peer);
         }
     }
 
@@ -456,9 +486,16 @@ impl Ofi {
         }
     }
 
+    /// A one-sided operation is over.
+    fn end_work(&mut self, number: usize) -> Option<Work> {
+        let work = self.works.end(number)?;
+        self.in_flight -= 1;
+        self.registrations.release(work.hold);
+        Some(work)
+    }
+
     fn fail_work(&mut self, number: usize, fault: Box<Fault>) {
-        if let Some(work) = self.works.end(number) {
-            self.in_flight -= 1;
+        if let Some(work) = self.end_work(number) {
             self.events.push_back(Event::Failed(work.token, fault));
             self.has_news = true;
         }
@@ -500,7 +537,7 @@ impl Ofi {
 
     /// Hands an operation to the provider, or keeps it for another try.
     fn start(&mut self, number: usize) {
-        let Some(work) = self.works.get(number) else { return };
+        let Some(mut work) = self.works.get(number) else { return };
         if work.peer == self.me {
             return self.copy_own(number, work);
         }
@@ -512,6 +549,13 @@ impl Ofi {
             return self.finish_work(number);
         }
         let address = self.peers.contacts[work.peer.index()].address.expect("it was met");
+        if work.hold.is_none() {
+            match self.registrations.hold(work.local) {
+                Ok(hold) => work.hold = hold,
+                Err(fault) => return self.fail_work(number, fault),
+            }
+            self.works.set_hold(number, work.hold);
+        }
         match self.post(work, address, number) {
             Ok(()) => {}
             Err(Code::AGAIN) => {
@@ -528,8 +572,7 @@ impl Ofi {
 
     fn post(&mut self, work: Work, to: Address, number: usize) -> Result<(), Code> {
         let remote = (work.remote.key.base.wrapping_add(work.remote.offset), work.remote.key.name);
-        debug_assert!(!self.needs_local);
-        let local = (work.local, Descriptor::NONE);
+        let local = (work.local, self.registrations.descriptor(work.hold));
         match work.way {
             Way::Read => self.rail.read(to, remote, local, number),
             Way::Write => self.rail.write(to, remote, local, number),
@@ -549,8 +592,7 @@ impl Ofi {
     }
 
     fn finish_work(&mut self, number: usize) {
-        if let Some(work) = self.works.end(number) {
-            self.in_flight -= 1;
+        if let Some(work) = self.end_work(number) {
             self.events.push_back(Event::Done(work.token));
             self.has_news = true;
         }
@@ -563,13 +605,15 @@ impl Ofi {
             return;
         }
         self.last_roll_call = now;
-        if self.peers.count() <= FAMILIAR_PEERS {
-            for _ in 0..ROLL_CALL_PEERS.min(self.peers.count()) {
-                self.asked = (self.asked + 1) % self.peers.count();
-                let peer = Peer(self.asked as u32);
-                if peer != self.me && self.peers.is_reached(peer) {
+        let is_small = self.peers.count() <= FAMILIAR_PEERS;
+        for _ in 0..ROLL_CALL_PEERS.min(self.peers.count()) {
+            self.asked = (self.asked + 1) % self.peers.count();
+            let peer = Peer(self.asked as u32);
+            if peer != self.me && self.peers.is_reached(peer) {
+                if is_small {
                     self.meet(peer);
                 }
+                self.probe(peer);
             }
         }
         self.look_at_lines();
@@ -579,7 +623,7 @@ impl Ofi {
     #[cold]
     fn look_at_lines(&mut self) {
         let Some(mut lines) = self.lines.take() else { return };
-        lines.look(|peer, ending| self.part(peer, Parting::LineEnded(ending)));
+        lines.look(|peer, ending| self.line_ended(peer, ending));
         self.lines = Some(lines);
     }
 
@@ -649,7 +693,7 @@ impl Transport for Ofi {
         if with != self.me {
             self.meet(with);
         }
-        self.registrations.open(self.rail.domain(), buf)
+        self.registrations.open(buf)
     }
 
     fn deregister(&mut self, key: Key, _with: Peer) {
@@ -680,11 +724,11 @@ impl Transport for Ofi {
     }
 
     fn read(&mut self, from: Peer, remote: RemoteSlice, local: Buf, token: Token) -> Result<(), Busy> {
-        self.begin(Work { peer: from, way: Way::Read, remote, local, token })
+        self.begin(Work { peer: from, way: Way::Read, remote, local, token, hold: None })
     }
 
     fn write(&mut self, to: Peer, local: Buf, remote: RemoteSlice, token: Token) -> Result<(), Busy> {
-        self.begin(Work { peer: to, way: Way::Write, remote, local, token })
+        self.begin(Work { peer: to, way: Way::Write, remote, local, token, hold: None })
     }
 
     #[inline]

@@ -5,7 +5,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::Origin;
-use selvedge_ofi::{Choice, Ofi, Opening, Settings};
+use selvedge_ofi::{Choice, Ofi, Opening, Provider, Settings};
 use selvedge_transport::conformance::{Gathering, Group, Harness, Program, drive_alone};
 use selvedge_transport::{Peer, Transport};
 
@@ -55,18 +55,20 @@ fn play(mut ofi: Ofi, group: Group, gathering: &Gathering, program: &Program<'_>
 mod tcp_of_the_distribution {
     use super::*;
 
-    selvedge_transport::conformance_tests!(Threads { road: || common::tcp(Origin::Distribution) });
+    selvedge_transport::conformance_tests!(Threads {
+        road: || common::road(Origin::Distribution, Provider::Tcp)
+    });
 }
 
 mod tcp_of_a_wheel {
     use super::*;
 
-    selvedge_transport::conformance_tests!(Threads { road: || common::tcp(Origin::Wheel) });
+    selvedge_transport::conformance_tests!(Threads { road: || common::road(Origin::Wheel, Provider::Tcp) });
 }
 
 #[cfg(target_arch = "x86_64")]
 mod tcp_of_intel {
     use super::*;
 
-    selvedge_transport::conformance_tests!(Threads { road: || common::tcp(Origin::Intel) });
+    selvedge_transport::conformance_tests!(Threads { road: || common::road(Origin::Intel, Provider::Tcp) });
 }

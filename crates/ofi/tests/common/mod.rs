@@ -1,12 +1,14 @@
-//! Which libfabrics there are to test with.
+//! Which libfabrics and roads there are to test with.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::process::Command;
 
 use selvedge_ofi::{Choice, Library, Provider, Settings, discover};
 
 /// A libfabric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The distribution's.
     Distribution,
     /// 2.x, out of a wheel.
@@ -17,39 +19,60 @@ pub enum Origin {
 
 impl Origin {
     /// The library. Panics, saying what to install, when it is not there.
-    pub fn library(self) -> Library {
-        let (variable, place, remedy) = match self {
+    pub(crate) fn library(self) -> Library {
+        let (variable, place) = match self {
             Origin::Distribution => {
                 return Library::open(None).unwrap_or_else(|error| {
-                    panic!("{error}; install the package libfabric1 (Debian, Ubuntu) or libfabric")
+                    panic!("{error}; install the packages libfabric1 and ibverbs-providers (Debian, Ubuntu)")
                 });
             }
-            Origin::Wheel => ("SELVEDGE_TEST_LIBFABRIC_2", "wheels/mpich/lib/mpich/libfabric.so.1", REMEDY),
-            Origin::Intel => ("SELVEDGE_TEST_LIBFABRIC_INTEL", "wheels/impi-rt/lib/libfabric.so.1", REMEDY),
+            Origin::Wheel => ("SELVEDGE_TEST_LIBFABRIC_2", "wheels/mpich/lib/mpich/libfabric.so.1"),
+            Origin::Intel => ("SELVEDGE_TEST_LIBFABRIC_INTEL", "wheels/impi-rt/lib/libfabric.so.1"),
         };
-        let given = std::env::var_os(variable).map(PathBuf::from);
-        let path = given
-            .or_else(|| below_target(place))
-            .unwrap_or_else(|| panic!("{variable} is not set; {remedy}"));
-        Library::open(Some(&path)).unwrap_or_else(|error| panic!("{error}; {remedy}"))
+        let given = std::env::var_os(variable).map(PathBuf::from).or_else(|| below_target(place));
+        let path = given.unwrap_or_else(|| panic!("{variable} is not set; {REMEDY}"));
+        Library::open(Some(&path)).unwrap_or_else(|error| panic!("{error}; {REMEDY}"))
     }
 }
 
-const REMEDY: &str = "bring the wheels with `cargo xtask test`, which sets it, or set it to the path of a libfabric.so.1 of version 2";
+const REMEDY: &str =
+    "`cargo xtask test` brings the wheels and sets it to the path of a libfabric.so.1 of version 2";
 
 /// A file below the target directory that this test was built in.
-fn below_target(place: &str) -> Option<PathBuf> {
+pub(crate) fn below_target(place: &str) -> Option<PathBuf> {
     let own = std::env::current_exe().ok()?;
     own.ancestors().map(|folder| folder.join(place)).find(|path| path.exists())
 }
 
-/// TCP on the loop.
-pub fn tcp(origin: Origin) -> (Choice, Settings) {
+/// What ranks of this machine ask for.
+fn settings(provider: Provider) -> Settings {
     let mut settings = Settings::default();
-    settings.interface = Some("127.0.0.1".to_string());
-    // Ranks of the tests are threads of a small machine.
+    settings.interface = (provider == Provider::Tcp).then(|| "127.0.0.1".to_string());
+    // The tests have more ranks than the machine has cores.
     settings.is_crowded = true;
-    let found = discover(&origin.library(), &[Provider::Tcp], &settings);
-    let choice = found.usable.into_iter().next().unwrap_or_else(|| panic!("{:?}", found.refused));
+    settings
+}
+
+/// The road of a provider, TCP on the loop. Panics with the reason where there is none.
+pub(crate) fn road(origin: Origin, provider: Provider) -> (Choice, Settings) {
+    let settings = settings(provider);
+    let found = discover(&origin.library(), &[provider], &settings);
+    let choice = found.usable.into_iter().next().unwrap_or_else(|| panic!("{}", found.refused[0]));
     (choice, settings)
+}
+
+/// A command that runs on software EFA devices as host `host`, with faults or without.
+#[allow(dead_code, reason = "not every test needs devices")]
+pub(crate) fn on_software_device(host: usize, has_faults: bool, program: impl AsRef<OsStr>) -> Command {
+    let softefa = below_target("softefa").filter(|_| below_target("libsoftefa.so").is_some());
+    let softefa = softefa.unwrap_or_else(|| {
+        panic!("there is no software EFA device; build it with `cargo build -p selvedge-softefa`")
+    });
+    let mut command = Command::new(softefa);
+    command.args(["run", "--hosts", "8", "--host", &host.to_string(), "--no-shm"]);
+    if has_faults {
+        command.args(["--reorder", "20%", "--drop", "2%", "--rnr", "5%", "--seed", &host.to_string()]);
+    }
+    command.arg("--").arg(program);
+    command
 }
