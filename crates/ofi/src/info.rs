@@ -141,6 +141,17 @@ impl Info {
         Ok(info)
     }
 
+    /// The same for an endpoint that has at most so many operations in flight: providers make room for as many as their
+    /// device can unless they are told otherwise, which is hundreds of megabytes on `efa`.
+    pub(crate) fn sized(&self, sends: usize, receives: usize) -> Info {
+        let mut info = self.clone();
+        let tx = info.tx_mut();
+        tx.size = tx.size.min(sends);
+        let rx = info.rx_mut();
+        rx.size = rx.size.min(receives);
+        info
+    }
+
     /// The library it came from.
     pub(crate) fn library(&self) -> &Library {
         &self.library

@@ -111,6 +111,10 @@ impl Rail {
     /// A [`Fault`] with what the provider or the kernel said.
     pub(crate) fn open(info: &Info, plan: &Plan) -> Result<Rail, Box<Fault>> {
         let abilities = info.abilities();
+        // What the provider keeps for each operation, ours and those it makes of them. Memory of a rank in all, on `efa` with
+        // 4,096 sends and 8,192 receives, as it likes: 197 MB (1.17), 156 MB (2.5); so: 87 and 40 MB; `efa-direct` 20 MB.
+        let in_flight = plan.sends + plan.one_sided;
+        let info = &info.sized(in_flight.next_power_of_two(), plan.receives.next_power_of_two());
         let failed = |error: Error| faults::not_opened(&error);
         let fabric = Fabric::open(info).map_err(failed)?;
         let domain = Domain::open(&fabric, info).map_err(failed)?;
