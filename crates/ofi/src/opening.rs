@@ -39,7 +39,7 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Opens the road of `choice` as rank `me`. Cost: the memory of its packets ([`RECEIVE_BYTES`] and a quarter) and what
+    /// Opens the road of `choice` as rank `me`. Cost: the memory of its packets (`RECEIVE_BYTES` and a quarter) and what
     /// the provider itself takes.
     ///
     /// # Errors

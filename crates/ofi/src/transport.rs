@@ -63,7 +63,7 @@ struct Waiting {
 /// Peers over libfabric: a [`Transport`].
 ///
 /// Dropping it is leaving in order, which takes until all that was sent has arrived, and at most
-/// [`LEAVING_MAX`](crate::farewell::LEAVING_MAX); dropping it while its thread panics is a death that the peers notice.
+/// two seconds; dropping it while its thread panics is a death that the peers notice.
 pub struct Ofi {
     pub(crate) rail: Rail,
     pub(crate) caps: Caps,
