@@ -4,7 +4,7 @@
 //! lost packets have to be sent again while the program computes, a sleeper has to be woken, and a queue pair that is
 //! gone still owes acknowledgements.
 //!
-//! While somebody polls, the helper naps in steps of [`PATIENCE`]. Otherwise it waits on the sockets and for the next
+//! While somebody polls, the helper naps in steps of `PATIENCE`. Otherwise it waits on the sockets and for the next
 //! deadline; an idle process costs nothing.
 
 use std::os::fd::{AsFd, OwnedFd};
