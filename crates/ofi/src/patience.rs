@@ -26,8 +26,12 @@ const SPIN_MIN: Duration = Duration::from_micros(3);
 /// Up to here a thread with a core of its own loses nothing by yielding, and one that shares it gives way.
 const YIELD: Duration = Duration::from_micros(400);
 
-/// The longest nap, where the provider has nothing to sleep on. The first is as long as the time already waited, the next
-/// ones grow with it: a wait is lengthened by at most its own length, and by this.
+/// The same where nobody can wake us and the core is our own: as long as a large message takes. Its sender waits for the
+/// receiver's word meanwhile, and a nap at its end would cost both.
+const YIELD_ALONE: Duration = Duration::from_millis(10);
+
+/// The longest nap, where the provider has nothing to sleep on. A nap is an eighth of the time already waited, so a wait
+/// is lengthened by at most that, and by this.
 const NAP_MAX: Duration = Duration::from_millis(1);
 
 /// Remembers for how long nothing has happened, over any number of calls of `wait`.
@@ -68,11 +72,12 @@ impl Patience {
     /// What to do next. `is_refused`: a send was answered Busy, which the descriptor may not know of.
     pub(crate) fn next(&mut self, now: Instant, is_refused: bool) -> Pastime {
         let idle = now.duration_since(*self.idle_since.get_or_insert(now));
+        let yields = if self.can_be_woken || self.is_crowded { YIELD } else { YIELD_ALONE };
         self.now = match self.can_be_woken && !is_refused {
             _ if idle < self.spin && !self.is_crowded => Pastime::Spin,
-            _ if idle < YIELD => Pastime::Yield,
+            _ if idle < yields => Pastime::Yield,
             true => Pastime::Sleep(Duration::MAX),
-            false => Pastime::Sleep(idle.min(NAP_MAX)),
+            false => Pastime::Sleep((idle / 8).min(NAP_MAX)),
         };
         self.now
     }
@@ -91,11 +96,20 @@ mod tests {
         assert_eq!(patience.next(start + us(500), false), Pastime::Sleep(Duration::MAX));
         assert_eq!(
             patience.next(start + us(500), true),
-            Pastime::Sleep(us(500)),
+            Pastime::Sleep(us(500) / 8),
             "a refused send is not told"
         );
         patience.renew();
         assert_eq!(patience.next(start + us(900), false), Pastime::Spin);
+    }
+
+    #[test]
+    fn who_cannot_be_woken_on_a_core_of_its_own_yields_as_long_as_a_large_message_takes() {
+        let (start, us) = (Instant::now(), Duration::from_micros);
+        let mut patience = Patience::new(false, false);
+        assert_eq!(patience.next(start, false), Pastime::Spin);
+        assert_eq!(patience.next(start + us(9_000), false), Pastime::Yield);
+        assert_eq!(patience.next(start + us(16_000), false), Pastime::Sleep(NAP_MAX));
     }
 
     #[test]
@@ -120,7 +134,7 @@ mod tests {
         let (start, us) = (Instant::now(), Duration::from_micros);
         let mut patience = Patience::new(true, false);
         assert_eq!(patience.next(start, false), Pastime::Yield);
-        assert_eq!(patience.next(start + us(600), false), Pastime::Sleep(us(600)));
+        assert_eq!(patience.next(start + us(600), false), Pastime::Sleep(us(75)));
         assert_eq!(patience.next(start + us(60_000), false), Pastime::Sleep(NAP_MAX));
     }
 }
