@@ -19,6 +19,7 @@ use selvedge_transport::Buf;
 use crate::error::Error;
 use crate::fabric::{Access, Domain, MemoryRegion};
 use crate::monitor::Monitor;
+use crate::rails::RAILS_MAX;
 
 /// A page of the smallest kind.
 const PAGE_BYTES: usize = 4096;
@@ -32,7 +33,17 @@ pub(crate) struct Budget {
 
 /// A registration in use. Given back with [`Cache::release`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Hold(u32);
+pub(crate) struct Hold {
+    entry: u32,
+    rail: u8,
+}
+
+impl Hold {
+    /// The rail it is for.
+    pub(crate) fn rail(self) -> usize {
+        self.rail.into()
+    }
+}
 
 /// What the cache has done, for reports and tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +60,8 @@ pub(crate) struct Tally {
 
 #[derive(Debug)]
 struct Entry<R> {
-    region: R,
+    /// By rail; made when they are first needed.
+    regions: [Option<R>; RAILS_MAX],
     pages: Range<usize>,
     holders: u32,
     /// Its memory is still what was registered, as far as is known: it may serve others.
@@ -62,40 +74,41 @@ pub(crate) trait Registrar {
     /// A registration; dropping it ends it.
     type Region;
 
-    /// Registers whole pages.
-    fn register(&mut self, pages: &Range<usize>) -> Result<Self::Region, Error>;
+    /// Registers whole pages with the device of a rail.
+    fn register(&mut self, rail: usize, pages: &Range<usize>) -> Result<Self::Region, Error>;
 }
 
-/// A device.
+/// The devices of a rank.
 #[derive(Debug)]
-pub(crate) struct Device {
-    domain: Arc<Domain>,
+pub(crate) struct Devices {
+    /// By rail.
+    domains: Vec<Arc<Domain>>,
     access: Access,
     next_key: u64,
 }
 
-impl Device {
-    pub(crate) fn new(domain: Arc<Domain>, access: Access) -> Device {
-        Device { domain, access, next_key: 1 }
+impl Devices {
+    pub(crate) fn new(domains: Vec<Arc<Domain>>, access: Access) -> Devices {
+        Devices { domains, access, next_key: 1 }
     }
 }
 
-impl Registrar for Device {
+impl Registrar for Devices {
     type Region = MemoryRegion;
 
-    fn register(&mut self, pages: &Range<usize>) -> Result<MemoryRegion, Error> {
+    fn register(&mut self, rail: usize, pages: &Range<usize>) -> Result<MemoryRegion, Error> {
         // SAFETY: the pages hold a claim (of an operation or of an opening to peers), whose maker has promised that its bytes
         // stay and may be read and written. What else lies on the first and last page the device touches only if it is
         // asked to, which is never done.
         let whole = unsafe { Buf::claim(pages.start as *mut u8, pages.len()) };
         self.next_key += 1;
-        self.domain.register(whole, self.access, self.next_key)
+        self.domains[rail].register(whole, self.access, self.next_key)
     }
 }
 
 /// See the top of the file.
 #[derive(Debug)]
-pub(crate) struct Cache<R: Registrar = Device> {
+pub(crate) struct Cache<R: Registrar = Devices> {
     registrar: R,
     /// `None`: nothing is kept.
     monitor: Option<Monitor>,
@@ -129,37 +142,24 @@ impl<R: Registrar> Cache<R> {
         }
     }
 
-    /// A registration that `buf`, which is not empty, lies in.
+    /// A registration with the device of `rail` that `buf`, which is not empty, lies in.
     ///
     /// # Errors
     /// What the provider says when even without anything kept there is no room.
-    pub(crate) fn hold(&mut self, buf: Buf) -> Result<Hold, Error> {
+    pub(crate) fn hold(&mut self, buf: Buf, rail: usize) -> Result<Hold, Error> {
         self.forget_changed();
         self.clock += 1;
         let pages = pages_of(buf);
         if let Some(index) = self.find_checked(&pages) {
-            self.tally.hits += 1;
-            let entry = self.entries[index as usize].as_mut().expect("found");
-            if entry.holders == 0 {
-                self.idle = (self.idle.0 - 1, self.idle.1 - entry.pages.len());
-            }
-            entry.holders += 1;
-            entry.used = self.clock;
-            return Ok(Hold(index));
+            return self.hold_again(index, rail);
         }
         self.tally.misses += 1;
         // Watched before it is registered: a change in between is then known, and not missed.
         let is_watched = self.monitor.as_ref().is_some_and(|monitor| monitor.watch(&pages));
-        let region = match self.registrar.register(&pages) {
-            Ok(region) => region,
-            // A limit is reached: once more without anything that nobody needs.
-            Err(_) if self.idle.0 > 0 => {
-                while self.evict() {}
-                self.registrar.register(&pages)?
-            }
-            Err(error) => return Err(error),
-        };
-        let entry = Entry { region, pages: pages.clone(), holders: 1, is_good: is_watched, used: self.clock };
+        let mut regions = [const { None }; RAILS_MAX];
+        regions[rail] = Some(self.register(rail, &pages)?);
+        let entry =
+            Entry { regions, pages: pages.clone(), holders: 1, is_good: is_watched, used: self.clock };
         let index = match self.free.pop() {
             Some(index) => {
                 self.entries[index as usize] = Some(entry);
@@ -173,28 +173,67 @@ impl<R: Registrar> Cache<R> {
         if is_watched && let Some(shorter) = self.by_start.insert(pages.start, index) {
             self.spoil(shorter);
         }
-        Ok(Hold(index))
+        Ok(Hold { entry: index, rail: rail as u8 })
+    }
+
+    /// Holds an entry that is there, and registers it with the device of `rail` if it was not yet.
+    fn hold_again(&mut self, index: u32, rail: usize) -> Result<Hold, Error> {
+        // Held first, so that it is not what makes room for its own registration.
+        let clock = self.clock;
+        let entry = self.entries[index as usize].as_mut().expect("found");
+        if entry.holders == 0 {
+            self.idle = (self.idle.0 - 1, self.idle.1 - entry.pages.len());
+        }
+        entry.holders += 1;
+        entry.used = clock;
+        let hold = Hold { entry: index, rail: rail as u8 };
+        if entry.regions[rail].is_some() {
+            self.tally.hits += 1;
+            return Ok(hold);
+        }
+        self.tally.misses += 1;
+        let pages = entry.pages.clone();
+        match self.register(rail, &pages) {
+            Ok(region) => self.entries[index as usize].as_mut().expect("held").regions[rail] = Some(region),
+            Err(error) => {
+                self.release(hold);
+                return Err(error);
+            }
+        }
+        Ok(hold)
+    }
+
+    fn register(&mut self, rail: usize, pages: &Range<usize>) -> Result<R::Region, Error> {
+        match self.registrar.register(rail, pages) {
+            Ok(region) => Ok(region),
+            // A limit is reached: once more without anything that nobody needs.
+            Err(_) if self.idle.0 > 0 => {
+                while self.evict() {}
+                self.registrar.register(rail, pages)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The registration that is held.
     pub(crate) fn region(&self, hold: Hold) -> &R::Region {
-        &self.entries[hold.0 as usize].as_ref().expect("held").region
+        self.entry(hold.entry).regions[hold.rail()].as_ref().expect("held")
     }
 
     /// Where the registered memory starts.
     pub(crate) fn start(&self, hold: Hold) -> usize {
-        self.entry(hold.0).pages.start
+        self.entry(hold.entry).pages.start
     }
 
     /// It is not needed any more.
     pub(crate) fn release(&mut self, hold: Hold) {
-        let entry = self.entries[hold.0 as usize].as_mut().expect("held");
+        let entry = self.entries[hold.entry as usize].as_mut().expect("held");
         entry.holders -= 1;
         if entry.holders > 0 {
             return;
         }
         if !entry.is_good {
-            return self.drop_entry(hold.0);
+            return self.drop_entry(hold.entry);
         }
         self.idle = (self.idle.0 + 1, self.idle.1 + entry.pages.len());
         while (self.idle.0 > self.budget.regions || self.idle.1 > self.budget.bytes) && self.evict() {}
@@ -320,7 +359,8 @@ mod tests {
     impl Registrar for Counter {
         type Region = Counted;
 
-        fn register(&mut self, pages: &Range<usize>) -> Result<Counted, Error> {
+        fn register(&mut self, rail: usize, pages: &Range<usize>) -> Result<Counted, Error> {
+            assert!(rail < 2);
             if self.live.borrow().len() == self.most {
                 return Err(Error { call: "fi_mr_reg", code: libc::ENOMEM, words: "full".to_string() });
             }
@@ -352,7 +392,7 @@ mod tests {
     }
 
     fn use_once(cache: &mut Cache<Counter>, buf: Buf) {
-        let hold = cache.hold(buf).expect("room");
+        let hold = cache.hold(buf, 0).expect("room");
         cache.release(hold);
     }
 
@@ -362,11 +402,24 @@ mod tests {
         use_once(&mut cache, buf);
         use_once(&mut cache, buf);
         use_once(&mut cache, buf.slice(100..5000));
-        let (first, second) = (cache.hold(buf).expect("room"), cache.hold(buf).expect("room"));
+        let (first, second) = (cache.hold(buf, 0).expect("room"), cache.hold(buf, 0).expect("room"));
         assert_eq!(first, second, "two operations share it");
         cache.release(first);
         cache.release(second);
         assert_eq!((cache.tally().hits, cache.tally().misses), (4, 1));
+        unmap(buf);
+    }
+
+    #[test]
+    fn a_buffer_is_registered_with_each_device_that_needs_it() {
+        let (mut cache, buf) = (cache(9, ROOM), map(4));
+        let live = cache.registrar.live.clone();
+        for rail in [0, 1, 1, 0] {
+            let hold = cache.hold(buf, rail).expect("room");
+            assert_eq!(hold.rail(), rail);
+            cache.release(hold);
+        }
+        assert_eq!((cache.tally().hits, cache.tally().misses, live.borrow().len()), (2, 2, 2));
         unmap(buf);
     }
 
@@ -391,7 +444,7 @@ mod tests {
     fn a_registration_in_use_outlives_the_change_of_its_memory_and_serves_nobody_else() {
         let (mut cache, buf) = (cache(9, ROOM), map(2));
         let live = cache.registrar.live.clone();
-        let held = cache.hold(buf).expect("room");
+        let held = cache.hold(buf, 0).expect("room");
         unmap(buf);
         let other = map(1);
         use_once(&mut cache, other);
@@ -406,7 +459,7 @@ mod tests {
         let mut cache = cache(99, ROOM);
         let live = cache.registrar.live.clone();
         let buffers: Vec<Buf> = (0..7).map(|_| map(2)).collect();
-        let held = cache.hold(buffers[0]).expect("room");
+        let held = cache.hold(buffers[0], 0).expect("room");
         buffers.iter().for_each(|&buf| use_once(&mut cache, buf));
         assert_eq!(live.borrow().len(), 1 + ROOM.regions);
         assert_eq!(cache.tally().evicted, 2);
@@ -428,10 +481,10 @@ mod tests {
     fn when_the_device_is_full_what_nobody_needs_makes_room() {
         let mut cache = cache(2, ROOM);
         let buffers: Vec<Buf> = (0..3).map(|_| map(1)).collect();
-        let held = cache.hold(buffers[0]).expect("room");
+        let held = cache.hold(buffers[0], 0).expect("room");
         use_once(&mut cache, buffers[1]);
-        let second = cache.hold(buffers[2]).expect("the kept one goes");
-        assert!(cache.hold(buffers[1]).is_err(), "both are in use");
+        let second = cache.hold(buffers[2], 0).expect("the kept one goes");
+        assert!(cache.hold(buffers[1], 0).is_err(), "both are in use");
         cache.release(held);
         cache.release(second);
         buffers.into_iter().for_each(unmap);

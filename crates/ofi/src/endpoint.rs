@@ -13,8 +13,8 @@ use selvedge_transport::Buf;
 
 use crate::contexts::Contexts;
 use crate::error::{Code, Error};
-use crate::fabric::{Address, AddressVector, Descriptor, Domain, Object};
-use crate::info::Info;
+use crate::fabric::{Address, AddressVector, Descriptor, Domain, EventQueue, Object};
+use crate::info::{AddressFormat, Info};
 use crate::queue::{CompletionQueue, Failure};
 use crate::sys;
 
@@ -69,6 +69,7 @@ pub(crate) struct Endpoint {
     // Closed in this order: an endpoint before what is bound to it, the memory of its operations and its device last.
     object: Object<sys::FidEp>,
     queue: CompletionQueue,
+    events: Option<EventQueue>,
     addresses: AddressVector,
     contexts: Contexts,
     posts: Posts,
@@ -89,6 +90,9 @@ impl Endpoint {
     ) -> Result<Endpoint, Error> {
         let queue = CompletionQueue::open(domain, sizes.completions, sleeping)?;
         let addresses = AddressVector::open(domain, info, sizes.peers)?;
+        let is_efa = info.abilities().address == AddressFormat::Efa;
+        // A provider that has no such queue has nothing to say.
+        let events = is_efa.then(|| EventQueue::open(domain).ok()).flatten();
         let open = |opened: &mut *mut sys::FidEp| {
             // SAFETY: the domain is alive and was opened from this info.
             unsafe { sys::endpoint(domain.as_ptr(), info.as_ptr(), opened) }
@@ -98,11 +102,15 @@ impl Endpoint {
         let endpoint = Endpoint {
             object,
             queue,
+            events,
             addresses,
             contexts: Contexts::new(sizes.operations),
             posts: Posts::NOT_ENABLED,
             domain: domain.clone(),
         };
+        if let Some(events) = &endpoint.events {
+            endpoint.bind(events.fid(), 0)?;
+        }
         endpoint.bind(endpoint.addresses.fid(), 0)?;
         endpoint.bind(endpoint.queue.fid(), sys::FI_SEND | sys::FI_RECV)?;
         Ok(endpoint)
@@ -145,6 +153,13 @@ impl Endpoint {
         self.domain.library().check("fi_getname", status)?;
         bytes.truncate(len);
         Ok(bytes)
+    }
+
+    /// Throws away what the provider has said about its own dealings.
+    pub(crate) fn forget_events(&mut self) {
+        if let Some(events) = &mut self.events {
+            events.forget();
+        }
     }
 
     /// The peers it can reach.

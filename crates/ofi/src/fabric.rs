@@ -29,6 +29,8 @@ unsafe impl Headed for sys::FidDomain {}
 // SAFETY: `fid` is its first field.
 unsafe impl Headed for sys::FidAv {}
 // SAFETY: `fid` is its first field.
+unsafe impl Headed for sys::FidEq {}
+// SAFETY: `fid` is its first field.
 unsafe impl Headed for sys::FidCq {}
 // SAFETY: `fid` is its first field.
 unsafe impl Headed for sys::FidEp {}
@@ -114,6 +116,49 @@ impl Fabric {
         // SAFETY: both are alive; a queue is only handed around with the fabric it belongs to.
         let status = unsafe { sys::trywait(self.object.as_ptr(), queue.fid()) };
         status == 0
+    }
+}
+
+/// Where the provider says what goes wrong in its own dealings, which belong to no operation of ours.
+///
+/// `efa` of libfabric 2.x ends the process when it has such news and nowhere to put it; a peer that dies while it is asked to
+/// shake hands is enough (seen, 2.4 and 2.5). What is said we do not need: such a peer is noticed by other means.
+#[derive(Debug)]
+pub(crate) struct EventQueue {
+    object: Object<sys::FidEq>,
+    _domain: Arc<Domain>,
+}
+
+impl EventQueue {
+    /// Opens one in the fabric of `domain`.
+    pub(crate) fn open(domain: &Arc<Domain>) -> Result<EventQueue, Error> {
+        let mut attr = sys::FiEqAttr {
+            size: 0,
+            flags: 0,
+            wait_obj: sys::FI_WAIT_NONE,
+            signaling_vector: 0,
+            wait_set: std::ptr::null_mut(),
+        };
+        let open = |opened: &mut *mut sys::FidEq| {
+            // SAFETY: the fabric is alive.
+            unsafe { sys::eq_open(domain.fabric.object.as_ptr(), &mut attr, opened) }
+        };
+        // SAFETY: written by the call when it says 0.
+        let object = unsafe { Object::open(domain.library(), "fi_eq_open", open) }?;
+        Ok(EventQueue { object, _domain: domain.clone() })
+    }
+
+    /// Its head, for binding.
+    pub(crate) fn fid(&self) -> *mut sys::Fid {
+        self.object.fid()
+    }
+
+    /// Throws away what has been said since the last time, so that it takes no memory.
+    pub(crate) fn forget(&mut self) {
+        // SAFETY: every field may be zero.
+        let mut entry: sys::FiEqErrEntry = unsafe { std::mem::zeroed() };
+        // SAFETY: the queue is alive.
+        while unsafe { sys::eq_readerr(self.object.as_ptr(), &mut entry) } > 0 {}
     }
 }
 

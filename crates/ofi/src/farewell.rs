@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 
 use selvedge_transport::{Buf, Event, Fault, Peer, Transport};
 
+use crate::acquaintance::FAMILIAR_PEERS;
 use crate::faults;
 use crate::lifeline::Ending;
 use crate::peers::Label;
-use crate::transport::{FAMILIAR_PEERS, Ofi};
+use crate::transport::Ofi;
 
 /// First byte of a packet of ours.
 const GOODBYE: u8 = 1;
@@ -40,6 +41,9 @@ const GRACE_REFUSED: Duration = Duration::from_millis(50);
 
 /// Packets that a goodbye spoke of and that have not come so long after the line has ended will not come.
 const LOST: Duration = Duration::from_secs(1);
+
+/// One-sided operations that the provider has not ended so long after their peer is gone are given up.
+const MOURNING: Duration = Duration::from_millis(500);
 
 /// The same while nothing is known to be wrong: more than any network keeps a packet that it still delivers.
 const OVERDUE: Duration = Duration::from_secs(30);
@@ -72,16 +76,23 @@ pub(crate) struct Farewells {
     going: Vec<Going>,
     /// Peers that have not yet answered our goodbye.
     unanswered: Vec<Peer>,
+    /// Peers that are gone, and since when, whose one-sided operations may be in flight.
+    mourned: Vec<(Peer, Instant)>,
 }
 
 impl Farewells {
     pub(crate) fn new() -> Farewells {
-        Farewells { going: Vec::new(), unanswered: Vec::new() }
+        Farewells { going: Vec::new(), unanswered: Vec::new(), mourned: Vec::new() }
     }
 
     /// Whether there is nothing to conclude.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.going.is_empty()
+        self.going.is_empty() && self.mourned.is_empty()
+    }
+
+    /// One-sided operations with a peer that is gone get some time to end by themselves.
+    pub(crate) fn wait_for_works(&mut self, peer: Peer) {
+        self.mourned.push((peer, Instant::now()));
     }
 }
 
@@ -110,6 +121,14 @@ impl Ofi {
     /// Concludes what can be concluded about peers that are going.
     #[cold]
     pub(crate) fn tend_farewells(&mut self) {
+        // In the order in which they went.
+        while let Some(&(peer, since)) = self.farewells.mourned.first() {
+            if since.elapsed() < MOURNING && !self.works.with(peer).is_empty() {
+                break;
+            }
+            self.give_up_works(peer);
+            self.farewells.mourned.remove(0);
+        }
         let mut index = 0;
         while index < self.farewells.going.len() {
             let going = &self.farewells.going[index];

@@ -9,6 +9,7 @@ use crate::card::Unreadable;
 use crate::efa;
 use crate::error::Error;
 use crate::lifeline::{Ending, SILENCE};
+use crate::rails::Way;
 
 #[cold]
 fn fault(scope: Scope, cause: Cause, detail: String, next_step: &'static str) -> Box<Fault> {
@@ -126,6 +127,28 @@ pub(crate) fn refused_by_provider(
         "look at its output and exit status; if it lives, see whether memory was given back before its operation was complete",
     );
     (fault, false)
+}
+
+/// Nothing gets through between two rails.
+pub(crate) fn way_left(way: Way, nic: &str, fault: &Fault) -> Box<Fault> {
+    fault_of_rail(format!(
+        "nothing gets through between {nic} and rail {} of {:?}: {}; its operations go by other rails",
+        way.theirs, way.peer, fault.detail
+    ))
+}
+
+/// One of our rails is given up.
+pub(crate) fn rail_left(nic: &str) -> Box<Fault> {
+    fault_of_rail(format!("{nic} is given up: it fails towards several peers"))
+}
+
+fn fault_of_rail(detail: String) -> Box<Fault> {
+    fault(
+        Scope::Local,
+        Cause::Unreachable,
+        detail,
+        "look at the device's state (rdma link) and at the kernel's log (dmesg) on both hosts",
+    )
 }
 
 /// A peer has left in order.

@@ -18,6 +18,7 @@
 //! call outside `sys`, `info.rs`, `fabric.rs`, `queue.rs` and `endpoint.rs`; nothing a provider can do is assumed, it is asked for and read
 //! back.
 
+mod acquaintance;
 mod cache;
 mod card;
 mod contexts;
@@ -37,11 +38,13 @@ mod load;
 mod monitor;
 mod one_sided;
 mod opening;
+mod operations;
 mod patience;
 mod peers;
 mod pool;
 mod queue;
 mod rail;
+mod rails;
 mod settings;
 mod sys;
 mod transport;

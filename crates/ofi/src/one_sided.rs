@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use selvedge_transport::{Buf, Fault, Key, Peer, RemoteSlice, Token};
 
-use crate::cache::{Budget, Cache, Device, Hold, Tally};
+use crate::cache::{Budget, Cache, Devices, Hold, Tally};
 use crate::fabric::{Access, Descriptor, Domain, MemoryRegion};
 use crate::faults;
 use crate::info::Abilities;
 use crate::monitor::Monitor;
+use crate::rails::{Striped, Way, pair};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Direction {
     /// From the peer to us.
     Read,
     /// From us to the peer.
@@ -25,12 +26,30 @@ pub(crate) enum Way {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Work {
     pub(crate) peer: Peer,
-    pub(crate) way: Way,
+    pub(crate) direction: Direction,
     pub(crate) remote: RemoteSlice,
     pub(crate) local: Buf,
     pub(crate) token: Token,
     /// Keeps the local memory registered, from the first try on.
     pub(crate) hold: Option<Hold>,
+    /// How it goes, from the first try on: by which of the two registrations of the remote memory, and between which rails.
+    pub(crate) way: Option<(usize, Way)>,
+    /// The provider has it.
+    pub(crate) is_posted: bool,
+    /// Ways that it has failed on.
+    pub(crate) failures: u8,
+}
+
+impl Work {
+    pub(crate) fn new(
+        peer: Peer,
+        direction: Direction,
+        remote: RemoteSlice,
+        local: Buf,
+        token: Token,
+    ) -> Work {
+        Work { peer, direction, remote, local, token, hold: None, way: None, is_posted: false, failures: 0 }
+    }
 }
 
 /// Those that were begun and have not ended.
@@ -52,9 +71,9 @@ impl Works {
         }
     }
 
-    /// Gives it a number. The caller counts, so that there is one.
+    /// Gives it a number. The caller has seen that there is one.
     pub(crate) fn begin(&mut self, work: Work) -> usize {
-        let number = self.free.pop().expect("no more are begun than there may be") as usize;
+        let number = self.free.pop().expect("there is room") as usize;
         self.slots[number] = Some(work);
         number
     }
@@ -64,18 +83,32 @@ impl Works {
         self.slots[number]
     }
 
-    /// Its local memory is registered.
-    pub(crate) fn set_hold(&mut self, number: usize, hold: Option<Hold>) {
-        if let Some(work) = &mut self.slots[number] {
-            work.hold = hold;
-        }
+    /// Notes how far it is.
+    pub(crate) fn set(&mut self, number: usize, work: Work) {
+        debug_assert!(self.slots[number].is_some());
+        self.slots[number] = Some(work);
     }
 
-    /// It has ended.
+    /// It has ended, for the provider as well. `None` when it was given up before.
     pub(crate) fn end(&mut self, number: usize) -> Option<Work> {
-        let work = self.slots[number].take()?;
         self.free.push(number as u32);
-        Some(work)
+        self.slots[number].take()
+    }
+
+    /// It has ended for us, and the provider still has it: its number stays taken.
+    pub(crate) fn give_up(&mut self, number: usize) -> Option<Work> {
+        self.slots[number].take()
+    }
+
+    /// Those with a peer that the provider has.
+    pub(crate) fn with(&self, peer: Peer) -> Vec<usize> {
+        let is_its = |work: &Option<Work>| work.is_some_and(|work| work.peer == peer && work.is_posted);
+        (0..self.slots.len()).filter(|&number| is_its(&self.slots[number])).collect()
+    }
+
+    /// Whether there is a number for another.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.free.is_empty()
     }
 
     /// The provider did not take it: again later.
@@ -100,7 +133,8 @@ const NOTHING: Key = Key { base: 0, name: u64::MAX };
 /// Memory that the provider was told of: by us for our own operations, and open to peers.
 #[derive(Debug)]
 pub(crate) struct Registrations {
-    domain: Arc<Domain>,
+    /// By rail.
+    domains: Vec<Arc<Domain>>,
     /// By what peers call it. Several openings of the same memory are one entry.
     open: HashMap<Key, Opened>,
     /// Where registering costs something; else each opening is a registration of its own.
@@ -121,8 +155,8 @@ struct Opened {
 
 #[derive(Debug)]
 enum Region {
-    /// Kept when it is closed.
-    Kept(Hold),
+    /// Kept when it is closed; on the rails that peers reach it by.
+    Kept([Hold; 2]),
     /// Ends when it is closed. Never looked at again, only dropped.
     Own(#[expect(dead_code, reason = "dropping it is what it is for")] MemoryRegion),
 }
@@ -130,7 +164,7 @@ enum Region {
 impl Registrations {
     /// None yet. `monitor` is needed where registrations are to be kept.
     pub(crate) fn new(
-        domain: &Arc<Domain>,
+        domains: Vec<Arc<Domain>>,
         abilities: &Abilities,
         monitor: Option<Monitor>,
     ) -> Registrations {
@@ -145,9 +179,9 @@ impl Registrations {
         // Who demands that local memory is registered has a device that walks no page tables of ours.
         let is_costly = abilities.memory_local || abilities.memory_provider_keys;
         let cache =
-            is_costly.then(|| Cache::new(Device::new(domain.clone(), access), monitor, budget(abilities)));
+            is_costly.then(|| Cache::new(Devices::new(domains.clone(), access), monitor, budget(abilities)));
         Registrations {
-            domain: domain.clone(),
+            domains,
             open: HashMap::new(),
             cache,
             next_key: 1,
@@ -166,24 +200,10 @@ impl Registrations {
         if buf.is_empty() {
             return Ok(NOTHING);
         }
-        let failed = |error| faults::not_registered(buf.len(), &error);
-        let (what, name, start) = match &mut self.cache {
-            Some(cache) => {
-                let hold = cache.hold(buf).map_err(failed)?;
-                (Region::Kept(hold), cache.region(hold).key(), cache.start(hold))
-            }
-            None => {
-                let wanted = self.next_key & self.key_mask;
-                self.next_key += 1;
-                let region = self.domain.register(buf, self.access, wanted).map_err(failed)?;
-                let name = region.key();
-                (Region::Own(region), name, buf.as_ptr() as usize)
-            }
+        let (what, key) = match &mut self.cache {
+            Some(_) => self.open_kept(buf)?,
+            None => self.open_own(buf)?,
         };
-        let name = name.ok_or_else(faults::keys_too_long)?;
-        let address = buf.as_ptr() as usize;
-        let base = if self.by_address { address } else { address - start };
-        let key = Key { base: base as u64, name };
         match self.open.entry(key) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Opened { what, buf, times: 1 });
@@ -196,6 +216,54 @@ impl Registrations {
             }
         }
         Ok(key)
+    }
+
+    /// A registration of its own.
+    fn open_own(&mut self, buf: Buf) -> Result<(Region, Key), Box<Fault>> {
+        let wanted = self.next_key & self.key_mask;
+        self.next_key += 1;
+        let region = self.domains[0]
+            .register(buf, self.access, wanted)
+            .map_err(|error| faults::not_registered(buf.len(), &error))?;
+        let name = region.key().ok_or_else(faults::keys_too_long)?;
+        let base = if self.by_address { buf.as_ptr() as u64 } else { 0 };
+        Ok((Region::Own(region), Key { base, name }))
+    }
+
+    /// A registration that may be there already; on two rails where there are several.
+    fn open_kept(&mut self, buf: Buf) -> Result<(Region, Key), Box<Fault>> {
+        let rails = self.pair(buf);
+        let cache = self.cache.as_mut().expect("the caller has looked");
+        let failed = |error| faults::not_registered(buf.len(), &error);
+        let first = cache.hold(buf, rails[0]).map_err(failed)?;
+        let second = match cache.hold(buf, rails[1]) {
+            Ok(second) => second,
+            Err(error) => {
+                cache.release(first);
+                return Err(failed(error));
+            }
+        };
+        let what = Region::Kept([first, second]);
+        let address = buf.as_ptr() as usize;
+        let base = if self.by_address { address } else { address - cache.start(first) } as u64;
+        let name = |hold| cache.region(hold).key();
+        let key = match (name(first), name(second)) {
+            (Some(name), Some(_)) if self.domains.len() == 1 => Some(Key { base, name }),
+            (Some(low), Some(high)) => Striped { base, rails: [(rails[0], low), (rails[1], high)] }.to_key(),
+            _ => None,
+        };
+        match key {
+            Some(key) => Ok((what, key)),
+            None => {
+                self.give_up(what);
+                Err(faults::keys_too_long())
+            }
+        }
+    }
+
+    /// The rails that peers reach `buf` by.
+    pub(crate) fn pair(&self, buf: Buf) -> [usize; 2] {
+        pair(buf.as_ptr() as usize, self.domains.len())
     }
 
     /// Closes it again.
@@ -215,8 +283,8 @@ impl Registrations {
     }
 
     fn give_up(&mut self, what: Region) {
-        if let (Region::Kept(hold), Some(cache)) = (&what, &mut self.cache) {
-            cache.release(*hold);
+        if let (Region::Kept(holds), Some(cache)) = (&what, &mut self.cache) {
+            holds.iter().for_each(|&hold| cache.release(hold));
         }
     }
 
@@ -228,14 +296,14 @@ impl Registrations {
         (end <= buf.len()).then(|| buf.slice(start..end))
     }
 
-    /// Registers memory of an operation of our own, where that is needed.
+    /// Registers memory of an operation of our own with the device of `rail`, where that is needed.
     ///
     /// # Errors
     /// What the provider says.
-    pub(crate) fn hold(&mut self, local: Buf) -> Result<Option<Hold>, Box<Fault>> {
+    pub(crate) fn hold(&mut self, local: Buf, rail: usize) -> Result<Option<Hold>, Box<Fault>> {
         match &mut self.cache {
             Some(cache) if self.needs_local => {
-                cache.hold(local).map(Some).map_err(|error| faults::not_registered(local.len(), &error))
+                cache.hold(local, rail).map(Some).map_err(|error| faults::not_registered(local.len(), &error))
             }
             _ => Ok(None),
         }

@@ -13,6 +13,7 @@ use crate::interface;
 use crate::lifeline::{Doorway, Lifelines};
 use crate::peers::{PEERS_MAX, Peers, Word, read_cards};
 use crate::rail::{Plan, Rail};
+use crate::rails;
 use crate::settings::Settings;
 use crate::transport::{Ofi, Parts};
 
@@ -28,7 +29,9 @@ const RECEIVES_KEPT: usize = 32;
 /// An endpoint that is open and receives, and whose peers are not known yet.
 #[derive(Debug)]
 pub struct Opening {
-    rail: Rail,
+    /// The home rail first.
+    rails: Vec<Rail>,
+    nics: Vec<String>,
     card: Card,
     me: Peer,
     plan: Plan,
@@ -45,18 +48,29 @@ impl Opening {
     /// # Errors
     /// A [`Fault`] with what the provider or the kernel said.
     pub fn open(choice: &Choice, me: Peer, settings: &Settings) -> Result<Opening, Box<Fault>> {
-        let (info, abilities) = (&choice.infos[0], choice.abilities.clone());
+        let abilities = choice.abilities.clone();
         let packet_bytes = packet_bytes(choice);
         let plan = Plan::of(&abilities, packet_bytes, RECEIVE_BYTES);
-        let mut rail = Rail::open(info, &plan)?;
-        let address = rail.endpoint().address().map_err(|error| faults::not_opened(&error))?;
+        let (mut rails, mut nics, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
+        let nodes: Vec<_> = choice.nics.iter().map(|nic| nic.numa_node).collect();
+        let order = rails::order(&nodes, rails::own_node(), settings.place.unwrap_or(me.0) as usize);
+        // Keys of two rails must fit what travels.
+        let rails_max = if abilities.memory_key_bytes <= 4 { order.len() } else { 1 };
+        for nic in order.into_iter().take(rails_max) {
+            let plan = if rails.is_empty() { plan } else { plan.beside() };
+            let mut rail = Rail::open(&choice.infos[nic], &plan)?;
+            let address = rail.endpoint().address().map_err(|error| faults::not_opened(&error))?;
+            addresses.push(address.into_boxed_slice());
+            nics.push(choice.nics[nic].name.clone());
+            rails.push(rail);
+        }
         // Beside EFA the doorway is a help, and where there is no IP network between the hosts it stays unused.
-        let doorway = match ip_of(&abilities, &address) {
+        let doorway = match ip_of(&abilities, &addresses[0]) {
             Some(ip) => Some(Doorway::open(ip).map_err(|error| faults::no_socket("the doorway", &error))?),
             None => interface::route().and_then(|ip| Doorway::open(ip).ok()),
         };
         // With one-sided operations asked for, what a provider says of its messages is said of these.
-        let most = (info.abilities().datagram_bytes_max as u64).min(efa::ONE_SIDED_BYTES_MAX);
+        let most = (choice.infos[0].abilities().datagram_bytes_max as u64).min(efa::ONE_SIDED_BYTES_MAX);
         let card = Card {
             provider: choice.provider.name().to_string(),
             nonce: nonce(),
@@ -64,10 +78,10 @@ impl Opening {
             read_bytes_max: if abilities.one_sided_read { most } else { 0 },
             write_bytes_max: if abilities.one_sided_write { most } else { 0 },
             doorway: doorway.as_ref().map(Doorway::address),
-            rails: vec![address.into_boxed_slice()],
+            rails: addresses,
         };
         let (is_crowded, name) = (settings.is_crowded, choice.provider.name());
-        Ok(Opening { rail, card, me, plan, abilities, doorway, is_crowded, name })
+        Ok(Opening { rails, nics, card, me, plan, abilities, doorway, is_crowded, name })
     }
 
     /// What other ranks need to reach this one; give it to all of them.
@@ -84,7 +98,7 @@ impl Opening {
     /// A [`Fault`] of the first peer whose card does not fit ours.
     pub fn connect(self, cards: Vec<Vec<u8>>) -> Result<Ofi, Box<Fault>> {
         assert!(cards.len() <= PEERS_MAX, "{} peers", cards.len());
-        let Opening { rail, card, me, plan, abilities, doorway, is_crowded, name } = self;
+        let Opening { rails, nics, card, me, plan, abilities, doorway, is_crowded, name } = self;
         let cards = read_cards(&card, &cards)?;
         let least = |of: fn(&Card) -> u64| cards.iter().flatten().map(of).fold(of(&card), u64::min);
         let packet_bytes_max = least(|card| card.packet_bytes_max.into()) as usize;
@@ -112,7 +126,8 @@ impl Opening {
             expected: Word::new(Peer(0), card.nonce, data_bytes),
             peers: Peers::new(me, cards, data_bytes),
             is_efa,
-            rail,
+            rails,
+            nics,
             caps,
             me,
             doorway,

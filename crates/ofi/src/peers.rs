@@ -156,6 +156,12 @@ impl Peers {
         rails.get(rail % rails.len()).map(|address| &address[..])
     }
 
+    /// How many rails it has.
+    #[inline]
+    pub(crate) fn rails(&self, peer: Peer) -> usize {
+        self.records[peer.index()].card.as_ref().map_or(1, |card| card.rails.len())
+    }
+
     /// Where its doorway is.
     pub(crate) fn doorway(&self, peer: Peer) -> Option<SocketAddr> {
         self.records[peer.index()].card.as_ref()?.doorway

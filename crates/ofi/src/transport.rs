@@ -8,29 +8,20 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use selvedge_transport::{Buf, Busy, Caps, Event, Fault, Key, Peer, RemoteSlice, Slot, Token, Transport};
 
+use crate::acquaintance::ROLL_CALL;
 use crate::endpoint::{Completion, Polled};
 use crate::error::Code;
-use crate::fabric::Address;
 use crate::farewell::{Farewells, Parting};
 use crate::faults;
-use crate::lifeline::{Doorway, Ending, Lifelines};
+use crate::lifeline::{Doorway, Lifelines};
 use crate::monitor::Monitor;
-use crate::one_sided::{Registrations, Way, Work, Works};
+use crate::one_sided::{Direction, Registrations, Work, Works};
 use crate::patience::{Pastime, Patience};
 use crate::peers::{Peers, Word};
 use crate::pool::Inbound;
 use crate::queue::Failure;
 use crate::rail::{Operation, Rail, words};
-
-/// How often a rank that waits looks whether its peers still live.
-const ROLL_CALL: Duration = Duration::from_millis(100);
-
-/// Peers it turns to each time that it had nothing to do with before. On larger jobs it goes on with the next ones.
-const ROLL_CALL_PEERS: usize = 8;
-
-/// In jobs of at most so many peers everybody looks after everybody. In larger ones a rank looks after those it has had to do
-/// with: after all of them would be a line, or a place in the device's tables, for each pair of ranks.
-pub(crate) const FAMILIAR_PEERS: usize = 32;
+use crate::rails::Ways;
 
 /// Polls without an event between two looks at the clock, for callers that never wait: some milliseconds.
 const QUIET_POLLS: u32 = 1 << 12;
@@ -65,12 +56,22 @@ struct Waiting {
 /// Dropping it is leaving in order, which takes until all that was sent has arrived, and at most
 /// two seconds; dropping it while its thread panics is a death that the peers notice.
 pub struct Ofi {
+    /// The home rail: all packets go by it.
     pub(crate) rail: Rail,
+    /// Further rails, for one-sided operations.
+    pub(crate) others: Vec<Rail>,
+    /// One-sided operations in flight, by rail.
+    pub(crate) loads: Vec<usize>,
+    pub(crate) ways: Ways,
+    /// Counts one-sided operations, so that rails take turns.
+    pub(crate) turn: usize,
+    /// Names of the devices, by rail.
+    pub(crate) nics: Vec<String>,
     pub(crate) caps: Caps,
     pub(crate) peers: Peers,
     /// What comes beside packets to us.
     expected: Word,
-    me: Peer,
+    pub(crate) me: Peer,
     /// Slots on loan.
     lent: usize,
     /// Something below is not empty, or is to be done.
@@ -86,27 +87,29 @@ pub struct Ofi {
     /// Packets to ourselves.
     own: Inbound,
     own_free: Vec<u32>,
-    works: Works,
+    pub(crate) works: Works,
     /// One-sided operations whose end was not told yet.
-    in_flight: usize,
-    registrations: Registrations,
+    pub(crate) in_flight: usize,
+    pub(crate) registrations: Registrations,
     pub(crate) farewells: Farewells,
     pub(crate) lines: Option<Lifelines>,
     _doorway: Option<Doorway>,
     patience: Patience,
     /// The last send found no room.
     is_refused: bool,
-    last_roll_call: Instant,
+    pub(crate) last_roll_call: Instant,
     /// The peer looked after last.
-    asked: usize,
-    is_efa: bool,
+    pub(crate) asked: usize,
+    pub(crate) is_efa: bool,
     /// Why registrations are not kept, where they should be.
     not_kept: Option<String>,
 }
 
 /// What [`Ofi::new`] is made of.
 pub(crate) struct Parts {
-    pub(crate) rail: Rail,
+    /// The home rail first.
+    pub(crate) rails: Vec<Rail>,
+    pub(crate) nics: Vec<String>,
     pub(crate) caps: Caps,
     pub(crate) peers: Peers,
     pub(crate) expected: Word,
@@ -121,7 +124,10 @@ pub(crate) struct Parts {
 
 impl Ofi {
     pub(crate) fn new(parts: Parts) -> Ofi {
-        let Parts { mut rail, caps, peers, expected, me, doorway, lines, own, abilities, .. } = parts;
+        let Parts { mut rails, nics, caps, peers, expected, me, doorway, lines, own, abilities, .. } = parts;
+        let domains = rails.iter().map(|rail| rail.domain().clone()).collect();
+        let loads = vec![0; rails.len()];
+        let mut rail = rails.remove(0);
         let can_be_woken = rail.endpoint().wait_fd().is_some();
         // Registering costs nothing over sockets, so that nothing is kept and nothing has to be watched.
         let (monitor, not_kept) = match parts.is_efa.then(Monitor::start) {
@@ -141,7 +147,7 @@ impl Ofi {
             own_free: (0..OWN_SLOTS as u32).collect(),
             works: Works::new(caps.one_sided_max),
             in_flight: 0,
-            registrations: Registrations::new(rail.domain(), &abilities, monitor),
+            registrations: Registrations::new(domains, &abilities, monitor),
             farewells: Farewells::new(),
             lines,
             _doorway: doorway,
@@ -152,6 +158,11 @@ impl Ofi {
             is_efa: parts.is_efa,
             not_kept,
             rail,
+            others: rails,
+            loads,
+            ways: Ways::default(),
+            turn: 0,
+            nics,
             caps,
             peers,
             expected,
@@ -175,6 +186,14 @@ impl Ofi {
         Inbound::new(OWN_SLOTS, packet_bytes)
     }
 
+    /// A rail by its number; 0 is home.
+    pub(crate) fn rail(&mut self, number: usize) -> &mut Rail {
+        match number {
+            0 => &mut self.rail,
+            number => &mut self.others[number - 1],
+        }
+    }
+
     /// Looks at the next completions until there is an event among them.
     #[inline]
     fn take_completions(&mut self) -> Option<Event> {
@@ -188,7 +207,7 @@ impl Ofi {
                 Polled::Nothing => return None,
                 Polled::Failed(failure) => self.fail(*failure),
                 Polled::Broken(code) => {
-                    self.break_down(code);
+                    self.broken(code);
                     return None;
                 }
             }
@@ -275,12 +294,16 @@ impl Ofi {
             }
         }
         self.tend_farewells();
-        self.has_news = !(self.stash.is_empty()
-            && self.events.is_empty()
-            && self.backlog.is_empty()
-            && !self.works.has_waiting()
-            && !self.rail.has_unposted()
-            && self.farewells.is_quiet());
+        if !self.others.is_empty() {
+            self.take_from_others();
+        }
+        self.has_news = self.loads[1..].iter().any(|&load| load > 0)
+            || !(self.stash.is_empty()
+                && self.events.is_empty()
+                && self.backlog.is_empty()
+                && !self.works.has_waiting()
+                && !self.rail.has_unposted()
+                && self.farewells.is_quiet());
     }
 
     /// Tries the packet that has waited longest.
@@ -378,81 +401,6 @@ impl Ofi {
         true
     }
 
-    /// Has to do with a peer for the first time: tells the provider its address and calls at its doorway. False when it is gone, or
-    /// lost by that.
-    #[cold]
-    pub(crate) fn meet(&mut self, peer: Peer) -> bool {
-        if self.peers.is_gone(peer) || peer == self.me {
-            return false;
-        }
-        assert!(self.peers.is_reached(peer), "{peer:?} has given no card");
-        if self.peers.contacts[peer.index()].address.is_none() {
-            let address = self.peers.address(peer, 0).map(Box::<[u8]>::from).unwrap_or_default();
-            match self.rail.endpoint().addresses().insert(&address) {
-                Ok(address) => self.peers.contacts[peer.index()].address = Some(address),
-                Err(error) => {
-                    self.lose(peer, faults::not_inserted(peer, &error));
-                    return false;
-                }
-            }
-        }
-        if self.peers.know(peer) {
-            self.watch_over(peer);
-        }
-        true
-    }
-
-    /// Calls at a peer's doorway.
-    fn watch_over(&mut self, peer: Peer) {
-        let Some(doorway) = self.peers.doorway(peer) else { return };
-        if let Some(ending) = self.lines.as_mut().and_then(|lines| lines.call(peer, doorway)) {
-            self.line_ended(peer, ending);
-        }
-    }
-
-    fn line_ended(&mut self, peer: Peer, ending: Ending) {
-        if !self.is_efa || ending == Ending::Closed {
-            self.part(peer, Parting::LineEnded(ending));
-        }
-    }
-
-    /// Sends a word to a peer that nobody watches, to learn from the device whether it is there. Not while many sends are
-    /// under way: they tell as well.
-    fn probe(&mut self, peer: Peer) {
-        let is_watched = self.lines.as_ref().is_some_and(|lines| lines.has(peer));
-        if self.is_efa && !is_watched && self.peers.is_known(peer) && self.rail.has_many_free() {
-            self.send_probe(peer);
-        }
-    }
-
-    /// The peer is gone: tells it once, ends what waits for it.
-    #[cold]
-    pub(crate) fn lose(&mut self, peer: Peer, fault: Box<Fault>) {
-        if !self.peers.lose(peer, fault.clone()) {
-            return;
-        }
-        if let Some(lines) = &mut self.lines {
-            lines.hang_up(peer);
-        }
-        for number in self.works.take_waiting() {
-            match self.works.get(number as usize) {
-                Some(work) if work.peer == peer => self.fail_work(number as usize, fault.clone()),
-                _ => self.works.wait(number as usize),
-            }
-        }
-        self.events.push_back(Event::Fault(fault));
-        self.has_news = true;
-    }
-
-    /// The provider does not take an operation, and will not.
-    #[cold]
-    fn not_taken(&mut self, peer: Peer, code: Code) {
-        if !self.peers.is_gone(peer) {
-            let words = words(self.rail.domain(), code);
-            self.lose(peer, faults::not_taken(peer, &words));
-        }
-    }
-
     /// An operation has failed.
     #[cold]
     fn fail(&mut self, failure: Failure) {
@@ -474,36 +422,13 @@ impl Ofi {
                 let (fault, _) = faults::refused_by_provider(to, &failure, self.is_efa);
                 self.part(to, Parting::Refused(fault));
             }
-            Operation::OneSided(number) => {
-                let Some(work) = self.works.get(number) else { return };
-                let (fault, is_of_operation) = faults::refused_by_provider(work.peer, &failure, self.is_efa);
-                let known = self.peers.fault(work.peer);
-                self.fail_work(number, known.unwrap_or_else(|| fault.clone()));
-                if !is_of_operation {
-                    self.part(work.peer, Parting::Refused(fault));
-                }
-            }
-        }
-    }
-
-    /// A one-sided operation is over.
-    fn end_work(&mut self, number: usize) -> Option<Work> {
-        let work = self.works.end(number)?;
-        self.in_flight -= 1;
-        self.registrations.release(work.hold);
-        Some(work)
-    }
-
-    fn fail_work(&mut self, number: usize, fault: Box<Fault>) {
-        if let Some(work) = self.end_work(number) {
-            self.events.push_back(Event::Failed(work.token, fault));
-            self.has_news = true;
+            Operation::OneSided(number) => self.fail_one_sided(number, &failure),
         }
     }
 
     /// A completion of nothing we know.
     #[cold]
-    fn unknown(&mut self, completion: &Completion) {
+    pub(crate) fn unknown(&mut self, completion: &Completion) {
         let words =
             format!("the provider reports the end of an operation that was never begun: {completion:?}");
         self.events.push_back(Event::Fault(faults::unknown_completion(words)));
@@ -512,119 +437,17 @@ impl Ofi {
 
     /// The completion queue says that it is broken.
     #[cold]
-    fn break_down(&mut self, code: Code) {
+    fn broken(&mut self, code: Code) {
         let words = words(self.rail.domain(), code);
+        self.break_down(&words);
+    }
+
+    /// Nothing goes any more.
+    #[cold]
+    pub(crate) fn break_down(&mut self, words: &str) {
         for peer in self.peers.others().collect::<Vec<_>>() {
-            self.lose(peer, faults::not_taken(peer, &words));
+            self.lose(peer, faults::not_taken(peer, words));
         }
-    }
-
-    fn begin(&mut self, work: Work) -> Result<(), Busy> {
-        assert_eq!(work.remote.len, work.local.len() as u64, "a copy between different lengths");
-        let (bytes_max, what) = match work.way {
-            Way::Read => (self.caps.read_bytes_max, "a read of more than Caps::read_bytes_max"),
-            Way::Write => (self.caps.write_bytes_max, "a write of more than Caps::write_bytes_max"),
-        };
-        assert!(work.remote.len <= bytes_max, "{what}");
-        if self.in_flight == self.caps.one_sided_max {
-            return Err(Busy);
-        }
-        self.in_flight += 1;
-        let number = self.works.begin(work);
-        self.start(number);
-        Ok(())
-    }
-
-    /// Hands an operation to the provider, or keeps it for another try.
-    fn start(&mut self, number: usize) {
-        let Some(mut work) = self.works.get(number) else { return };
-        if work.peer == self.me {
-            return self.copy_own(number, work);
-        }
-        if self.peers.contacts[work.peer.index()].address.is_none() && !self.meet(work.peer) {
-            let fault = self.peers.fault(work.peer).expect("a peer that cannot be met is gone");
-            return self.fail_work(number, fault);
-        }
-        if work.local.is_empty() {
-            return self.finish_work(number);
-        }
-        let address = self.peers.contacts[work.peer.index()].address.expect("it was met");
-        if work.hold.is_none() {
-            match self.registrations.hold(work.local) {
-                Ok(hold) => work.hold = hold,
-                Err(fault) => return self.fail_work(number, fault),
-            }
-            self.works.set_hold(number, work.hold);
-        }
-        match self.post(work, address, number) {
-            Ok(()) => {}
-            Err(Code::AGAIN) => {
-                self.works.wait(number);
-                self.has_news = true;
-            }
-            Err(code) => {
-                let words = words(self.rail.domain(), code);
-                self.fail_work(number, faults::not_taken(work.peer, &words));
-                self.not_taken(work.peer, code);
-            }
-        }
-    }
-
-    fn post(&mut self, work: Work, to: Address, number: usize) -> Result<(), Code> {
-        let remote = (work.remote.key.base.wrapping_add(work.remote.offset), work.remote.key.name);
-        let local = (work.local, self.registrations.descriptor(work.hold));
-        match work.way {
-            Way::Read => self.rail.read(to, remote, local, number),
-            Way::Write => self.rail.write(to, remote, local, number),
-        }
-    }
-
-    fn copy_own(&mut self, number: usize, work: Work) {
-        if work.local.is_empty() {
-            return self.finish_work(number);
-        }
-        match (self.registrations.find(work.remote), work.way) {
-            (None, _) => return self.fail_work(number, faults::not_open(self.me)),
-            (Some(remote), Way::Read) => remote.copy_to_buf(work.local),
-            (Some(remote), Way::Write) => work.local.copy_to_buf(remote),
-        }
-        self.finish_work(number);
-    }
-
-    fn finish_work(&mut self, number: usize) {
-        if let Some(work) = self.end_work(number) {
-            self.events.push_back(Event::Done(work.token));
-            self.has_news = true;
-        }
-    }
-
-    /// Looks, now and then, who has gone.
-    #[cold]
-    fn call_roll(&mut self, now: Instant) {
-        if now.duration_since(self.last_roll_call) < ROLL_CALL {
-            return;
-        }
-        self.last_roll_call = now;
-        let is_small = self.peers.count() <= FAMILIAR_PEERS;
-        for _ in 0..ROLL_CALL_PEERS.min(self.peers.count()) {
-            self.asked = (self.asked + 1) % self.peers.count();
-            let peer = Peer(self.asked as u32);
-            if peer != self.me && self.peers.is_reached(peer) {
-                if is_small {
-                    self.meet(peer);
-                }
-                self.probe(peer);
-            }
-        }
-        self.look_at_lines();
-    }
-
-    /// Looks which lines have ended.
-    #[cold]
-    fn look_at_lines(&mut self) {
-        let Some(mut lines) = self.lines.take() else { return };
-        lines.look(|peer, ending| self.line_ended(peer, ending));
-        self.lines = Some(lines);
     }
 
     /// Looks for completions and does what is to be done; true when `poll` may have something to tell, or there is more room
@@ -636,7 +459,7 @@ impl Ofi {
             self.has_news = true;
             self.patience.renew();
         }
-        if self.has_news {
+        if self.has_news || !self.others.is_empty() {
             self.tend();
         }
         !self.events.is_empty()
@@ -690,8 +513,8 @@ impl Transport for Ofi {
 
     fn register(&mut self, buf: Buf, with: Peer) -> Result<Key, Box<Fault>> {
         // Devices give nothing to peers whose address they do not have.
-        if with != self.me {
-            self.meet(with);
+        if with != self.me && self.meet(with) {
+            self.introduce(with, self.registrations.pair(buf));
         }
         self.registrations.open(buf)
     }
@@ -724,11 +547,11 @@ impl Transport for Ofi {
     }
 
     fn read(&mut self, from: Peer, remote: RemoteSlice, local: Buf, token: Token) -> Result<(), Busy> {
-        self.begin(Work { peer: from, way: Way::Read, remote, local, token, hold: None })
+        self.begin(Work::new(from, Direction::Read, remote, local, token))
     }
 
     fn write(&mut self, to: Peer, local: Buf, remote: RemoteSlice, token: Token) -> Result<(), Busy> {
-        self.begin(Work { peer: to, way: Way::Write, remote, local, token, hold: None })
+        self.begin(Work::new(to, Direction::Write, remote, local, token))
     }
 
     #[inline]
@@ -743,7 +566,7 @@ impl Transport for Ofi {
             self.patience.renew();
             return Some(event);
         }
-        if self.has_news {
+        if self.has_news || !self.others.is_empty() {
             return self.poll_news();
         }
         self.quiet_polls += 1;

@@ -11,9 +11,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use common::Origin;
+use common::Devices;
+use common::Origin::{self, Distribution, Intel, Wheel};
 use rustix::process::{Pid, Signal, kill_process};
-use selvedge_ofi::{Ofi, Opening, Provider};
+use selvedge_ofi::Provider::{self, Efa, EfaDirect, Tcp};
+use selvedge_ofi::{Ofi, Opening};
 use selvedge_transport::conformance::{CASES, Gathering, Group, Harness, Program, drive_alone};
 use selvedge_transport::{Buf, Cause, Event, Memory, Peer, RemoteSlice, Scope, Slot, Token, Transport};
 
@@ -30,62 +32,72 @@ const RANKS: usize = 5;
 struct Road {
     origin: Origin,
     provider: Provider,
-    /// The device loses, reorders and refuses packets.
-    has_faults: bool,
+    devices: Devices,
 }
 
 impl Road {
+    fn new(origin: Origin, provider: Provider) -> Road {
+        Road { origin, provider, devices: Devices { each: 1, has_faults: false, cut: None } }
+    }
+
+    fn with_faults(self) -> Road {
+        Road { devices: Devices { has_faults: true, ..self.devices }, ..self }
+    }
+
+    fn with_devices(self, each: usize) -> Road {
+        Road { devices: Devices { each, ..self.devices }, ..self }
+    }
+
     /// For the environment of a rank.
     fn words(self) -> String {
-        format!("{:?} {} {}", self.origin, self.provider, self.has_faults)
+        format!("{:?} {}", self.origin, self.provider)
     }
 
     fn of_words(words: &str) -> Road {
-        let words: Vec<&str> = words.split(' ').collect();
-        let named = |origin: &Origin| format!("{origin:?}") == words[0];
+        let (origin, provider) = words.split_once(' ').expect("two words");
         let mut all = [Origin::Distribution, Origin::Wheel, Origin::Intel].into_iter();
-        Road {
-            origin: all.find(named).expect("an origin"),
-            provider: words[1].parse().expect("a provider"),
-            has_faults: words[2] == "true",
-        }
+        let origin = all.find(|known| format!("{known:?}") == origin).expect("an origin");
+        Road::new(origin, provider.parse().expect("a provider"))
     }
 
     fn command(self, rank: usize) -> Command {
         let own = std::env::current_exe().expect("our own path");
         match self.provider {
-            Provider::Tcp => Command::new(own),
-            _ => common::on_software_device(rank, self.has_faults, own),
+            Tcp => Command::new(own),
+            _ => common::on_software_devices(rank, self.devices, own),
         }
     }
 }
 
 /// One test for each road.
 macro_rules! every_promise_holds {
-    ($($name:ident: $origin:ident, $provider:ident, $has_faults:literal;)*) => {
+    ($($name:ident: $road:expr;)*) => {
         $(#[test]
         fn $name() {
-            suite(Road { origin: Origin::$origin, provider: Provider::$provider, has_faults: $has_faults });
+            suite($road);
         })*
     };
 }
 
 every_promise_holds! {
-    every_promise_holds_on_tcp_of_the_distribution: Distribution, Tcp, false;
-    every_promise_holds_on_tcp_of_a_wheel: Wheel, Tcp, false;
-    every_promise_holds_on_efa_of_the_distribution: Distribution, Efa, false;
-    every_promise_holds_on_efa_of_a_wheel: Wheel, Efa, false;
-    every_promise_holds_on_efa_direct_of_a_wheel: Wheel, EfaDirect, false;
-    every_promise_holds_on_faulty_efa_of_the_distribution: Distribution, Efa, true;
-    every_promise_holds_on_faulty_efa_of_a_wheel: Wheel, Efa, true;
-    every_promise_holds_on_faulty_efa_direct_of_a_wheel: Wheel, EfaDirect, true;
+    every_promise_holds_on_tcp_of_the_distribution: Road::new(Distribution, Tcp);
+    every_promise_holds_on_tcp_of_a_wheel: Road::new(Wheel, Tcp);
+    every_promise_holds_on_efa_of_the_distribution: Road::new(Distribution, Efa);
+    every_promise_holds_on_efa_of_a_wheel: Road::new(Wheel, Efa);
+    every_promise_holds_on_efa_direct_of_a_wheel: Road::new(Wheel, EfaDirect);
+    every_promise_holds_on_faulty_efa_of_the_distribution: Road::new(Distribution, Efa).with_faults();
+    every_promise_holds_on_faulty_efa_of_a_wheel: Road::new(Wheel, Efa).with_faults();
+    every_promise_holds_on_faulty_efa_direct_of_a_wheel: Road::new(Wheel, EfaDirect).with_faults();
+    every_promise_holds_on_two_devices_of_efa: Road::new(Wheel, Efa).with_devices(2);
+    every_promise_holds_on_four_faulty_devices_of_efa_direct:
+        Road::new(Wheel, EfaDirect).with_devices(4).with_faults();
 }
 
 #[cfg(target_arch = "x86_64")]
 every_promise_holds! {
-    every_promise_holds_on_tcp_of_intel: Intel, Tcp, false;
-    every_promise_holds_on_efa_of_intel: Intel, Efa, false;
-    every_promise_holds_on_efa_direct_of_intel: Intel, EfaDirect, false;
+    every_promise_holds_on_tcp_of_intel: Road::new(Intel, Tcp);
+    every_promise_holds_on_efa_of_intel: Road::new(Intel, Efa);
+    every_promise_holds_on_efa_direct_of_intel: Road::new(Intel, EfaDirect);
 }
 
 fn suite(road: Road) {
@@ -104,20 +116,29 @@ fn suite(road: Road) {
 }
 
 /// Jobs of several tests at a time would be more processes than the machine has patience for.
-fn turn() -> std::sync::MutexGuard<'static, ()> {
+fn turn() -> Turn {
     static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    Turn(TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// A test with processes is under way. What its devices have counted goes with it.
+struct Turn(#[expect(dead_code, reason = "held until the test ends")] std::sync::MutexGuard<'static, ()>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        common::forget_counters();
+    }
 }
 
 #[test]
 fn a_rank_that_is_killed_is_missed_within_half_a_second_by_those_that_wait() {
     let _turn = turn();
-    for origin in [Origin::Distribution, Origin::Wheel] {
-        for provider in [Provider::Tcp, Provider::Efa, Provider::EfaDirect] {
-            if origin == Origin::Distribution && provider == Provider::EfaDirect {
+    for origin in [Distribution, Wheel] {
+        for provider in [Tcp, Efa, EfaDirect] {
+            if origin == Distribution && provider == EfaDirect {
                 continue;
             }
-            let road = Road { origin, provider, has_faults: false };
+            let road = Road::new(origin, provider);
             let mut job = Job::start("wait for a death", 3, road);
             let mut ready = 0;
             while ready < 3 {
@@ -148,8 +169,8 @@ fn a_read_of_memory_that_is_not_open_any_more_is_denied_by_the_device() {
     let _turn = turn();
     // Of 2.x. That of 1.17 does small reads by itself, without looking at the key, and dies of memory that is not there; on
     // tcp a read that is refused breaks the connection.
-    for provider in [Provider::Efa, Provider::EfaDirect] {
-        let road = Road { origin: Origin::Wheel, provider, has_faults: false };
+    for provider in [Efa, EfaDirect] {
+        let road = Road::new(Wheel, provider);
         let mut job = Job::start("read what is closed", 2, road);
         let mut said = None;
         while let Some((rank, line)) = job.next() {
@@ -165,7 +186,7 @@ fn a_read_of_memory_that_is_not_open_any_more_is_denied_by_the_device() {
 #[test]
 fn a_buffer_that_is_read_into_again_and_again_is_registered_once() {
     let _turn = turn();
-    let road = Road { origin: Origin::Wheel, provider: Provider::EfaDirect, has_faults: false };
+    let road = Road::new(Wheel, EfaDirect);
     let mut job = Job::start("read again", 2, road);
     let mut said = None;
     while let Some((rank, line)) = job.next() {
@@ -177,10 +198,48 @@ fn a_buffer_that_is_read_into_again_and_again_is_registered_once() {
 }
 
 #[test]
+fn large_memory_is_read_over_several_devices() {
+    let _turn = turn();
+    common::take_counters("rdma_read_bytes");
+    let said = read_much(Road::new(Wheel, EfaDirect).with_devices(4));
+    assert!(said.iter().all(|line| !line.starts_with("told")), "{said:?}");
+    let read = common::take_counters("rdma_read_bytes");
+    let all: u64 = read.iter().map(|(_, bytes)| bytes).sum();
+    assert!(read.len() == 4 && read.iter().all(|(_, bytes)| *bytes > all / 10), "{read:?}");
+}
+
+#[test]
+fn a_device_whose_link_dies_is_left_and_the_reads_go_on() {
+    let _turn = turn();
+    for provider in [Efa, EfaDirect] {
+        let road = Road::new(Wheel, provider).with_devices(4);
+        // Neither's home: rank 0 is at home on device 0, rank 1 on device 1.
+        let devices = Devices { cut: Some("127.77.0.1/2@1500"), ..road.devices };
+        let said = read_much(Road { devices, ..road });
+        assert!(said.iter().any(|line| line.contains("go by other rails")), "{provider}: {said:?}");
+        println!("{provider}: {said:?}");
+    }
+}
+
+/// Rank 0 reads several megabytes of rank 1 for some seconds and checks every byte. What it says meanwhile.
+fn read_much(road: Road) -> Vec<String> {
+    let mut job = Job::start("read much", 2, road);
+    let mut said = Vec::new();
+    while let Some((rank, line)) = job.next() {
+        job.serve(rank, &line);
+        if line.starts_with("told") || line.starts_with("read") {
+            said.push(line);
+        }
+    }
+    job.end("read much");
+    said
+}
+
+#[test]
 fn a_rank_that_waits_for_long_costs_next_to_nothing() {
     let _turn = turn();
-    for provider in [Provider::Tcp, Provider::EfaDirect] {
-        let road = Road { origin: Origin::Wheel, provider, has_faults: false };
+    for provider in [Tcp, EfaDirect] {
+        let road = Road::new(Wheel, provider);
         let mut job = Job::start("wait for two seconds", 2, road);
         let mut spent = Vec::new();
         while let Some((rank, line)) = job.next() {
@@ -335,6 +394,7 @@ fn a_rank_of_another_test() {
         "wait for two seconds" => rank.wait_long(),
         "read what is closed" => rank.read_what_is_closed(),
         "read again" => rank.read_again(),
+        "read much" => rank.read_much(),
         case => (CASES.iter().find(|known| known.name == case).expect("a case of the suite").run)(&rank),
     }
 }
@@ -477,6 +537,47 @@ impl Rank {
             say(&format!("registrations {hits} {misses}"));
             send(&mut ofi, Peer(1), b"done");
         }
+        self.end(&mut ofi);
+    }
+
+    /// Rank 0 reads eight buffers of rank 1, all at once, over and over for four seconds.
+    fn read_much(&self) {
+        const BYTES: usize = 1 << 20;
+        let mut ofi = self.open(Group::of(2));
+        let theirs: Vec<Memory> = (0..8).map(|number| Memory::of(&vec![number + 1; BYTES])).collect();
+        if self.me == Peer(1) {
+            let keys: Vec<_> =
+                theirs.iter().map(|memory| ofi.register(memory.buf(), Peer(0)).expect("room")).collect();
+            let words = keys.iter().flat_map(|key| [key.base, key.name]).flat_map(u64::to_le_bytes);
+            send(&mut ofi, Peer(0), &words.collect::<Vec<u8>>());
+            drop(receive(&mut ofi));
+            keys.into_iter().for_each(|key| ofi.deregister(key, Peer(0)));
+            return self.end(&mut ofi);
+        }
+        let keys: Vec<_> = receive(&mut ofi).chunks(16).map(key_of).collect();
+        let (start, mut reads) = (Instant::now(), 0_u64);
+        while start.elapsed() < Duration::from_secs(4) {
+            let mine: Vec<Memory> = keys.iter().map(|_| Memory::zeroed(BYTES)).collect();
+            for (number, (&key, memory)) in keys.iter().zip(&mine).enumerate() {
+                let remote = RemoteSlice { key, offset: 0, len: BYTES as u64 };
+                ofi.read(Peer(1), remote, memory.buf(), Token(number as u64)).expect("few are in flight");
+            }
+            let mut ended = 0;
+            while ended < keys.len() {
+                match ofi.poll() {
+                    Some(Event::Done(_)) => ended += 1,
+                    Some(Event::Fault(fault)) if fault.scope == Scope::Local => say(&format!("told {fault}")),
+                    Some(event) => panic!("{event:?}"),
+                    None => ofi.wait(Duration::from_secs(1)),
+                }
+            }
+            for (memory, theirs) in mine.iter().zip(&theirs) {
+                assert!(memory.bytes() == theirs.bytes(), "bytes of the peer");
+            }
+            reads += keys.len() as u64;
+        }
+        say(&format!("read {reads} MiB in {:?}", start.elapsed()));
+        send(&mut ofi, Peer(1), b"done");
         self.end(&mut ofi);
     }
 

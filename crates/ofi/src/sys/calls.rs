@@ -85,6 +85,26 @@ pub(crate) unsafe fn trywait(fabric: *mut FidFabric, fid: *mut Fid) -> c_int {
     unsafe { call(fabric, fids.as_mut_ptr(), 1) }
 }
 
+/// `fi_eq_open`.
+///
+/// # Safety
+/// `fabric` is alive.
+pub(crate) unsafe fn eq_open(fabric: *mut FidFabric, attr: &mut FiEqAttr, eq: &mut *mut FidEq) -> c_int {
+    let Some(call) = entry!(fabric, ops, FabricOps, eq_open) else { return NO_SUCH_CALL };
+    // SAFETY: the fabric is alive, the rest are live borrows; the context may be null.
+    unsafe { call(fabric, attr, eq, std::ptr::null_mut()) }
+}
+
+/// `fi_eq_readerr`: a positive number when it has taken an error out of the queue.
+///
+/// # Safety
+/// `eq` is alive.
+pub(crate) unsafe fn eq_readerr(eq: *mut FidEq, into: &mut FiEqErrEntry) -> isize {
+    let Some(call) = entry!(eq, ops, EqOps, readerr) else { return NO_SUCH_CALL as isize };
+    // SAFETY: the queue is alive, the entry is a live borrow; no flags.
+    unsafe { call(eq, into, 0) }
+}
+
 /// `fi_av_open`.
 ///
 /// # Safety

@@ -135,12 +135,29 @@ fn objects(sheet: &mut Sheet) {
     offsets!(sheet, "fid_mr", FidMr, fid, mem_desc, key);
     offsets!(sheet, "fid_av", FidAv, fid, ops);
     offsets!(sheet, "fid_cq", FidCq, fid, ops);
+    offsets!(sheet, "fid_eq", FidEq, fid, ops);
+    offsets!(sheet, "fi_ops_eq", EqOps, size, readerr);
+    offsets!(sheet, "fi_eq_attr", FiEqAttr, size, flags, wait_obj, signaling_vector, wait_set);
+    size!(sheet, "fi_eq_attr", FiEqAttr);
+    offsets!(
+        sheet,
+        "fi_eq_err_entry",
+        FiEqErrEntry,
+        fid,
+        context,
+        data,
+        err,
+        prov_errno,
+        err_data,
+        err_data_size
+    );
+    size!(sheet, "fi_eq_err_entry", FiEqErrEntry);
     offsets!(sheet, "fid_ep", FidEp, fid, ops, cm, msg, rma);
 }
 
 fn tables(sheet: &mut Sheet) {
     offsets!(sheet, "fi_ops", FidOps, size, close, bind, control);
-    offsets!(sheet, "fi_ops_fabric", FabricOps, size, domain, trywait);
+    offsets!(sheet, "fi_ops_fabric", FabricOps, size, domain, eq_open, trywait);
     offsets!(sheet, "fi_ops_domain", DomainOps, size, av_open, cq_open, endpoint);
     offsets!(sheet, "fi_ops_mr", MrOps, size, reg);
     offsets!(sheet, "fi_ops_av", AvOps, size, insert, remove, straddr);

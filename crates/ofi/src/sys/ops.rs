@@ -50,7 +50,8 @@ pub(crate) struct FabricOps {
     pub(crate) domain:
         Option<unsafe extern "C" fn(*mut FidFabric, *mut FiInfo, *mut *mut FidDomain, *mut c_void) -> c_int>,
     pub(crate) passive_ep: Unused,
-    pub(crate) eq_open: Unused,
+    pub(crate) eq_open:
+        Option<unsafe extern "C" fn(*mut FidFabric, *mut FiEqAttr, *mut *mut FidEq, *mut c_void) -> c_int>,
     pub(crate) wait_open: Unused,
     pub(crate) trywait: Option<unsafe extern "C" fn(*mut FidFabric, *mut *mut Fid, c_int) -> c_int>,
 }
@@ -142,6 +143,47 @@ pub(crate) struct AvOps {
     pub(crate) lookup: Unused,
     pub(crate) straddr:
         Option<unsafe extern "C" fn(*mut FidAv, *const c_void, *mut c_char, *mut usize) -> *const c_char>,
+}
+
+/// `struct fid_eq`.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct FidEq {
+    pub(crate) fid: Fid,
+    pub(crate) ops: *const EqOps,
+}
+
+/// `struct fi_eq_attr`. Ours to allocate: unchanged since libfabric 1.0.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct FiEqAttr {
+    pub(crate) size: usize,
+    pub(crate) flags: u64,
+    pub(crate) wait_obj: c_int,
+    pub(crate) signaling_vector: c_int,
+    pub(crate) wait_set: *mut c_void,
+}
+
+/// `struct fi_eq_err_entry`: something that went wrong and belongs to no operation. Unchanged since libfabric 1.0.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct FiEqErrEntry {
+    pub(crate) fid: *mut Fid,
+    pub(crate) context: *mut c_void,
+    pub(crate) data: u64,
+    pub(crate) err: c_int,
+    pub(crate) prov_errno: c_int,
+    pub(crate) err_data: *mut c_void,
+    pub(crate) err_data_size: usize,
+}
+
+/// `struct fi_ops_eq`.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct EqOps {
+    pub(crate) size: usize,
+    pub(crate) read: Unused,
+    pub(crate) readerr: Option<unsafe extern "C" fn(*mut FidEq, *mut FiEqErrEntry, u64) -> isize>,
 }
 
 /// `struct fid_cq`.

@@ -61,18 +61,59 @@ pub(crate) fn road(origin: Origin, provider: Provider) -> (Choice, Settings) {
     (choice, settings)
 }
 
-/// A command that runs on software EFA devices as host `host`, with faults or without.
+/// What the software EFA devices of a test are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Devices {
+    /// How many each host has.
+    pub(crate) each: usize,
+    /// Whether they lose, reorder and refuse packets.
+    pub(crate) has_faults: bool,
+    /// A link that dies: see docs/SOFTEFA.md.
+    pub(crate) cut: Option<&'static str>,
+}
+
+/// A command that runs on software EFA devices as host `host`.
 #[allow(dead_code, reason = "not every test needs devices")]
-pub(crate) fn on_software_device(host: usize, has_faults: bool, program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn on_software_devices(host: usize, devices: Devices, program: impl AsRef<OsStr>) -> Command {
     let softefa = below_target("softefa").filter(|_| below_target("libsoftefa.so").is_some());
     let softefa = softefa.unwrap_or_else(|| {
         panic!("there is no software EFA device; build it with `cargo build -p selvedge-softefa`")
     });
     let mut command = Command::new(softefa);
     command.args(["run", "--hosts", "8", "--host", &host.to_string(), "--no-shm"]);
-    if has_faults {
+    command.args(["--devices-per-host", &devices.each.to_string()]);
+    if devices.has_faults {
         command.args(["--reorder", "20%", "--drop", "2%", "--rnr", "5%", "--seed", &host.to_string()]);
     }
-    command.arg("--").arg(program);
+    if let Some(cut) = devices.cut {
+        command.args(["--cut", cut, "--set", "PEER_TIMEOUT_MS=500"]);
+    }
+    command.arg("--tree").arg(counters_folder()).arg("--").arg(program);
     command
+}
+
+/// Where the devices of this test's jobs count.
+#[allow(dead_code, reason = "not every test needs devices")]
+fn counters_folder() -> PathBuf {
+    std::env::temp_dir().join(format!("selvedge-ofi-{}", std::process::id()))
+}
+
+/// Removes what was counted.
+#[allow(dead_code, reason = "not every test needs devices")]
+pub(crate) fn forget_counters() {
+    let _ = std::fs::remove_dir_all(counters_folder());
+}
+
+/// What the devices of all jobs up to now have counted under `name`, by host and device; then forgets it.
+#[allow(dead_code, reason = "not every test needs devices")]
+pub(crate) fn take_counters(name: &str) -> Vec<(String, u64)> {
+    let softefa = below_target("softefa").expect("it was run");
+    let said = Command::new(softefa).arg("counters").arg(counters_folder()).output().expect("it runs");
+    forget_counters();
+    let text = String::from_utf8(said.stdout).expect("printable");
+    let words = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    words
+        .filter(|words| words[2] == name)
+        .map(|words| (words[..2].join(" "), words[3].parse().expect("a number")))
+        .collect()
 }

@@ -1,0 +1,168 @@
+//! Dealings with peers as such: the first, the last, and whether they are still there in between.
+
+use std::time::{Duration, Instant};
+
+use selvedge_transport::{Event, Fault, Peer};
+
+use crate::error::{Code, Error};
+use crate::fabric::Address;
+use crate::farewell::Parting;
+use crate::faults;
+use crate::lifeline::Ending;
+use crate::rail::words;
+use crate::rails::Way;
+use crate::transport::Ofi;
+
+/// How often a rank that waits looks whether its peers still live.
+pub(crate) const ROLL_CALL: Duration = Duration::from_millis(100);
+
+/// Peers it turns to each time that it had nothing to do with before. On larger jobs it goes on with the next ones.
+const ROLL_CALL_PEERS: usize = 8;
+
+/// In jobs of at most so many peers everybody looks after everybody. In larger ones a rank looks after those it has had to do
+/// with: after all of them would be a line, or a place in the device's tables, for each pair of ranks.
+pub(crate) const FAMILIAR_PEERS: usize = 32;
+
+impl Ofi {
+    /// Has to do with a peer for the first time: tells the provider its address and calls at its doorway. False when it is gone, or
+    /// lost by that.
+    #[cold]
+    pub(crate) fn meet(&mut self, peer: Peer) -> bool {
+        if self.peers.is_gone(peer) || peer == self.me {
+            return false;
+        }
+        assert!(self.peers.is_reached(peer), "{peer:?} has given no card");
+        if self.peers.contacts[peer.index()].address.is_none() {
+            match self.insert(Way { own: 0, peer, theirs: 0 }) {
+                Ok(address) => self.peers.contacts[peer.index()].address = Some(address),
+                Err(error) => {
+                    self.lose(peer, faults::not_inserted(peer, &error));
+                    return false;
+                }
+            }
+        }
+        if self.peers.know(peer) {
+            self.watch_over(peer);
+        }
+        true
+    }
+
+    /// Tells the provider the address of a peer's rail.
+    fn insert(&mut self, way: Way) -> Result<Address, Error> {
+        let address = self.peers.address(way.peer, way.theirs).map(Box::<[u8]>::from).unwrap_or_default();
+        self.rail(way.own).endpoint().addresses().insert(&address)
+    }
+
+    /// The peer's address on a way, told to the provider when it is first asked for. The peer was met.
+    pub(crate) fn address(&mut self, way: Way) -> Result<Address, Error> {
+        if way.own == 0
+            && way.theirs == 0
+            && let Some(address) = self.peers.contacts[way.peer.index()].address
+        {
+            return Ok(address);
+        }
+        if let Some(address) = self.ways.address(way) {
+            return Ok(address);
+        }
+        let address = self.insert(way)?;
+        self.ways.learn(way, address);
+        Ok(address)
+    }
+
+    /// Tells the devices of our rails `own` all addresses of a peer that will read or write there.
+    pub(crate) fn introduce(&mut self, peer: Peer, own: [usize; 2]) {
+        if self.others.is_empty() && self.peers.rails(peer) == 1 {
+            return;
+        }
+        for own in own {
+            for theirs in 0..self.peers.rails(peer) {
+                // A device that does not take it refuses the peer's operations, which then says so.
+                let _ = self.address(Way { own, peer, theirs });
+            }
+        }
+    }
+
+    /// Calls at a peer's doorway.
+    fn watch_over(&mut self, peer: Peer) {
+        let Some(doorway) = self.peers.doorway(peer) else { return };
+        if let Some(ending) = self.lines.as_mut().and_then(|lines| lines.call(peer, doorway)) {
+            self.line_ended(peer, ending);
+        }
+    }
+
+    fn line_ended(&mut self, peer: Peer, ending: Ending) {
+        if !self.is_efa || ending == Ending::Closed {
+            self.part(peer, Parting::LineEnded(ending));
+        }
+    }
+
+    /// Sends a word to a peer that nobody watches, to learn from the device whether it is there. Not while many sends are
+    /// under way: they tell as well.
+    fn probe(&mut self, peer: Peer) {
+        let is_watched = self.lines.as_ref().is_some_and(|lines| lines.has(peer));
+        if self.is_efa && !is_watched && self.peers.is_known(peer) && self.rail.has_many_free() {
+            self.send_probe(peer);
+        }
+    }
+
+    /// The peer is gone: tells it once, ends what waits for it.
+    #[cold]
+    pub(crate) fn lose(&mut self, peer: Peer, fault: Box<Fault>) {
+        if !self.peers.lose(peer, fault.clone()) {
+            return;
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.hang_up(peer);
+        }
+        for number in self.works.take_waiting() {
+            match self.works.get(number as usize) {
+                Some(work) if work.peer == peer => self.fail_work(number as usize, fault.clone()),
+                _ => self.works.wait(number as usize),
+            }
+        }
+        // Those that the provider has it ends itself, or we do when it does not.
+        self.farewells.wait_for_works(peer);
+        self.events.push_back(Event::Fault(fault));
+        self.has_news = true;
+    }
+
+    /// The provider does not take an operation, and will not.
+    #[cold]
+    pub(crate) fn not_taken(&mut self, peer: Peer, code: Code) {
+        if !self.peers.is_gone(peer) {
+            let words = words(self.rail.domain(), code);
+            self.lose(peer, faults::not_taken(peer, &words));
+        }
+    }
+
+    /// Looks, now and then, who has gone.
+    #[cold]
+    pub(crate) fn call_roll(&mut self, now: Instant) {
+        if now.duration_since(self.last_roll_call) < ROLL_CALL {
+            return;
+        }
+        self.last_roll_call = now;
+        self.rail.endpoint().forget_events();
+        self.others.iter_mut().for_each(|rail| rail.endpoint().forget_events());
+        let is_small = self.peers.count() <= FAMILIAR_PEERS;
+        for _ in 0..ROLL_CALL_PEERS.min(self.peers.count()) {
+            self.asked = (self.asked + 1) % self.peers.count();
+            let peer = Peer(self.asked as u32);
+            if peer != self.me && self.peers.is_reached(peer) {
+                if is_small {
+                    self.meet(peer);
+                }
+                self.probe(peer);
+            }
+        }
+        self.look_at_lines();
+    }
+
+    /// Looks which lines have ended.
+    #[cold]
+    pub(crate) fn look_at_lines(&mut self) {
+        let Some(mut lines) = self.lines.take() else { return };
+        lines.look(|peer, ending| self.line_ended(peer, ending));
+        self.lines = Some(lines);
+    }
+}
