@@ -160,6 +160,7 @@ pub(crate) struct Bench {
     options: Vec<OsString>,
     variables: Vec<(&'static str, &'static str)>,
     hosts: String,
+    work: Folder,
     pub(crate) limit: Duration,
 }
 
@@ -170,6 +171,7 @@ impl Bench {
             options: Vec::new(),
             variables: Vec::new(),
             hosts: hosts(),
+            work: Folder::new(),
             limit: Duration::from_secs(60),
         }
     }
@@ -189,6 +191,8 @@ impl Bench {
     fn command(&self, host: u16, tree: Option<&Path>, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_softefa"));
         command.args(["run", "--addresses", &self.hosts, "--host", &host.to_string()]);
+        // PSM, which is part of the distribution's libfabric, leaves the trace of a crash in the working directory.
+        command.current_dir(&self.work.0);
         command.args(&self.options);
         if let Some(tree) = tree {
             command.arg("--tree").arg(tree);
