@@ -6,6 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use crate::cores::Binding;
+use crate::display::Display;
+use crate::hosts::HostWish;
 
 /// What the user wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +31,67 @@ pub struct JobWish {
     pub labels: bool,
     /// End the job after so long.
     pub time_limit: Option<Duration>,
-    /// How ranks are placed on cores.
+    /// How ranks are bound to cores.
     pub binding: Binding,
+    /// The hosts of the command line and of its host files, for blocks that name none of their own.
+    pub hosts: Vec<HostWish>,
+    /// Pictures to show before the start.
+    pub display: Display,
+    /// How agents are started on other hosts.
+    pub agent: AgentWish,
+    /// How many agents each agent starts, mpirun included.
+    pub tree_width: TreeWidth,
+    /// How programs learn their place.
+    pub pmi: Pmi,
+    /// How long all agents together may take to be there.
+    pub start_limit: Option<Duration>,
+    /// How long a host may be silent before it counts as lost.
+    pub host_limit: Option<Duration>,
+}
+
+/// How agents are started on other hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct AgentWish {
+    /// By which kind of command.
+    pub kind: AgentKind,
+    /// The command in its place, with its first arguments: `ssh -F config`.
+    pub command: Option<OsString>,
+}
+
+/// A kind of command that starts agents on other hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum AgentKind {
+    /// `srun` inside a job of Slurm's, else ssh.
+    #[default]
+    Auto,
+    /// `ssh [user@]HOST COMMAND`, and whatever takes the same arguments.
+    Ssh,
+    /// `srun -w HOST -N 1 -n 1 COMMAND`.
+    Srun,
+}
+
+/// Sons of each node of the tree of agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TreeWidth(pub u32);
+
+impl Default for TreeWidth {
+    fn default() -> TreeWidth {
+        TreeWidth(32)
+    }
+}
+
+/// How programs learn their place in the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Pmi {
+    /// What the program is made for: PMIx for Open MPI's, PMI-1 for all others.
+    #[default]
+    Auto,
+    /// PMI-1; clients that speak PMI-2 on the same connection are answered too.
+    One,
+    /// PMI-2.
+    Two,
+    /// PMIx, by way of libpmix.
+    X,
 }
 
 /// One block of the command line.
@@ -44,6 +105,8 @@ pub struct BlockWish {
     pub program: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// The hosts of this block only; empty where it uses the job's.
+    pub hosts: Vec<HostWish>,
 }
 
 /// A variable for the ranks' environment.
@@ -61,6 +124,12 @@ pub enum Export {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(String);
+
+impl Usage {
+    pub(crate) fn new(what: impl Into<String>) -> Usage {
+        Usage(what.into())
+    }
+}
 
 /// No machine runs so many processes; a larger number is a slip of the finger.
 const RANKS_MAX: u32 = 1 << 20;

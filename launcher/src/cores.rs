@@ -50,6 +50,22 @@ impl Cores {
         Some(if binding == Binding::Core { &share[..1] } else { share })
     }
 
+    /// Those that this process may use, as the system numbers them.
+    pub fn numbers(&self) -> Vec<u32> {
+        self.numbers.iter().filter_map(|&core| u32::try_from(core).ok()).collect()
+    }
+
+    /// Confines this thread, and whatever it starts meanwhile, to these hardware threads until the answer is dropped.
+    /// `None` where the list is empty (the rank is not bound) or the system does not allow it.
+    pub fn bind(&self, cpus: &[u32]) -> Option<Confined<'_>> {
+        let mut set = CpuSet::new();
+        let known = |cpu: &&u32| self.numbers.contains(&(**cpu as usize));
+        let known: Vec<usize> = cpus.iter().filter(known).map(|&cpu| cpu as usize).collect();
+        known.iter().for_each(|&cpu| set.set(cpu));
+        let bound = !known.is_empty() && sched_setaffinity(None, &set).is_ok();
+        bound.then_some(Confined(self))
+    }
+
     /// Confines this thread, and whatever it starts meanwhile, to the cores of a rank until the answer is dropped.
     /// `None` where the rank is not confined, or the system does not allow it.
     pub fn confine(&self, binding: Binding, local: u32, locals: u32) -> Option<Confined<'_>> {

@@ -21,15 +21,19 @@
 pub mod agent;
 pub mod args;
 pub mod cores;
+pub mod display;
 pub mod env;
 pub mod front;
+pub mod hosts;
 pub mod output;
+pub mod place;
 pub mod proto;
 pub mod reap;
 pub mod sink;
 pub mod spawn;
 pub mod supervise;
 pub mod sys;
+pub mod topology;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
