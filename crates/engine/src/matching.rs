@@ -201,6 +201,14 @@ impl<R, M> Matching<R, M> {
         Some((*name, message))
     }
 
+    /// What a posted receive asks for.
+    pub fn pattern(&self, posted: Posted) -> Pattern {
+        match self.newest {
+            Some((node, label)) if node == posted.0 => label.pattern(),
+            _ => self.posted.label(posted.0, 0).pattern(),
+        }
+    }
+
     /// Number of receives posted.
     pub fn posted_len(&self) -> usize {
         self.queued + usize::from(self.newest.is_some())
@@ -283,6 +291,16 @@ impl Label {
     #[inline]
     fn class(self) -> usize {
         (self.place & 3) as usize
+    }
+
+    /// The pattern that it was made of.
+    fn pattern(self) -> Pattern {
+        let source = Peer((self.place as u32) >> 2);
+        Pattern {
+            context: Context((self.place >> 32) as u32),
+            source: (self.class() & ANY_SOURCE == 0).then_some(source),
+            tag: (self.class() & ANY_TAG == 0).then_some(Tag(self.tag)),
+        }
     }
 
     /// One wide multiplication, high half folded onto the low one (as in wyhash). Labels are our own: no adversary.
