@@ -14,6 +14,7 @@ use crate::info::{Abilities, Hints, Info, Nic};
 use crate::interface::{self, Offer, Wanted};
 use crate::load::Library;
 use crate::settings::Settings;
+use crate::steps;
 use crate::sys::{self, Heard};
 
 /// A road to other hosts.
@@ -397,10 +398,9 @@ impl Search<'_> {
         // A provider that complains has seen a device. Of one that was never there it says nothing.
         let of_efa = start.heard.iter().chain(heard).filter(|heard| heard.provider == "efa");
         if let Some(complaint) = sys::complaint(of_efa) {
-            return Trouble::new(
-                format!("the efa provider cannot offer it: {complaint}"),
-                "look at: dmesg | grep -i efa, and ibv_devinfo; the EFA installer brings driver, rdma-core and libfabric that fit",
-            );
+            let (step, remedy) = steps::of_complaint(&complaint);
+            let step = step.map_or_else(String::new, |step| format!("{step}: "));
+            return Trouble::new(format!("the efa provider cannot offer it: {step}{complaint}"), remedy);
         }
         let found = Devices::look(self.root);
         if let Some(mut trouble) = found.trouble() {

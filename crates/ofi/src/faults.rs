@@ -10,6 +10,7 @@ use crate::efa;
 use crate::error::Error;
 use crate::lifeline::{Ending, SILENCE};
 use crate::rails::Way;
+use crate::steps;
 
 #[cold]
 fn fault(scope: Scope, cause: Cause, detail: String, next_step: &'static str) -> Box<Fault> {
@@ -19,14 +20,17 @@ fn fault(scope: Scope, cause: Cause, detail: String, next_step: &'static str) ->
 const GONE: &str = "look at its output and exit status";
 const REPORT: &str = "this is a bug of selvedge; please report it";
 
-/// The provider does not open an endpoint.
-pub(crate) fn not_opened(error: &Error) -> Box<Fault> {
-    fault(
-        Scope::Local,
-        Cause::Exhausted,
-        format!("the provider opens no endpoint: {error}"),
-        "run `selvedge doctor`, which tries each step by itself",
-    )
+/// The provider does not open an endpoint. On EFA the step that failed is named.
+pub(crate) fn not_opened(error: &Error, is_efa: bool) -> Box<Fault> {
+    let (step, next_step) = match is_efa {
+        true => steps::of_error(error),
+        false => (None, "look at: fi_info -v, and run it again with FI_LOG_LEVEL=info"),
+    };
+    let detail = match step {
+        Some(step) => format!("the provider opens no endpoint: {step}: {error}"),
+        None => format!("the provider opens no endpoint: {error}"),
+    };
+    fault(Scope::Local, Cause::Exhausted, detail, next_step)
 }
 
 /// Memory for packets could not be had.

@@ -6,6 +6,7 @@
 //! environment::explain   which variables hurt, before libfabric sees them
 //! Library::open          which libfabric, and from where; nothing is linked, a laptop needs none
 //! discover               which roads there are, what each can do, and why the others are not there
+//! spread                 which NICs each rank of a host uses
 //! Opening::open, card    an endpoint that receives, and what others need to reach it
 //! Opening::connect       an Ofi, which moves packets
 //! ```
@@ -46,6 +47,8 @@ mod queue;
 mod rail;
 mod rails;
 mod settings;
+mod spread;
+mod steps;
 mod sys;
 mod transport;
 
@@ -56,4 +59,5 @@ pub use info::{Abilities, AddressFormat, Nic};
 pub use load::{Library, LoadError, candidates};
 pub use opening::Opening;
 pub use settings::Settings;
+pub use spread::{Overfull, Seat, own_node, spread};
 pub use transport::Ofi;

@@ -7,14 +7,16 @@ use selvedge_transport::{Caps, Fault, Peer};
 use crate::card::Card;
 use crate::discover::{Choice, Provider};
 use crate::efa;
+use crate::error::Error;
 use crate::faults;
 use crate::info::{Abilities, AddressFormat};
 use crate::interface;
 use crate::lifeline::{Doorway, Lifelines};
 use crate::peers::{PEERS_MAX, Peers, Word, read_cards};
 use crate::rail::{Plan, Rail};
-use crate::rails;
 use crate::settings::Settings;
+use crate::spread;
+use crate::sys;
 use crate::transport::{Ofi, Parts};
 
 /// Packet on TCP.
@@ -52,14 +54,19 @@ impl Opening {
         let packet_bytes = packet_bytes(choice);
         let plan = Plan::of(&abilities, packet_bytes, RECEIVE_BYTES);
         let (mut rails, mut nics, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
-        let nodes: Vec<_> = choice.nics.iter().map(|nic| nic.numa_node).collect();
-        let order = rails::order(&nodes, rails::own_node(), settings.place.unwrap_or(me.0) as usize);
+        let order = match settings.rails.as_slice() {
+            [] => {
+                let nodes: Vec<_> = choice.nics.iter().map(|nic| nic.numa_node).collect();
+                spread::order(&nodes, spread::own_node(), me.index())
+            }
+            given => given.to_vec(),
+        };
         // Keys of two rails must fit what travels.
         let rails_max = if abilities.memory_key_bytes <= 4 { order.len() } else { 1 };
         for nic in order.into_iter().take(rails_max) {
             let plan = if rails.is_empty() { plan } else { plan.beside() };
             let mut rail = Rail::open(&choice.infos[nic], &plan)?;
-            let address = rail.endpoint().address().map_err(|error| faults::not_opened(&error))?;
+            let address = own_address(&mut rail, choice.provider.is_efa())?;
             addresses.push(address.into_boxed_slice());
             nics.push(choice.nics[nic].name.clone());
             rails.push(rail);
@@ -137,6 +144,19 @@ impl Opening {
             is_crowded,
         }))
     }
+}
+
+/// The address of a rail, which its own device takes. An EFA device that refuses the addresses of peers refuses its own as
+/// well, and is better found out before the job has begun to use it.
+fn own_address(rail: &mut Rail, is_efa: bool) -> Result<Vec<u8>, Box<Fault>> {
+    let failed = |error: Error| faults::not_opened(&error, is_efa);
+    let endpoint = rail.endpoint();
+    let address = endpoint.address().map_err(failed)?;
+    if is_efa {
+        let (taken, heard) = sys::hear(|| endpoint.addresses().insert(&address));
+        taken.map_err(|error| failed(error.because(&heard)))?;
+    }
+    Ok(address)
 }
 
 /// The largest packet of the engine.

@@ -12,7 +12,7 @@ use crate::endpoint::{Endpoint, Polled, Sizes};
 use crate::error::{Code, Error};
 use crate::fabric::{Access, Address, Descriptor, Domain, Fabric, MemoryRegion};
 use crate::faults;
-use crate::info::{Abilities, Info};
+use crate::info::{Abilities, AddressFormat, Info};
 use crate::pool::{Inbound, Outbound, gather};
 
 /// How many of everything a rail has.
@@ -121,7 +121,8 @@ impl Rail {
         // 4,096 sends and 8,192 receives, as it likes: 197 MB (1.17), 156 MB (2.5); so: 87 and 40 MB; `efa-direct` 20 MB.
         let in_flight = plan.sends + plan.one_sided;
         let info = &info.sized(in_flight.next_power_of_two(), plan.receives.next_power_of_two());
-        let failed = |error: Error| faults::not_opened(&error);
+        let is_efa = abilities.address == AddressFormat::Efa;
+        let failed = |error: Error| faults::not_opened(&error, is_efa);
         let fabric = Fabric::open(info).map_err(failed)?;
         let domain = Domain::open(&fabric, info).map_err(failed)?;
         let sizes = Sizes {

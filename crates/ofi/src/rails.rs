@@ -1,5 +1,5 @@
-//! Several NICs for one rank: which it takes, how a registration on two of them is named, and which ways between two ranks
-//! have failed.
+//! Several NICs for one rank: how a registration on two of them is named, and which ways between two ranks have failed.
+//! Which it takes is decided in `spread.rs`.
 //!
 //! Packets go by one NIC, the rank's *home*; ranks of a host are spread so that all NICs are somebody's home. One-sided
 //! operations, which carry what is large, go by several: memory is registered on two of the rank's NICs, and
@@ -15,48 +15,6 @@ use crate::fabric::Address;
 
 /// NICs that one rank uses at most: each has an endpoint, and a device has queue pairs for 256.
 pub(crate) const RAILS_MAX: usize = 4;
-
-/// The NICs of a rank, its home first: indices into `nodes`, which has the part of the machine that each NIC is near. Near
-/// NICs come before far ones; among equals rank `place` of the host begins with another than its neighbours.
-pub(crate) fn order(nodes: &[Option<u32>], own: Option<u32>, place: usize) -> Vec<usize> {
-    let is_near = |&nic: &usize| own.is_none() || nodes[nic] == own;
-    let (mut near, mut far): (Vec<usize>, Vec<usize>) = (0..nodes.len()).partition(is_near);
-    for nics in [&mut near, &mut far] {
-        if !nics.is_empty() {
-            let first = place % nics.len();
-            nics.rotate_left(first);
-        }
-    }
-    near.extend(far);
-    near.truncate(RAILS_MAX);
-    near
-}
-
-/// The part of the machine that all processors of this rank are in, if it is one.
-pub(crate) fn own_node() -> Option<u32> {
-    let allowed = rustix::thread::sched_getaffinity(None).ok()?;
-    let mut found = None;
-    for entry in std::fs::read_dir("/sys/devices/system/node").ok()?.flatten() {
-        let name = entry.file_name();
-        let Some(node) = name.to_str().and_then(|name| name.strip_prefix("node")?.parse::<u32>().ok()) else {
-            continue;
-        };
-        let list = std::fs::read_to_string(entry.path().join("cpulist")).ok()?;
-        if processors(&list).any(|processor| allowed.is_set(processor)) && found.replace(node).is_some() {
-            return None;
-        }
-    }
-    found
-}
-
-/// The numbers in a list of the kernel's, as `0-3,8`.
-fn processors(list: &str) -> impl Iterator<Item = usize> + '_ {
-    list.trim().split(',').flat_map(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last) = (first.parse().unwrap_or(1), last.parse().unwrap_or(0));
-        first..=last
-    })
-}
 
 /// Bits of an address; the rest of a key's base says on which rails its memory is registered.
 const ADDRESS_BITS: u32 = 56;
@@ -179,27 +137,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_of_a_host_are_spread_over_its_nics_and_fairly_within_each_part() {
-        let two_parts = [Some(0), Some(1), Some(0), Some(1)];
-        let home = |own, place| order(&two_parts, own, place)[0];
-        assert_eq!((0..4).map(|place| home(None, place)).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!((0..4).map(|place| home(Some(0), place)).collect::<Vec<_>>(), [0, 2, 0, 2]);
-        assert_eq!((0..4).map(|place| home(Some(1), place)).collect::<Vec<_>>(), [1, 3, 1, 3]);
-        assert_eq!(order(&two_parts, Some(1), 1), [3, 1, 2, 0], "near ones first");
-    }
-
-    #[test]
-    fn a_rank_uses_no_more_nics_than_it_may_and_all_of_many_are_somebodys_home() {
-        let many = [None; 32];
-        let mut homes: Vec<usize> = (0..192).map(|place| order(&many, None, place)[0]).collect();
-        assert!((0..192).all(|place| order(&many, None, place).len() == RAILS_MAX));
-        homes.sort_unstable();
-        homes.dedup();
-        assert_eq!(homes.len(), 32);
-        assert_eq!(order(&[None], Some(3), 7), [0], "one that is far is better than none");
-    }
-
-    #[test]
     fn a_key_for_two_rails_travels_in_sixteen_bytes() {
         for rails in [[(0, 1), (1, 0xFFFF_FFFF)], [(3, 0xDEAD_BEEF), (2, 7)]] {
             let striped = Striped { base: 0x7FFF_1234_5678, rails };
@@ -241,11 +178,5 @@ mod tests {
         }
         assert_eq!(tried, [(0, 0), (1, 1), (0, 1), (1, 0)]);
         assert_eq!(ways.choose(peer, [0, 1], &[0, 0], 0).1, Way { own: 0, peer, theirs: 0 });
-    }
-
-    #[test]
-    fn a_list_of_processors_is_read() {
-        assert_eq!(processors("0-2,8\n").collect::<Vec<_>>(), [0, 1, 2, 8]);
-        assert_eq!(processors("").count(), 0);
     }
 }

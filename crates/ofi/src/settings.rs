@@ -9,9 +9,10 @@ pub struct Settings {
     pub interface: Option<String>,
     /// EFA: use these devices only, by the name of the device or the domain. Empty: all.
     pub devices: Vec<String>,
-    /// Which of the ranks of this host we are, from 0: ranks are spread over the host's devices by it. Without it the index
-    /// among all ranks counts, which spreads them as well where hosts have equally many.
-    pub place: Option<u32>,
+    /// EFA: the NICs to use, as indices into [`Choice::nics`](crate::Choice::nics), the home first; what
+    /// [`spread`](crate::spread) has given us among the ranks of our host. Empty: near ones, beginning with the one that our
+    /// number comes to.
+    pub rails: Vec<usize>,
     /// Whether this host has fewer cores than ranks. Then a rank that waits gives its core away at once.
     pub is_crowded: bool,
 }
