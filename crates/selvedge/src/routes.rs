@@ -4,6 +4,7 @@
 use std::fmt;
 
 use selvedge_boot::Host;
+use selvedge_ofi::{Overfull, Seat, spread};
 use serde::{Deserialize, Serialize};
 
 use crate::wishes::{RoadName, Wishes};
@@ -15,10 +16,37 @@ pub(crate) struct RankCard {
     pub(crate) pid: u32,
     /// Processors it may run on, a bit each.
     pub(crate) processors: Vec<u64>,
+    /// The part of the machine that these are in, if it is one.
+    pub(crate) node: Option<u32>,
     /// Roads to other hosts that it could take.
-    pub(crate) usable: Vec<RoadName>,
+    pub(crate) usable: Vec<Usable>,
     /// And those it could not.
     pub(crate) refused: Vec<Refused>,
+}
+
+impl RankCard {
+    /// How it could take a road.
+    fn usable(&self, road: RoadName) -> Option<&Usable> {
+        self.usable.iter().find(|usable| usable.road == road)
+    }
+
+    /// It has tried to take a road, and could not.
+    pub(crate) fn refuse(&mut self, refused: Refused) {
+        self.usable.retain(|usable| usable.road != refused.road);
+        // The latest reason is the one that is told.
+        self.refused.insert(0, refused);
+    }
+}
+
+/// How a rank could take a road.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Usable {
+    pub(crate) road: RoadName,
+    /// Its NICs: name, and the part of the machine that each is near.
+    pub(crate) nics: Vec<(String, Option<u32>)>,
+    /// Endpoints that each of them has for all ranks of a host together, where that is what a device has and not what
+    /// memory allows.
+    pub(crate) endpoints_max: Option<usize>,
 }
 
 /// Why a rank cannot take a road.
@@ -72,6 +100,8 @@ pub(crate) struct Routes {
     pub(crate) near: bool,
     /// What leads to the others.
     pub(crate) far: Option<RoadName>,
+    /// By rank: the NICs that it goes there by, its home first; empty where it has no choice.
+    pub(crate) rails: Vec<Vec<usize>>,
     /// Better ones that were not taken, and why: one reason each.
     pub(crate) passed_over: Vec<PassedOver>,
 }
@@ -125,7 +155,8 @@ impl Routes {
             (0..hosts.len()).any(|host| host_of.iter().filter(|&&of| of as usize == host).count() > 1);
         let near = shares && wishes.allows(RoadName::Shm);
         let needs_far = cards.len() > 1 && (hosts.len() > 1 || !near);
-        let is_usable = |road: &RoadName| cards.iter().all(|card| card.usable.contains(road));
+        let cards = &with_places_for_all(cards, &host_of);
+        let is_usable = |road: &RoadName| cards.iter().all(|card| card.usable(*road).is_some());
         let far = wishes.networks().find(is_usable);
         let better = |road: &RoadName| far.is_none_or(|far| *road < far);
         // Of roads that nobody wanted it is of no use to hear why they are not there.
@@ -139,6 +170,7 @@ impl Routes {
         }
         let far = far.filter(|_| needs_far);
         Ok(Routes {
+            rails: far.map_or_else(Vec::new, |far| rails(far, cards, &host_of)),
             cores: cores(cards, &host_of, hosts.len()),
             hosts,
             host_of,
@@ -155,6 +187,16 @@ impl Routes {
         (0..self.host_of.len() as u32).filter(|&other| self.host_of[other as usize] == host).collect()
     }
 
+    /// The ranks that a rank shares memory with, itself among them, ascending.
+    pub(crate) fn sharing(&self, rank: u32) -> Vec<u32> {
+        if self.near { self.neighbours(rank) } else { vec![rank] }
+    }
+
+    /// Whether the host of `rank` has fewer processors than ranks.
+    pub(crate) fn is_crowded(&self, rank: u32) -> bool {
+        self.neighbours(rank).len() > self.cores[self.host_of[rank as usize] as usize] as usize
+    }
+
     /// How many consecutive ranks share memory, everywhere: 1 where placement is not that regular.
     pub(crate) fn ranks_per_host(&self) -> u32 {
         if !self.near {
@@ -165,6 +207,52 @@ impl Routes {
         let regular = (0..size).all(|rank| self.host_of[rank] as usize == rank / first);
         if regular { first as u32 } else { 1 }
     }
+}
+
+/// The NICs by which the ranks of one host would take a road: by place in `here`.
+fn spread_host(road: RoadName, cards: &[RankCard], here: &[usize]) -> Result<Vec<Vec<usize>>, Overfull> {
+    let usable: Vec<_> = here.iter().filter_map(|&rank| Some((rank, cards[rank].usable(road)?))).collect();
+    let Some(endpoints_max) = usable.iter().filter_map(|(_, usable)| usable.endpoints_max).min() else {
+        return Ok(vec![Vec::new(); here.len()]);
+    };
+    let seat =
+        |&(rank, usable): &(usize, &Usable)| Seat { nics: usable.nics.clone(), node: cards[rank].node };
+    spread(&usable.iter().map(seat).collect::<Vec<_>>(), endpoints_max)
+}
+
+/// The ranks of each host.
+fn ranks_of(host_of: &[u32]) -> Vec<Vec<usize>> {
+    let hosts = host_of.iter().max().map_or(0, |&last| last as usize + 1);
+    let mut ranks = vec![Vec::new(); hosts];
+    host_of.iter().enumerate().for_each(|(rank, &host)| ranks[host as usize].push(rank));
+    ranks
+}
+
+/// The cards, without the roads whose devices have too few endpoints for the ranks of a host.
+fn with_places_for_all(cards: &[RankCard], host_of: &[u32]) -> Vec<RankCard> {
+    let mut cards = cards.to_vec();
+    for (here, road) in ranks_of(host_of).iter().flat_map(|here| RoadName::NETWORKS.map(|road| (here, road)))
+    {
+        let Err(overfull) = spread_host(road, &cards, here) else { continue };
+        let most = overfull.nics.len() * overfull.endpoints_max;
+        cards[here[0]].refuse(Refused {
+            road,
+            nic: None,
+            reason: overfull.to_string(),
+            remedy: format!("start at most {most} ranks on this host, or give it more EFA devices"),
+        });
+    }
+    cards
+}
+
+/// By rank: the NICs by which it takes a road that all can take.
+fn rails(road: RoadName, cards: &[RankCard], host_of: &[u32]) -> Vec<Vec<usize>> {
+    let mut rails = vec![Vec::new(); cards.len()];
+    for here in ranks_of(host_of) {
+        let spread = spread_host(road, cards, &here).expect("it was tried before the road was chosen");
+        here.iter().zip(spread).for_each(|(&rank, nics)| rails[rank] = nics);
+    }
+    rails
 }
 
 /// Hosts in order of their first ranks, and each rank's.
@@ -230,7 +318,7 @@ fn why_not(road: RoadName, cards: &[RankCard], wishes: &Wishes) -> Option<Passed
     if !wishes.networks().any(|network| network == road) {
         return Some(unasked("not what --require names"));
     }
-    let (rank, card) = cards.iter().enumerate().find(|(_, card)| !card.usable.contains(&road))?;
+    let (rank, card) = cards.iter().enumerate().find(|(_, card)| card.usable(road).is_none())?;
     let said = card.refused.iter().find(|refused| refused.road == road);
     let (reason, remedy) = match said {
         Some(Refused { nic: Some(nic), reason, remedy, .. }) => (format!("{nic}: {reason}"), remedy.clone()),
@@ -294,6 +382,11 @@ fn list(roads: &[RoadName]) -> String {
 mod tests {
     use super::*;
 
+    fn usable_by(road: RoadName, nics: &[&str]) -> Usable {
+        let nics = nics.iter().map(|nic| (nic.to_string(), None)).collect();
+        Usable { road, nics, endpoints_max: (road != Tcp).then_some(256) }
+    }
+
     fn card(host: &str, usable: &[RoadName]) -> RankCard {
         let here = Host { boot_id: host.to_owned(), name: host.to_owned(), ..Host::here() };
         let refused = RoadName::NETWORKS.into_iter().filter(|road| !usable.contains(road));
@@ -307,7 +400,8 @@ mod tests {
             host: here.into(),
             pid: 7,
             processors: vec![0b11],
-            usable: usable.to_vec(),
+            node: None,
+            usable: usable.iter().map(|&road| usable_by(road, &["nic0"])).collect(),
             refused: refused.collect(),
         }
     }
@@ -331,6 +425,48 @@ mod tests {
         assert_eq!((routes.hosts, routes.host_of), (vec!["a".into(), "b".into()], vec![0, 0, 1]));
         let said: Vec<String> = routes.passed_over.iter().map(PassedOver::to_string).collect();
         assert_eq!(said, ["efa-direct: rank 1 on a: a has no device; plug one in"]);
+    }
+
+    #[test]
+    fn ranks_of_a_host_are_spread_over_its_nics_by_their_place_on_it() {
+        let cards: Vec<RankCard> = ["a", "b", "a", "b", "a", "b"]
+            .map(|host| RankCard { usable: vec![usable_by(Efa, &["x", "y"])], ..card(host, &[]) })
+            .into();
+        let routes = Routes::decide(&cards, &wishes("", "")).unwrap();
+        let homes: Vec<usize> = routes.rails.iter().map(|rails| rails[0]).collect();
+        assert_eq!(homes, [0, 0, 1, 1, 0, 0]);
+        let routes = Routes::decide(&[card("a", &[Tcp]), card("b", &[Tcp])], &wishes("", "")).unwrap();
+        assert_eq!(routes.rails, vec![Vec::<usize>::new(); 2], "sockets are not counted");
+    }
+
+    #[test]
+    fn a_device_with_too_few_queue_pairs_is_no_road_for_so_many_ranks() {
+        let narrow = Usable { endpoints_max: Some(2), ..usable_by(Efa, &["x"]) };
+        let narrow =
+            |host| RankCard { usable: vec![narrow.clone(), usable_by(Tcp, &["eth0"])], ..card(host, &[]) };
+        let four = [narrow("a"), narrow("b"), narrow("a"), narrow("b")];
+        assert_eq!(Routes::decide(&four, &wishes("", "")).unwrap().far, Some(Efa));
+        let five = [four.to_vec(), vec![narrow("b")]].concat();
+        let routes = Routes::decide(&five, &wishes("", "")).unwrap();
+        assert_eq!(routes.far, Some(Tcp));
+        let said = routes.passed_over[1].to_string();
+        assert_eq!(
+            said,
+            "efa: rank 1 on b: 3 ranks on this host need a queue pair each, and its device x has 2; start at most 2 \
+             ranks on this host, or give it more EFA devices"
+        );
+        let said = Routes::decide(&five, &wishes("", "efa")).unwrap_err().to_string();
+        assert!(said.contains("3 ranks on this host need a queue pair each"), "{said}");
+    }
+
+    #[test]
+    fn a_road_that_could_not_be_opened_is_passed_over_with_what_was_said_then() {
+        let mut cards = [card("a", &[Efa, Tcp]), card("b", &[Efa, Tcp])];
+        let (reason, remedy) = ("the device is broken".to_owned(), "mend it".to_owned());
+        cards[1].refuse(Refused { road: Efa, nic: None, reason, remedy });
+        let routes = Routes::decide(&cards, &wishes("", "")).unwrap();
+        assert_eq!(routes.far, Some(Tcp));
+        assert_eq!(routes.passed_over[1].to_string(), "efa: rank 1 on b: the device is broken; mend it");
     }
 
     #[test]
@@ -387,5 +523,12 @@ mod tests {
         assert_eq!(routes(&["a", "b", "a", "b"]).ranks_per_host(), 1);
         assert_eq!(routes(&["a", "b", "a", "b"]).neighbours(2), [0, 2]);
         assert_eq!(routes(&["a", "b"]).ranks_per_host(), 1);
+    }
+
+    #[test]
+    fn a_host_is_crowded_when_its_ranks_have_less_than_a_processor_each() {
+        let hosts = ["a", "b", "a", "b", "a"];
+        let routes = Routes::decide(&hosts.map(|host| card(host, &[Tcp])), &wishes("", "")).unwrap();
+        assert_eq!([0, 1, 2, 3, 4].map(|rank| routes.is_crowded(rank)), [true, false, true, false, true]);
     }
 }

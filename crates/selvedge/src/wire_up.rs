@@ -5,6 +5,11 @@
 //! rank 0's memory takes no seat, so that after the second fence an empty seat tells those who have one that this is another
 //! kind of job. Then everybody leaves a card, rank 0 decides (`routes.rs`), everybody opens what was decided, leaves the
 //! addresses, and fetches those it needs: four more fences.
+//!
+//! Opening is part of deciding. Who cannot open the road leaves the reason in the place of its address; rank 0 reads them all,
+//! and where there is one it decides again without that road: two more fences, and at most one such round for each
+//! network there is. So a device that is listed and broken is passed over as one that is not there, and whether the
+//! job starts is said by one rank.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error as _;
@@ -13,7 +18,7 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use selvedge_boot::{Boot, BootError, Host};
-use selvedge_ofi::{Ofi, Opening};
+use selvedge_ofi::Opening;
 use selvedge_shm::{Config, Joined, Segment};
 use selvedge_transport::Peer;
 use serde::de::DeserializeOwned;
@@ -25,12 +30,12 @@ use crate::job::{Far, Job, Start};
 use crate::network::Network;
 use crate::report;
 use crate::roads::Roads;
-use crate::routes::{HostCard, RankCard, Routes};
+use crate::routes::{HostCard, RankCard, Refused, Routes};
 use crate::wishes::Wishes;
 
 /// Version of everything that ranks leave for each other at the start. It comes first in each, so that it can be told from
 /// something whose rest has another form. Ranks of different versions do not form a job.
-const START_VERSION: u32 = 2;
+const START_VERSION: u32 = 3;
 
 /// Exit code of all ranks of a job that no road was found for; `mpirun --help` names it. EX_UNAVAILABLE of sysexits(3).
 const NO_ROAD_CODE: i32 = 69;
@@ -43,24 +48,36 @@ struct MemoryCard {
 }
 const MEMORY_KEY: &str = "selvedge.memory";
 
-/// What rank 0 has decided: [`Routes`], or nothing where there is no road.
-const ROUTES_KEY: &str = "selvedge.routes";
+/// What rank 0 says after each round.
+#[derive(Debug, Serialize, Deserialize)]
+enum Word {
+    /// Open this.
+    Open(Box<Routes>),
+    /// Everybody has opened it: go.
+    Go,
+    /// There is no road. It has been said why.
+    End,
+}
 
 /// What is needed to reach a rank.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct AddressCard {
     /// From the first rank of a host that shares memory: where it is.
     segment: Vec<u8>,
-    /// Where the rank is on the network; empty where the job uses none.
-    far: Vec<u8>,
+    /// Where the rank is on the network, empty where the job uses none; or why it is not there.
+    far: Result<Vec<u8>, Refused>,
+}
+
+fn word_key(round: usize) -> String {
+    format!("selvedge.routes.{round}")
 }
 
 fn rank_key(rank: u32) -> String {
     format!("selvedge.rank.{rank}")
 }
 
-fn address_key(rank: u32) -> String {
-    format!("selvedge.address.{rank}")
+fn address_key(round: usize, rank: u32) -> String {
+    format!("selvedge.address.{round}.{rank}")
 }
 
 /// Joins the job of this process: PMI, then the roads between its ranks.
@@ -144,20 +161,32 @@ fn on_several_hosts(mut boot: Boot, wishes: &Wishes, host: Host) -> Result<(Road
         host: host.into(),
         pid: std::process::id(),
         processors: processors(),
+        node: selvedge_ofi::own_node(),
         usable: network.usable(),
         refused: network.refused().to_vec(),
     };
     leave(&mut boot, &rank_key(me), &card)?;
     boot.fence().map_err(start_error)?;
-    let routes: Option<Routes> = match me {
-        0 => decide(&mut boot, wishes)?,
-        _ => {
-            boot.fence().map_err(start_error)?;
-            find(&mut boot, ROUTES_KEY, 0)?
-        }
+    let mut judge = match me {
+        0 => Some(Judge::new(&mut boot, wishes)?),
+        _ => None,
     };
-    let Some(routes) = routes else { end(boot) };
-    let (road, boot) = open(boot, &network, &routes)?;
+    let word = judge.as_mut().map(Judge::decide);
+    let mut word = pass_on(&mut boot, 0, word)?;
+    let mut near = None;
+    let (routes, opened) = 'opened: {
+        for round in 1.. {
+            let Word::Open(routes) = word else { break };
+            let opened = open(&mut boot, round, &network, &routes, &mut near)?;
+            let verdict = judge.as_mut().map(|judge| judge.hear(&opened.cards));
+            word = pass_on(&mut boot, round, verdict)?;
+            if let Word::Go = word {
+                break 'opened (*routes, opened);
+            }
+        }
+        end(boot)
+    };
+    let road = connect(opened, near, me, &routes)?;
     if me == 0 {
         report::on_several_hosts(&routes, &network, road.near()).give(&wishes.report);
     }
@@ -174,74 +203,121 @@ fn on_several_hosts(mut boot: Boot, wishes: &Wishes, host: Host) -> Result<(Road
     Ok((road, job))
 }
 
-/// As rank 0: reads all cards, decides, and tells the others; says it where there is no road.
-fn decide(boot: &mut Boot, wishes: &Wishes) -> Result<Option<Routes>> {
-    let cards: Vec<RankCard> =
-        (0..boot.size()).map(|rank| find(boot, &rank_key(rank), rank)).collect::<Result<_>>()?;
-    // First the words: when the others have left, there may be no time for them.
-    let routes = Routes::decide(&cards, wishes).map_err(|no_road| say(&no_road.to_string())).ok();
-    leave(boot, ROUTES_KEY, &routes)?;
-    boot.fence().map_err(start_error)?;
-    Ok(routes)
+/// Rank 0, which decides for all.
+struct Judge<'a> {
+    cards: Vec<RankCard>,
+    wishes: &'a Wishes,
 }
 
-/// Opens what was decided.
-fn open(mut boot: Boot, network: &Network, routes: &Routes) -> Result<(Road, Boot)> {
-    let me = boot.rank();
-    let mut here = routes.neighbours(me);
-    if !routes.near {
-        here = vec![me];
+impl Judge<'_> {
+    fn new<'a>(boot: &mut Boot, wishes: &'a Wishes) -> Result<Judge<'a>> {
+        let cards = (0..boot.size()).map(|rank| find(boot, &rank_key(rank), rank)).collect::<Result<_>>()?;
+        Ok(Judge { cards, wishes })
     }
-    let shares = here.len() > 1;
-    let is_crowded = routes.neighbours(me).len() as u32 > routes.cores[routes.host_of[me as usize] as usize];
-    let opening = routes.far.map(|far| network.open(far, Peer(me), is_crowded)).transpose()?;
+
+    /// What to open, from what is known so far. Says it where there is no road: before it is passed on, since there may be no
+    /// time for words when the others have left.
+    fn decide(&mut self) -> Word {
+        match Routes::decide(&self.cards, self.wishes) {
+            Ok(routes) => Word::Open(Box::new(routes)),
+            Err(no_road) => {
+                say(&no_road.to_string());
+                Word::End
+            }
+        }
+    }
+
+    /// What to do now that all have tried.
+    fn hear(&mut self, tried: &[AddressCard]) -> Word {
+        let failed = |tried: &AddressCard| tried.far.as_ref().err().cloned();
+        let failed: Vec<_> = tried.iter().map(failed).enumerate().collect();
+        if failed.iter().all(|(_, refused)| refused.is_none()) {
+            return Word::Go;
+        }
+        for (rank, refused) in failed {
+            refused.into_iter().for_each(|refused| self.cards[rank].refuse(refused));
+        }
+        self.decide()
+    }
+}
+
+/// Tells every rank what rank 0 has to say.
+fn pass_on(boot: &mut Boot, round: usize, word: Option<Word>) -> Result<Word> {
+    if let Some(word) = &word {
+        leave(boot, &word_key(round), word)?;
+    }
+    boot.fence().map_err(start_error)?;
+    word.map_or_else(|| find(boot, &word_key(round), 0), Ok)
+}
+
+/// What one round has brought.
+struct Opened {
+    far: Option<Opening>,
+    /// By rank.
+    cards: Vec<AddressCard>,
+}
+
+/// Opens what was decided, and learns how that went elsewhere. A seat in the memory of this host is taken once, in `near`.
+fn open(
+    boot: &mut Boot,
+    round: usize,
+    network: &Network,
+    routes: &Routes,
+    near: &mut Option<Joined>,
+) -> Result<Opened> {
+    let me = boot.rank();
+    let far = routes.far.map(|far| {
+        let rails = routes.rails.get(me as usize).cloned().unwrap_or_default();
+        network.open(far, Peer(me), rails, routes.is_crowded(me))
+    });
+    let here = routes.sharing(me);
+    let shares = here.len() > 1 && near.is_none();
     let own_segment = match shares && here[0] == me {
         true => Some(Segment::create(here.len() as u32, &Config::default())?),
         false => None,
     };
-    let address = AddressCard {
-        segment: own_segment.as_ref().map(Segment::card).unwrap_or_default(),
-        far: opening.as_ref().map(Opening::card).unwrap_or_default(),
+    let (far, address) = match far {
+        None => (None, Ok(Vec::new())),
+        Some(Ok(opening)) => {
+            let card = opening.card();
+            (Some(opening), Ok(card))
+        }
+        Some(Err(refused)) => (None, Err(refused)),
     };
-    leave(&mut boot, &address_key(me), &address)?;
+    let segment = own_segment.as_ref().map(Segment::card).unwrap_or_default();
+    leave(boot, &address_key(round, me), &AddressCard { segment, far: address })?;
     boot.fence().map_err(start_error)?;
 
-    let near = match (shares, own_segment) {
-        (false, _) => None,
-        (true, Some(segment)) => Some(segment),
-        (true, None) => {
-            let card: AddressCard = find(&mut boot, &address_key(here[0]), here[0])?;
-            Some(Segment::open(&card.segment)?)
-        }
-    };
-    let local = here.iter().position(|&rank| rank == me).expect("a rank is on its own host") as u32;
-    let near = near.map(|segment| Arc::new(segment).join(Peer(local))).transpose()?;
-    let far = match opening {
-        Some(opening) => Some(connect(&mut boot, opening, address.far, &here)?),
-        None => None,
-    };
-    boot.fence().map_err(start_error)?;
+    let cards: Vec<AddressCard> =
+        (0..boot.size()).map(|rank| find(boot, &address_key(round, rank), rank)).collect::<Result<_>>()?;
+    if shares {
+        let segment = match own_segment {
+            Some(segment) => segment,
+            None => Segment::open(&cards[here[0] as usize].segment)?,
+        };
+        let local = here.iter().position(|&rank| rank == me).expect("a rank is on its own host") as u32;
+        *near = Some(Arc::new(segment).join(Peer(local))?);
+    }
+    Ok(Opened { far, cards })
+}
+
+/// Puts the roads together, when every rank has opened its own.
+fn connect(opened: Opened, near: Option<Joined>, me: u32, routes: &Routes) -> Result<Road> {
+    let here = routes.sharing(me);
     let near = near.map(Joined::open).transpose()?;
-    let road = match (near, far) {
+    let address = |(rank, card): (u32, AddressCard)| match rank != me && here.contains(&rank) {
+        // The network is not the way there.
+        true => Vec::new(),
+        false => card.far.expect("rank 0 has seen that everybody has opened it"),
+    };
+    let cards = (0..).zip(opened.cards).map(address).collect();
+    let far = opened.far.map(|opening| opening.connect(cards)).transpose()?;
+    Ok(match (near, far) {
         (Some(near), Some(far)) => Roads::both(near, here.into_iter().map(Peer).collect(), far),
         (Some(near), None) => Roads::Near(near),
         (None, Some(far)) => Roads::Far(far),
         (None, None) => unreachable!("ranks of a job of several have a road"),
-    };
-    Ok((road, boot))
-}
-
-/// Gives the network the addresses of all ranks but those that are `here`.
-fn connect(boot: &mut Boot, opening: Opening, own: Vec<u8>, here: &[u32]) -> Result<Ofi> {
-    let mut cards = Vec::with_capacity(boot.size() as usize);
-    for rank in 0..boot.size() {
-        cards.push(match rank {
-            rank if rank == boot.rank() => own.clone(),
-            rank if here.contains(&rank) => Vec::new(),
-            rank => find::<AddressCard>(boot, &address_key(rank), rank)?.far,
-        });
-    }
-    Ok(opening.connect(cards)?)
+    })
 }
 
 /// The job cannot be as it was asked for, and every rank sees that by itself: rank 0 says it, and all end.
