@@ -23,6 +23,7 @@ mod map;
 pub mod pmi1;
 mod server;
 pub mod spawn;
+pub mod status;
 
 pub use client::Boot;
 pub use error::BootError;
