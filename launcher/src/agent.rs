@@ -164,7 +164,7 @@ impl Agent {
             outputs,
             outputs_listened: true,
             channel_wants_write: false,
-            server: Server::new(Job { name: launch.job.clone(), appnums, map }),
+            server: Server::new(Job::new(launch.job.clone(), appnums, map)),
             ranks: Vec::new(),
             running: 0,
             input: None,

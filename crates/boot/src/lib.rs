@@ -24,13 +24,15 @@ pub mod pmi1;
 mod server;
 pub mod spawn;
 pub mod status;
+pub mod tree;
 
 pub use client::Boot;
 pub use error::BootError;
 pub use host::Host;
 pub use lex::{LineFault, Malformed};
 pub use map::{MapFault, Node, NodeMap};
-pub use server::{Event, Job, Output, REQUEST_BYTES_MAX, STORE_BYTES_MAX, Server, State};
+pub use server::{Event, Job, Output, PAIR_BYTES_MAX, REQUEST_BYTES_MAX, STORE_BYTES_MAX, Server, State};
+pub use tree::{Down, Up};
 
 /// Longest key of [`Boot::put`], in bytes: with the number of a segment still below the 64 that hydra 4 loses.
 pub const KEY_BYTES_MAX: usize = 48;

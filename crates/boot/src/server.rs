@@ -1,4 +1,4 @@
-//! A launcher's side of the conversation, for all ranks of one job, without input or output.
+//! A launcher's side of the conversation, for the ranks of one node of a job, without input or output.
 //!
 //! Feed it what arrives ([`Server::handle_bytes`], [`Server::handle_eof`]), carry out what it says
 //! ([`Server::poll_output`], [`Server::poll_event`]). It never blocks, never panics on what a rank sends, and answers
@@ -10,15 +10,31 @@
 //!      \                          \  (a request: Active again)                 ^
 //!       `--------------------------`--------- end of file --------------------'
 //! ```
+//!
+//! A job on one node is one server ([`Server::new`]). A job on many is a tree of them ([`Server::on_node`]), each with
+//! the ranks of its node; see [`crate::tree`] for what passes between them. What the ranks see is the same.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod answer;
+mod fence;
+mod groups;
+mod names;
+mod requests;
+mod store;
 
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use crate::NodeMap;
 use crate::lex::{LineFault, Malformed};
-use crate::pmi1::{Maxes, Reply, Request};
-use crate::spawn::SpawnReader;
-use crate::{Node, NodeMap};
+use crate::spawn::{SpawnReader, SpawnRequest, Spawned};
+use crate::tree::{Down, Up};
+use answer::Asker;
+use fence::Fence;
+use groups::Groups;
+use names::Names;
+pub use store::STORE_BYTES_MAX;
+use store::Store;
 
-/// What the server tells the ranks of a job. Plain data.
+/// What the server tells the ranks of a job. Plain data; every node of a job has the same.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// Unique name: 1 to 255 printable characters, no blank, `=`, `;` or backslash. Also the name of the store.
@@ -27,6 +43,20 @@ pub struct Job {
     pub appnums: Vec<u32>,
     /// The node of each rank.
     pub map: NodeMap,
+    /// Pairs that are in the store before anybody has put anything, as the spawner wants them.
+    pub preput: Vec<(String, String)>,
+    /// Name of the job whose rank has spawned this one.
+    pub spawner: Option<String>,
+    /// How many processes there could be in all; `None` where the launcher does not say.
+    pub universe: Option<u32>,
+}
+
+impl Job {
+    /// A job that people have started: nothing in the store, and a universe of its own size.
+    pub fn new(name: String, appnums: Vec<u32>, map: NodeMap) -> Job {
+        let universe = u32::try_from(appnums.len()).ok();
+        Job { name, appnums, map, preput: Vec::new(), spawner: None, universe }
+    }
 }
 
 /// Bytes for a rank.
@@ -41,7 +71,7 @@ pub struct Output {
 /// What a launcher has to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// All ranks have entered the barrier, and are being answered.
+    /// All ranks of the job have entered the barrier, and those of this node are being answered.
     Barrier,
     /// A rank wants the job to end.
     Abort {
@@ -57,19 +87,26 @@ pub enum Event {
         /// Who.
         rank: u32,
     },
-    /// A rank sent something that is not PMI-1. Its connection is not listened to any more; the job should end.
+    /// A rank sent something that is not PMI. Its connection is not listened to any more; the job should end.
     Violation {
         /// Who.
         rank: u32,
         /// What it sent and what is wrong with it.
         malformed: Malformed,
     },
-    /// `waiting` is in a barrier that can never complete, because `absent` has left. Said once.
+    /// `waiting` is in a barrier that can never complete, because `absent` has left. Said once, by the root.
     Stuck {
-        /// A rank that waits; the lowest.
+        /// A rank that waits; of those on one node the lowest.
         waiting: u32,
         /// A rank that will not come.
         absent: u32,
+    },
+    /// A rank wants more processes started, and waits for [`Server::answer_spawn`].
+    Spawn {
+        /// Who.
+        rank: u32,
+        /// What to start.
+        request: SpawnRequest,
     },
 }
 
@@ -88,74 +125,132 @@ pub enum State {
     Gone,
 }
 
-/// The PMI-1 server of one job.
+/// The PMI server of one job on one node: PMI-1 and PMI-2, whichever a rank begins with.
 ///
-/// Memory: the store (at most [`STORE_BYTES_MAX`]), and per rank an unfinished request (at most
-/// [`REQUEST_BYTES_MAX`]). What [`poll_output`](Server::poll_output) has not given out is bounded by the caller, who
+/// Memory: the store (at most [`STORE_BYTES_MAX`]), services, node attributes and groups (each bounded in its module),
+/// and per rank an unfinished request (at most [`REQUEST_BYTES_MAX`]). What [`poll_output`](Server::poll_output),
+/// [`poll_up`](Server::poll_up) and [`poll_down`](Server::poll_down) have not given out is bounded by the caller, who
 /// feeds no more bytes of a rank that does not read its answers.
 #[derive(Debug)]
 pub struct Server {
     job: Job,
     mapping: String,
+    is_root: bool,
+    /// Ascending; the index is that of `ranks`.
+    local: Vec<u32>,
     ranks: Vec<Conversation>,
-    store: HashMap<String, String>,
-    store_bytes: usize,
-    services: HashMap<String, String>,
-    group_barriers: HashMap<String, HashSet<u32>>,
-    in_barrier: u32,
-    absent: Option<u32>,
-    stuck_said: bool,
+    store: Store,
+    asked: HashMap<String, Vec<Waiter>>,
+    fence: Fence,
+    groups: Groups,
+    names: Names,
+    attributes: requests::Attributes,
+    dead: BTreeSet<u32>,
     outputs: VecDeque<Output>,
     events: VecDeque<Event>,
+    ups: VecDeque<Up>,
+    downs: VecDeque<(u32, Down)>,
 }
 
-/// Keys and values of a job, in bytes: 1 MiB each for 256 ranks.
-pub const STORE_BYTES_MAX: usize = 256 << 20;
+/// Who waits for the value of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiter {
+    Rank(u32),
+    Child(u32),
+}
+
 /// One request in bytes; a spawn with all its blocks is one.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
-/// Group barriers that are open at a time.
-const GROUPS_MAX: usize = 4096;
-
-const MAXES: Maxes = Maxes { kvsname: 256, key: 64, value: 1024 };
+/// Key and value of one put, a service and its port, the name of a group: each a part of a message between nodes.
+/// Servers announce values of 1 KiB; clients that do not look have been seen to send 4.
+pub const PAIR_BYTES_MAX: usize = 64 << 10;
 
 #[derive(Debug)]
 struct Conversation {
     state: State,
+    /// It is over: the end of file has been told.
+    left: bool,
     pending: Vec<u8>,
     spawn: Option<(SpawnReader, usize)>,
+    /// Its question is with another node; what it says meanwhile is left in `pending`, so that answers keep their order.
+    held: Option<Asker>,
+    fencing: Option<Asker>,
+    spawning: Option<Asker>,
 }
 
+impl Conversation {
+    fn silent() -> Conversation {
+        Conversation {
+            state: State::Silent,
+            left: false,
+            pending: Vec::new(),
+            spawn: None,
+            held: None,
+            fencing: None,
+            spawning: None,
+        }
+    }
+}
+
+/// Longest value that a client has room for, terminating zero included.
+const VALUE_BYTES_ANNOUNCED: usize = 1024;
+
 impl Server {
-    /// A server for `job`, all of whose ranks are silent.
+    /// A server for `job`, all of whose ranks are here, and silent.
     ///
     /// Panics when the map and the appnums disagree about the size: the caller's mistake.
     pub fn new(job: Job) -> Server {
+        let local = (0u32..).take(job.appnums.len()).collect();
+        Server::on_node(job, local, 0, false)
+    }
+
+    /// One node's part of a server for `job`: the ranks `local` are here, `children` nodes hang below, numbered from 0,
+    /// and one is above where `has_parent`. The one without is the root; it may well have no ranks.
+    ///
+    /// Ranks keep their numbers in the job. Panics when the map and the appnums disagree about the size, or a local
+    /// rank is not one of the job: the caller's mistake.
+    pub fn on_node(job: Job, mut local: Vec<u32>, children: u32, has_parent: bool) -> Server {
         assert_eq!(job.map.size(), job.appnums.len(), "a map and appnums of the same job");
-        let silent = || Conversation { state: State::Silent, pending: Vec::new(), spawn: None };
-        Server {
+        local.sort_unstable();
+        local.dedup();
+        assert!(local.last().is_none_or(|rank| (*rank as usize) < job.appnums.len()), "ranks of the job");
+        let mut server = Server {
             mapping: job.map.to_string(),
-            ranks: job.appnums.iter().map(|_| silent()).collect(),
+            is_root: !has_parent,
+            ranks: local.iter().map(|_| Conversation::silent()).collect(),
+            local,
+            store: Store::with(&job.preput),
             job,
-            store: HashMap::new(),
-            store_bytes: 0,
-            services: HashMap::new(),
-            group_barriers: HashMap::new(),
-            in_barrier: 0,
-            absent: None,
-            stuck_said: false,
+            asked: HashMap::new(),
+            fence: Fence::new(children),
+            groups: Groups::default(),
+            names: Names::default(),
+            attributes: requests::Attributes::default(),
+            dead: BTreeSet::new(),
             outputs: VecDeque::new(),
             events: VecDeque::new(),
+            ups: VecDeque::new(),
+            downs: VecDeque::new(),
+        };
+        if has_parent {
+            server.advance_fence();
         }
+        server
     }
 
-    /// Number of ranks.
+    /// Number of ranks of the job.
     pub fn size(&self) -> u32 {
-        u32::try_from(self.ranks.len()).expect("a rank is a u32")
+        u32::try_from(self.job.appnums.len()).expect("a rank is a u32")
     }
 
-    /// How far `rank` has got. Panics when there is no such rank.
+    /// The ranks of this node, ascending.
+    pub fn local(&self) -> &[u32] {
+        &self.local
+    }
+
+    /// How far `rank` has got. Panics when it is not here.
     pub fn state(&self, rank: u32) -> State {
-        self.ranks[rank as usize].state
+        self.here(rank).state
     }
 
     /// What to write next, and to whom.
@@ -168,239 +263,191 @@ impl Server {
         self.events.pop_front()
     }
 
-    /// `rank` has sent `bytes`: part of a request, or several.
+    /// What to tell the node above next. Nothing at the root.
+    pub fn poll_up(&mut self) -> Option<Up> {
+        self.ups.pop_front()
+    }
+
+    /// What to tell a node below next, and which.
+    pub fn poll_down(&mut self) -> Option<(u32, Down)> {
+        self.downs.pop_front()
+    }
+
+    /// `rank` has sent `bytes`: part of a request, or several. Panics when it is not here.
     pub fn handle_bytes(&mut self, rank: u32, bytes: &[u8]) {
         if self.state(rank) == State::Gone {
             return;
         }
-        let mut pending = std::mem::take(&mut self.ranks[rank as usize].pending);
-        pending.extend_from_slice(bytes);
+        self.here_mut(rank).pending.extend_from_slice(bytes);
+        self.converse(rank);
+    }
+
+    /// The connection of `rank` is at its end, or its process is. Whether that is a death is for the caller to judge,
+    /// by [`state`](Server::state) before this call. Panics when it is not here.
+    pub fn handle_eof(&mut self, rank: u32) {
+        let dead = matches!(self.state(rank), State::Active | State::InBarrier);
+        self.hang_up(rank);
+        if !std::mem::replace(&mut self.here_mut(rank).left, true) {
+            self.leave(rank, dead);
+        }
+    }
+
+    /// The node below sent this. Of a child that is not there, or is gone, nothing is heard.
+    pub fn handle_up(&mut self, child: u32, up: Up) {
+        if !self.fence.has_child(child) {
+            return;
+        }
+        match up {
+            Up::Cards(cards) => {
+                for card in cards {
+                    self.store.put(card.key, card.value, store::Source::Child(child));
+                }
+            }
+            Up::Fence { overflow } => self.child_in_fence(child, overflow),
+            Up::Ask { key } => self.ask(&key, Waiter::Child(child)),
+            Up::Name { rank, wish } => self.name_from(child, rank, wish),
+            Up::Group { group, ranks } => self.group_from(child, group, ranks),
+            Up::Left { rank, dead } => self.leave(rank, dead),
+            Up::Waiting { rank } => self.waiting_below(rank),
+        }
+    }
+
+    /// The node above sent this. The root has none above, and does not listen.
+    pub fn handle_down(&mut self, down: Down) {
+        if self.is_root {
+            return;
+        }
+        match down {
+            Down::Cards(cards) => self.learn(cards),
+            Down::Stale(keys) => self.forget(keys),
+            Down::Fence(end) => self.fence_ended(end),
+            Down::Value { key, value } => self.handle_value(key, value),
+            Down::Named { rank, answer } => self.named(rank, answer),
+            Down::Group { group, full } => self.end_group(&group, full),
+            Down::Left { rank } => self.somebody_left(rank),
+        }
+    }
+
+    /// The node below is lost, and all of its ranks with it. Nothing goes there any more, nothing is heard from there,
+    /// and no fence will complete: the caller knows whom to name, and ends the job.
+    pub fn handle_child_gone(&mut self, child: u32) {
+        self.fence.lose_child(child);
+        self.asked.values_mut().for_each(|waiters| waiters.retain(|waiter| *waiter != Waiter::Child(child)));
+        self.downs.retain(|(to, _)| *to != child);
+    }
+
+    /// What came of [`Event::Spawn`]: the new job, or why not. Nothing happens where `rank` does not wait for it any
+    /// more. Panics when it is not here.
+    pub fn answer_spawn(&mut self, rank: u32, result: Result<Spawned, String>) {
+        if let Some(asker) = self.here_mut(rank).spawning.take() {
+            self.answer_spawned(&asker, result);
+        }
+    }
+
+    /// Carries out what `rank` has sent, as far as it is complete, and as long as it waits for nobody else.
+    fn converse(&mut self, rank: u32) {
+        let pending = std::mem::take(&mut self.here_mut(rank).pending);
         let mut rest = pending.as_slice();
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let (line, tail) = (&rest[..end], &rest[end + 1..]);
-            rest = tail;
-            let outcome = std::str::from_utf8(line)
-                .map_err(|_| LineFault::NotText)
-                .and_then(|line| self.handle_line(rank, line));
-            if let Err(fault) = outcome {
-                return self.violation(rank, line, fault);
+        while !rest.is_empty() && self.here(rank).held.is_none() {
+            match self.handle_message(rank, rest) {
+                Ok(Some(taken)) => rest = &rest[taken..],
+                Ok(None) => break,
+                Err((line, fault)) => return self.violation(rank, line, fault),
             }
         }
         if rest.len() > REQUEST_BYTES_MAX {
             return self.violation(rank, rest, LineFault::TooLong(REQUEST_BYTES_MAX));
         }
-        self.ranks[rank as usize].pending = rest.to_vec();
+        if self.state(rank) != State::Gone {
+            self.here_mut(rank).pending = rest.to_vec();
+        }
     }
 
-    /// The connection of `rank` is at its end, or its process is. Whether that is a death is for the caller to judge,
-    /// by [`state`](Server::state) before this call.
-    pub fn handle_eof(&mut self, rank: u32) {
-        self.set_state(rank, State::Gone);
-        self.ranks[rank as usize].pending = Vec::new();
-        self.absent.get_or_insert(rank);
-        self.check_stuck();
-    }
-
-    fn handle_line(&mut self, rank: u32, line: &str) -> Result<(), LineFault> {
-        if matches!(self.state(rank), State::Silent | State::Finalized) {
-            self.set_state(rank, State::Active);
-        }
-        let conversation = &mut self.ranks[rank as usize];
-        if conversation.spawn.is_none() && SpawnReader::starts_with(line) {
-            conversation.spawn = Some((SpawnReader::default(), 0));
-        }
-        let Some((reader, bytes)) = &mut conversation.spawn else {
-            let request = Request::decode(line)?;
-            return self.handle_request(rank, request);
+    /// `key` is wanted: the answer where it is known, else a question to the node above.
+    fn ask(&mut self, key: &str, waiter: Waiter) {
+        let known = match self.reserved(key) {
+            Some(value) => Some(value),
+            None => self.store.settled(key).cloned(),
         };
-        *bytes += line.len();
-        if *bytes > REQUEST_BYTES_MAX {
-            return Err(LineFault::TooLong(REQUEST_BYTES_MAX));
+        if known.is_some() || self.is_root {
+            return self.tell(key, known.as_ref(), waiter);
         }
-        if reader.handle_line(line)?.is_some() {
-            conversation.spawn = None;
-            self.refuse(rank, "spawn_result", "spawn_is_not_supported");
-        }
-        Ok(())
-    }
-
-    fn handle_request(&mut self, rank: u32, request: Request) -> Result<(), LineFault> {
-        let size = i32::try_from(self.size()).unwrap_or(i32::MAX);
-        match request {
-            Request::InitAck { .. } => {
-                self.reply(rank, &Reply::InitAck);
-                let rank_value = i32::try_from(rank).unwrap_or(i32::MAX);
-                for (name, value) in [("size", size), ("rank", rank_value), ("debug", 0)] {
-                    self.reply(rank, &Reply::Set { name: name.to_owned(), value });
-                }
-            }
-            Request::Init { version: 1, .. } => {
-                self.reply(rank, &Reply::ResponseToInit { version: 1, subversion: 1 });
-            }
-            Request::Init { .. } => self.refuse(rank, "response_to_init", "only_pmi_version_1"),
-            Request::GetMaxes => self.reply(rank, &Reply::Maxes(MAXES)),
-            Request::GetAppnum => {
-                let appnum = i32::try_from(self.job.appnums[rank as usize]).unwrap_or(-1);
-                self.reply(rank, &Reply::Appnum(appnum));
-            }
-            Request::GetMyKvsname => self.reply(rank, &Reply::MyKvsname(self.job.name.clone())),
-            Request::GetUniverseSize => self.reply(rank, &Reply::UniverseSize(size)),
-            Request::Put { kvsname, key, value } => self.put(rank, &kvsname, key, value),
-            Request::Get { kvsname, key } => self.get(rank, &kvsname, &key),
-            Request::BarrierIn { group: None } => self.enter_barrier(rank),
-            Request::BarrierIn { group: Some(group) } => return self.enter_group(rank, group),
-            Request::PublishName { service, port } => self.publish(rank, service, port),
-            Request::LookupName { service } => match self.services.get(&service).cloned() {
-                Some(port) => self.reply(rank, &Reply::LookupResult(port)),
-                None => self.refuse(rank, "lookup_result", "service_not_found"),
-            },
-            Request::UnpublishName { service } => match self.services.remove(&service) {
-                Some(_) => self.reply(rank, &Reply::UnpublishResult),
-                None => self.refuse(rank, "unpublish_result", "service_not_found"),
-            },
-            Request::Abort { code, message } => self.events.push_back(Event::Abort { rank, code, message }),
-            Request::Finalize => {
-                self.set_state(rank, State::Finalized);
-                self.reply(rank, &Reply::FinalizeAck);
-                self.events.push_back(Event::Finalized { rank });
-            }
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, rank: u32, kvsname: &str, key: String, value: String) {
-        let bytes = key.len() + value.len();
-        if kvsname != self.job.name {
-            return self.refuse(rank, "put_result", "unknown_kvsname");
-        }
-        if key.starts_with("PMI_") {
-            return self.refuse(rank, "put_result", "reserved_key");
-        }
-        if self.store_bytes + bytes > STORE_BYTES_MAX {
-            return self.refuse(rank, "put_result", "store_is_full");
-        }
-        let key_bytes = key.len();
-        self.store_bytes += bytes;
-        if let Some(old) = self.store.insert(key, value) {
-            self.store_bytes -= key_bytes + old.len();
-        }
-        self.reply(rank, &Reply::PutResult);
-    }
-
-    fn get(&mut self, rank: u32, kvsname: &str, key: &str) {
-        if kvsname != self.job.name {
-            return self.refuse(rank, "get_result", "unknown_kvsname");
-        }
-        let value = match key {
-            "PMI_process_mapping" => Some(self.mapping.clone()),
-            "universeSize" => Some(self.size().to_string()),
-            key => self.store.get(key).cloned(),
-        };
-        match value {
-            Some(value) => self.reply(rank, &Reply::GetResult(value)),
-            None => self.refuse(rank, "get_result", "key_not_found"),
+        let waiters = self.asked.entry(key.to_owned()).or_default();
+        waiters.push(waiter);
+        if waiters.len() == 1 {
+            self.ups.push_back(Up::Ask { key: key.to_owned() });
         }
     }
 
-    fn publish(&mut self, rank: u32, service: String, port: String) {
-        let bytes = service.len() + port.len();
-        if self.services.contains_key(&service) {
-            return self.refuse(rank, "publish_result", "key_already_present");
+    fn handle_value(&mut self, key: String, value: Option<String>) {
+        let Some(waiters) = self.asked.remove(&key) else { return };
+        if let Some(value) = value.as_ref().filter(|_| !requests::is_reserved(&key)) {
+            self.store.learn(key.clone(), value.clone());
         }
-        if self.store_bytes + bytes > STORE_BYTES_MAX {
-            return self.refuse(rank, "publish_result", "store_is_full");
+        for waiter in waiters {
+            self.tell(&key, value.as_ref(), waiter);
         }
-        // Never given back: a name that is published and taken back in a loop is a strange program.
-        self.store_bytes += bytes;
-        self.services.insert(service, port);
-        self.reply(rank, &Reply::PublishResult);
     }
 
-    fn enter_barrier(&mut self, rank: u32) {
-        self.set_state(rank, State::InBarrier);
-        if self.in_barrier < self.size() {
-            return self.check_stuck();
+    fn tell(&mut self, key: &str, value: Option<&String>, waiter: Waiter) {
+        match waiter {
+            Waiter::Child(child) => {
+                self.down(child, Down::Value { key: key.to_owned(), value: value.cloned() });
+            }
+            Waiter::Rank(rank) => {
+                let Some(asker) = self.here_mut(rank).held.take() else { return };
+                self.answer_got(&asker, value.cloned());
+                self.resume(rank);
+            }
         }
-        for rank in 0..self.size() {
-            self.set_state(rank, State::Active);
-            self.reply(rank, &Reply::BarrierOut { tag: None });
-        }
-        self.events.push_back(Event::Barrier);
     }
 
-    /// A barrier of some ranks, `WORLD:T`, `NODE:T` or `r1,r2,...:T` (PMI 1.2). The ranks do not count as waiting in
-    /// [`State::InBarrier`]: they may have other requests outstanding.
-    fn enter_group(&mut self, rank: u32, group: String) -> Result<(), LineFault> {
-        let wrong =
-            |field, value: &str| LineFault::BadNumber { field, value: value.chars().take(40).collect() };
-        let (members, tag) = group.split_once(':').unwrap_or((&group, "0"));
-        let tag: u32 = tag.parse().map_err(|_| wrong("group", &group))?;
-        let (members, name): (HashSet<u32>, String) = match members {
-            "WORLD" => ((0..self.size()).collect(), group.clone()),
-            "NODE" => {
-                let node = self.job.map.node(rank).unwrap_or(Node(0));
-                (self.job.map.ranks_on(node).collect(), format!("{group}@{}", node.0))
-            }
-            list => {
-                let member = |text: &str| {
-                    let rank = text.parse().ok().filter(|rank| *rank < self.size());
-                    rank.ok_or_else(|| wrong("group", text))
-                };
-                (list.split(',').map(member).collect::<Result<_, _>>()?, group.clone())
-            }
-        };
-        if !members.contains(&rank) {
-            return Err(wrong("group", &group));
+    /// What a rank was held for is answered; on with what it has said since.
+    fn resume(&mut self, rank: u32) {
+        if !self.here(rank).pending.is_empty() {
+            self.converse(rank);
         }
-        if self.group_barriers.len() >= GROUPS_MAX && !self.group_barriers.contains_key(&name) {
-            self.refuse(rank, "barrier_out", "too_many_groups");
-            return Ok(());
-        }
-        let entered = self.group_barriers.entry(name.clone()).or_default();
-        entered.insert(rank);
-        if entered.len() == members.len() {
-            self.group_barriers.remove(&name);
-            for member in members {
-                self.reply(member, &Reply::BarrierOut { tag: Some(tag) });
-            }
-        }
-        Ok(())
     }
 
-    /// Somebody waits for everybody, and somebody has left: nobody will ever come out.
-    fn check_stuck(&mut self) {
-        let Some(absent) = self.absent.filter(|_| self.in_barrier > 0 && !self.stuck_said) else { return };
-        let waiting = (0..self.size()).find(|rank| self.state(*rank) == State::InBarrier);
-        if let Some(waiting) = waiting {
-            self.stuck_said = true;
-            self.events.push_back(Event::Stuck { waiting, absent });
+    /// Sends a child something; nothing to those that are gone.
+    fn down(&mut self, child: u32, down: Down) {
+        if self.fence.has_child(child) {
+            self.downs.push_back((child, down));
         }
     }
 
     fn violation(&mut self, rank: u32, line: &[u8], fault: LineFault) {
         let malformed = Malformed::new(line, fault);
         self.events.push_back(Event::Violation { rank, malformed });
+        self.hang_up(rank);
+    }
+
+    /// Listens to `rank` no more. What others have in hand for it is dropped when it comes.
+    fn hang_up(&mut self, rank: u32) {
         self.set_state(rank, State::Gone);
-        self.ranks[rank as usize].pending = Vec::new();
+        let conversation = self.here_mut(rank);
+        conversation.pending = Vec::new();
+        (conversation.held, conversation.fencing, conversation.spawning) = (None, None, None);
+        self.attributes.forget(rank);
     }
 
     fn set_state(&mut self, rank: u32, state: State) {
-        let old = std::mem::replace(&mut self.ranks[rank as usize].state, state);
-        self.in_barrier -= u32::from(old == State::InBarrier);
-        self.in_barrier += u32::from(state == State::InBarrier);
+        let old = std::mem::replace(&mut self.here_mut(rank).state, state);
+        self.fence.local_in -= usize::from(old == State::InBarrier);
+        self.fence.local_in += usize::from(state == State::InBarrier);
     }
 
-    fn refuse(&mut self, rank: u32, command: &str, message: &str) {
-        let (command, message) = (command.to_owned(), message.to_owned());
-        self.reply(rank, &Reply::Refused { command, rc: 1, message });
+    fn slot(&self, rank: u32) -> Option<usize> {
+        self.local.binary_search(&rank).ok()
     }
 
-    fn reply(&mut self, rank: u32, reply: &Reply) {
-        let line = reply.encode().into_bytes();
-        match self.outputs.back_mut() {
-            Some(last) if last.rank == rank => last.bytes.extend_from_slice(&line),
-            _ => self.outputs.push_back(Output { rank, bytes: line }),
-        }
+    fn here(&self, rank: u32) -> &Conversation {
+        &self.ranks[self.slot(rank).expect("a rank of this node")]
+    }
+
+    fn here_mut(&mut self, rank: u32) -> &mut Conversation {
+        let slot = self.slot(rank).expect("a rank of this node");
+        &mut self.ranks[slot]
     }
 }
 

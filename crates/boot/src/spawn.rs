@@ -7,6 +7,24 @@ use std::collections::BTreeMap;
 
 use crate::lex::{LineFault, parse_number};
 
+/// A spawn: more processes to start, as a job of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpawnRequest {
+    /// What to start; the place in this list is the appnum of its processes.
+    pub commands: Vec<SpawnCommand>,
+    /// Pairs to be in the new job's store before it starts, each key once (Intel repeats them in every block).
+    pub preput: Vec<(String, String)>,
+}
+
+/// What a launcher has made of a [`SpawnRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spawned {
+    /// Name of the new job.
+    pub job: String,
+    /// An error code for each process asked for, 0 for those that were started.
+    pub codes: Vec<i32>,
+}
+
 /// One of the commands of a spawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpawnCommand {
@@ -16,16 +34,25 @@ pub struct SpawnCommand {
     pub program: String,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Pairs to be in the new job's store before it starts.
-    pub preput: Vec<(String, String)>,
     /// Wishes such as `wdir`.
     pub info: Vec<(String, String)>,
+}
+
+impl SpawnRequest {
+    pub(crate) fn add(&mut self, command: SpawnCommand, preput: Vec<(String, String)>) {
+        self.commands.push(command);
+        for (key, value) in preput {
+            if !self.preput.iter().any(|(known, _)| *known == key) {
+                self.preput.push((key, value));
+            }
+        }
+    }
 }
 
 /// Collects the lines of a spawn. Bounded: the caller limits the bytes of a request.
 #[derive(Debug, Default)]
 pub struct SpawnReader {
-    commands: Vec<SpawnCommand>,
+    request: SpawnRequest,
     fields: BTreeMap<String, String>,
 }
 
@@ -38,11 +65,11 @@ impl SpawnReader {
         line.trim_end_matches(['\r', ' ']) == "mcmd=spawn"
     }
 
-    /// Takes the next line of a block, without its newline; the commands when it was the last.
+    /// Takes the next line of a block, without its newline; the request when it was the last.
     ///
     /// # Errors
     /// What is wrong with the block; the reader is then of no more use.
-    pub fn handle_line(&mut self, line: &str) -> Result<Option<Vec<SpawnCommand>>, LineFault> {
+    pub fn handle_line(&mut self, line: &str) -> Result<Option<SpawnRequest>, LineFault> {
         if SpawnReader::starts_with(line) {
             self.fields.clear();
             return Ok(None);
@@ -59,12 +86,12 @@ impl SpawnReader {
             processes: self.number("nprocs")?.ok_or(LineFault::Missing("nprocs"))?,
             program: self.fields.get("execname").ok_or(LineFault::Missing("execname"))?.clone(),
             args: self.list("argcnt", |i| format!("arg{}", i + 1))?,
-            preput: self.pairs("preput_num", "preput_key_", "preput_val_")?,
             info: self.pairs("info_num", "info_key_", "info_val_")?,
         };
+        let preput = self.pairs("preput_num", "preput_key_", "preput_val_")?;
         self.fields.clear();
-        self.commands.push(command);
-        Ok((so_far >= total).then(|| std::mem::take(&mut self.commands)))
+        self.request.add(command, preput);
+        Ok((so_far >= total).then(|| std::mem::take(&mut self.request)))
     }
 
     fn number(&self, name: &'static str) -> Result<Option<u32>, LineFault> {
@@ -102,10 +129,10 @@ mod tests {
             assert!(done.is_none(), "complete only after the last line");
             done = reader.handle_line(line).unwrap();
         }
-        let commands = done.unwrap();
+        let SpawnRequest { commands, preput } = done.unwrap();
         assert_eq!(commands.len(), 2);
         assert_eq!((commands[0].processes, commands[0].args[0].as_str()), (2, "a b=c"));
-        assert_eq!(commands[0].preput[0].0, "PARENT_ROOT_PORT_NAME");
+        assert_eq!(preput, [("PARENT_ROOT_PORT_NAME".into(), "tag#0$x".into())]);
         assert_eq!(commands[1].info, [("wdir".into(), "/tmp".into())]);
     }
 

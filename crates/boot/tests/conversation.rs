@@ -11,7 +11,7 @@ use selvedge_boot::{Boot, BootError, Event, Job, KEY_BYTES_MAX, NodeMap, Server,
 /// Runs `rank_main` on `size` ranks, each a thread, against one server; gives back the server's events.
 fn job(size: u32, rank_main: impl Fn(Boot) + Sync) -> Vec<Event> {
     let map = NodeMap::one_node(size);
-    let mut server = Server::new(Job { name: "job".into(), appnums: vec![0; size as usize], map });
+    let mut server = Server::new(Job::new("job".into(), vec![0; size as usize], map));
     let (ours, theirs): (Vec<_>, Vec<_>) = (0..size).map(|_| UnixStream::pair().unwrap()).unzip();
     let mut events = Vec::new();
     let (tell, told) = std::sync::mpsc::channel();
@@ -131,7 +131,7 @@ fn a_descriptor_and_a_port_both_lead_to_the_launcher() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let serve = |mut stream: Box<dyn ReadWrite>| {
-        let mut server = Server::new(Job { name: "job".into(), appnums: vec![0], map: NodeMap::one_node(1) });
+        let mut server = Server::new(Job::new("job".into(), vec![0], NodeMap::one_node(1)));
         let mut chunk = [0; 100];
         loop {
             match stream.read(&mut chunk).unwrap() {

@@ -124,6 +124,10 @@ impl Agent {
                     ToFront::Violation { rank, why: malformed.to_string() }
                 }
                 Event::Stuck { waiting, absent } => ToFront::Stuck { waiting, absent },
+                Event::Spawn { rank, .. } => {
+                    self.server.answer_spawn(rank, Err("spawn_is_not_supported".into()));
+                    return self.pump_server();
+                }
             };
             self.channel.send(&message, &[])?;
         }

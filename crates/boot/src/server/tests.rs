@@ -1,8 +1,9 @@
 use super::*;
+use crate::pmi1::{Reply, Request};
 use proptest::prelude::*;
 
 fn server(size: u32) -> Server {
-    Server::new(Job { name: "job".into(), appnums: vec![0; size as usize], map: NodeMap::one_node(size) })
+    Server::new(Job::new("job".into(), vec![0; size as usize], NodeMap::one_node(size)))
 }
 
 /// Feeds a request and gives back all that comes out for that rank.
@@ -145,8 +146,8 @@ fn a_full_store_refuses_and_a_replaced_value_gives_its_room_back() {
     for _ in 0..10 {
         ask(&mut server, 0, &format!("cmd=put kvsname=job key=k value={value}"));
     }
-    assert_eq!(server.store_bytes, 1001);
-    server.store_bytes = STORE_BYTES_MAX;
+    assert_eq!(server.store.bytes(), 1001);
+    server.store.fill();
     assert_eq!(
         ask(&mut server, 0, "cmd=put kvsname=job key=x value=y"),
         "cmd=put_result rc=1 msg=store_is_full\n"
@@ -164,10 +165,21 @@ fn services_are_published_looked_up_and_taken_back() {
 }
 
 #[test]
-fn spawn_is_read_to_its_end_and_refused_and_the_conversation_goes_on() {
+fn spawn_is_an_event_and_its_answer_is_the_launchers() {
     let mut server = server(1);
     let spawn = "mcmd=spawn\nnprocs=2\nexecname=./w\ntotspawns=1\nspawnssofar=1\nargcnt=0\nendcmd";
-    assert_eq!(ask(&mut server, 0, spawn), "cmd=spawn_result rc=1 msg=spawn_is_not_supported\n");
+    assert_eq!(ask(&mut server, 0, spawn), "");
+    assert_eq!(ask(&mut server, 0, spawn), "cmd=spawn_result rc=1 msg=one_spawn_at_a_time\n");
+    let [Event::Spawn { rank: 0, request }] = &events(&mut server)[..] else { panic!() };
+    assert_eq!((request.commands[0].processes, request.commands[0].program.as_str()), (2, "./w"));
+    server.answer_spawn(0, Ok(Spawned { job: "job-1".into(), codes: vec![0, 0] }));
+    server.answer_spawn(0, Err("nobody asked".into()));
+    let output = server.poll_output().unwrap();
+    assert_eq!(output.bytes, b"cmd=spawn_result rc=0 errcodes=0,0\n");
+    assert_eq!(server.poll_output(), None);
+    ask(&mut server, 0, spawn);
+    server.answer_spawn(0, Err("no room".into()));
+    assert_eq!(server.poll_output().unwrap().bytes, b"cmd=spawn_result rc=1 msg=no_room\n");
     assert_eq!(ask(&mut server, 0, "cmd=get_appnum"), "cmd=appnum rc=0 appnum=0\n");
 }
 
@@ -215,7 +227,7 @@ proptest! {
                 server.handle_eof(rank);
             }
             let waiting = (0..3).filter(|rank| server.state(*rank) == State::InBarrier).count();
-            prop_assert_eq!(server.in_barrier as usize, waiting);
+            prop_assert_eq!(server.fence.local_in, waiting);
             while let Some(output) = server.poll_output() {
                 prop_assert!(output.bytes.ends_with(b"\n"));
                 for line in std::str::from_utf8(&output.bytes).unwrap().lines() {

@@ -1,0 +1,177 @@
+//! What a rank asks, taken from its bytes and carried out.
+
+use std::collections::HashMap;
+
+use super::answer::Asker;
+use super::store::Source;
+use super::{Event, PAIR_BYTES_MAX, REQUEST_BYTES_MAX, Server, State, VALUE_BYTES_ANNOUNCED};
+use crate::Node;
+use crate::lex::LineFault;
+use crate::pmi1::{Maxes, Reply, Request};
+use crate::spawn::{SpawnReader, SpawnRequest};
+use crate::tree::NameWish;
+
+const MAXES: Maxes = Maxes { kvsname: 256, key: 64, value: VALUE_BYTES_ANNOUNCED };
+
+/// Whether only the launcher says what this key means.
+pub(super) fn is_reserved(key: &str) -> bool {
+    key.starts_with("PMI_")
+}
+
+/// The key under which our own ranks find a mapping that is too long for others.
+pub(crate) const LONG_MAPPING: &str = "PMI_selvedge_mapping";
+
+/// A line or frame that is not PMI, and what is wrong with it.
+pub(super) type Wrong<'a> = (&'a [u8], LineFault);
+
+impl Server {
+    /// Carries out the first request of `bytes`; says how many bytes it had, or `None` where it is not complete.
+    pub(super) fn handle_message<'a>(
+        &mut self,
+        rank: u32,
+        bytes: &'a [u8],
+    ) -> Result<Option<usize>, Wrong<'a>> {
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+        let line = &bytes[..end];
+        let text = std::str::from_utf8(line).map_err(|_| (line, LineFault::NotText))?;
+        self.handle_line(rank, text).map_err(|fault| (line, fault))?;
+        Ok(Some(end + 1))
+    }
+
+    fn handle_line(&mut self, rank: u32, line: &str) -> Result<(), LineFault> {
+        if matches!(self.state(rank), State::Silent | State::Finalized) {
+            self.set_state(rank, State::Active);
+        }
+        let conversation = self.here_mut(rank);
+        if conversation.spawn.is_none() && SpawnReader::starts_with(line) {
+            conversation.spawn = Some((SpawnReader::default(), 0));
+        }
+        let Some((reader, bytes)) = &mut conversation.spawn else {
+            let request = Request::decode(line)?;
+            return self.handle_request(rank, request);
+        };
+        *bytes += line.len();
+        if *bytes > REQUEST_BYTES_MAX {
+            return Err(LineFault::TooLong(REQUEST_BYTES_MAX));
+        }
+        if let Some(request) = reader.handle_line(line)? {
+            conversation.spawn = None;
+            self.spawn(Asker { rank }, request);
+        }
+        Ok(())
+    }
+
+    fn handle_request(&mut self, rank: u32, request: Request) -> Result<(), LineFault> {
+        let asker = Asker { rank };
+        let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        match request {
+            Request::InitAck { id } => {
+                if id != rank {
+                    return Err(LineFault::BadNumber { field: "pmiid", value: id.to_string() });
+                }
+                self.reply(rank, &Reply::InitAck);
+                for (name, value) in [("size", number(self.size())), ("rank", number(rank)), ("debug", 0)] {
+                    self.reply(rank, &Reply::Set { name: name.to_owned(), value });
+                }
+            }
+            Request::Init { version: 1, .. } => {
+                self.reply(rank, &Reply::ResponseToInit { version: 1, subversion: 1 });
+            }
+            Request::Init { .. } => self.refuse(rank, "response_to_init", "only_pmi_version_1"),
+            Request::GetMaxes => self.reply(rank, &Reply::Maxes(MAXES)),
+            Request::GetAppnum => {
+                let appnum = number(self.job.appnums[rank as usize]);
+                self.reply(rank, &Reply::Appnum(appnum));
+            }
+            Request::GetMyKvsname => self.reply(rank, &Reply::MyKvsname(self.job.name.clone())),
+            Request::GetUniverseSize => {
+                self.reply(rank, &Reply::UniverseSize(self.job.universe.map_or(-1, number)));
+            }
+            Request::Put { kvsname, key, value } => {
+                let result =
+                    if kvsname == self.job.name { self.put(key, value) } else { Err("unknown_kvsname") };
+                self.answer_put(&asker, result);
+            }
+            Request::Get { kvsname, .. } if kvsname != self.job.name => {
+                self.refuse(rank, "get_result", "unknown_kvsname");
+            }
+            Request::Get { key, .. } => self.get(asker, &key),
+            Request::BarrierIn { group: None } => self.fence(asker),
+            Request::BarrierIn { group: Some(group) } => return self.enter_group(asker, &group),
+            Request::PublishName { service, port } => self.name(asker, NameWish::Publish { service, port }),
+            Request::LookupName { service } => self.name(asker, NameWish::Lookup { service }),
+            Request::UnpublishName { service } => self.name(asker, NameWish::Unpublish { service }),
+            Request::Abort { code, message } => self.events.push_back(Event::Abort { rank, code, message }),
+            Request::Finalize => {
+                self.reply(rank, &Reply::FinalizeAck);
+                self.finalized(rank);
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, key: String, value: String) -> Result<(), &'static str> {
+        if is_reserved(&key) {
+            return Err("reserved_key");
+        }
+        if key.len() + value.len() > PAIR_BYTES_MAX {
+            return Err("value_is_too_long");
+        }
+        if self.store.put(key, value, Source::Here) { Ok(()) } else { Err("store_is_full") }
+    }
+
+    fn get(&mut self, asker: Asker, key: &str) {
+        let rank = asker.rank;
+        if key.len() > PAIR_BYTES_MAX {
+            return self.answer_got(&asker, None);
+        }
+        self.here_mut(rank).held = Some(asker);
+        self.ask_here(rank, key);
+    }
+
+    fn fence(&mut self, asker: Asker) {
+        let rank = asker.rank;
+        self.here_mut(rank).fencing = Some(asker);
+        self.enter_fence(rank);
+    }
+
+    fn spawn(&mut self, asker: Asker, request: SpawnRequest) {
+        let rank = asker.rank;
+        if self.here(rank).spawning.is_some() {
+            return self.answer_spawned(&asker, Err("one_spawn_at_a_time".into()));
+        }
+        self.here_mut(rank).spawning = Some(asker);
+        self.events.push_back(Event::Spawn { rank, request });
+    }
+
+    fn finalized(&mut self, rank: u32) {
+        self.set_state(rank, State::Finalized);
+        self.events.push_back(Event::Finalized { rank });
+    }
+
+    /// The value of a key that nobody puts, where this node knows it.
+    pub(super) fn reserved(&self, key: &str) -> Option<String> {
+        match key {
+            "PMI_process_mapping" if self.mapping.len() < VALUE_BYTES_ANNOUNCED => Some(self.mapping.clone()),
+            LONG_MAPPING => Some(self.mapping.clone()),
+            "universeSize" => self.job.universe.map(|size| size.to_string()),
+            "PMI_dead_processes" if self.is_root => {
+                let dead: Vec<String> = self.dead.iter().map(u32::to_string).collect();
+                Some(dead.join(","))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Values that ranks of one node leave for each other.
+#[derive(Debug, Default)]
+pub(super) struct Attributes {
+    values: HashMap<(Node, String), String>,
+}
+
+impl Attributes {
+    pub(super) fn forget(&mut self, _rank: u32) {
+        let _ = &self.values;
+    }
+}
