@@ -17,6 +17,7 @@ pub const TRANSPORT_METHODS_MAX: usize = 14;
 
 /// The floor of every package, from the ground up. An arrow must lead to a lower floor, so packages of the same floor
 /// have no doors between them. `selvedge-macros` is a tool of the compiler: it may be used from floor 3 and uses nothing.
+/// `selvedge-testbed` is the ground that tests of every floor may stand on.
 const FLOORS: &[(&str, u32)] = &[
     ("selvedge-transport", 1),
     ("selvedge-coll", 2),
@@ -32,6 +33,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("selvedge-examples", 4),
     ("selvedge-benches", 4),
     ("selvedge-softefa", 4),
+    ("selvedge-testbed", 0),
     ("xtask", 5),
 ];
 
@@ -42,11 +44,15 @@ const NARROW: &[(&str, &[&str])] = &[
     ("selvedge-launcher", &["selvedge-boot"]),
     ("selvedge-examples", &["selvedge"]),
     ("selvedge-softefa", &[]),
-    ("xtask", &[]),
+    ("selvedge-testbed", &[]),
+    ("xtask", &["selvedge-testbed"]),
 ];
 
 /// Nobody's dependency: test apparatus and tools.
 const STANDS_APART: &[&str] = &["selvedge-softefa", "xtask"];
+
+/// What tests and `xtask` depend on, and nothing that is shipped.
+const FOR_TESTS: &[&str] = &["selvedge-testbed"];
 
 /// Crates that forbid unsafe code.
 const PURE: &[&str] = &["crates/coll", "crates/engine", "crates/boot"];
@@ -109,7 +115,9 @@ impl House {
                     Some((_, list)) => list.contains(&used.as_str()),
                     None => floor > self::floor(used).unwrap_or(u32::MAX),
                 };
-                if !allowed || STANDS_APART.contains(&used.as_str()) {
+                let is_shipped = package.uses.contains(used) && package.name != "xtask";
+                let is_out_of_place = is_shipped && FOR_TESTS.contains(&used.as_str());
+                if !allowed || is_out_of_place || STANDS_APART.contains(&used.as_str()) {
                     broken.push(format!("{} must not use {used}", package.name));
                 }
             }
@@ -344,6 +352,20 @@ mod tests {
         let mut tested = house(&[("selvedge-launcher", &[])], &[]);
         for package in tested.workspace.packages.values_mut() {
             package.uses_in_tests = ["selvedge".to_string()].into();
+        }
+        assert!(tested.arrows_that_do_not_point_down().is_empty());
+    }
+
+    #[test]
+    fn tests_and_xtask_may_use_the_testbed_and_nothing_that_is_shipped_may() {
+        let shipped = house(&[("selvedge-doctor", &["selvedge-testbed"])], &[]);
+        assert_eq!(
+            shipped.arrows_that_do_not_point_down(),
+            ["selvedge-doctor must not use selvedge-testbed"]
+        );
+        let mut tested = house(&[("selvedge-doctor", &[]), ("xtask", &["selvedge-testbed"])], &[]);
+        for package in tested.workspace.packages.values_mut() {
+            package.uses_in_tests = ["selvedge-testbed".to_string()].into();
         }
         assert!(tested.arrows_that_do_not_point_down().is_empty());
     }
