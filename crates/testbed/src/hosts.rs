@@ -34,8 +34,8 @@ const NFTABLES: &str = "nftables";
 /// Hosts, made of namespaces of this machine, until they are dropped or their process ends.
 ///
 /// A host answers to three names: `node1`, `nodea` (up to 26 hosts) and its address `10.77.0.1`; all hosts know all of
-/// them, and `node1` is what it calls itself. It has its own `/dev/shm`, `/run` and loopback, and shares `/tmp` with the
-/// others as it would a file system of the network. Its only way out is `eth0`, to the other hosts of the same testbed.
+/// them, and `node1` is what it calls itself. It has its own `/dev/shm`, `/run`, loopback and boot identity, and shares
+/// `/tmp` with the others as it would a file system of the network. Its only way out is `eth0`, to the other hosts of the same testbed.
 ///
 /// Several testbeds can be there at a time, and they do not see each other. The methods panic on a host that there is not.
 #[derive(Debug)]
@@ -325,9 +325,16 @@ fn furnish(folder: &Path, number: usize, switch: &str) -> Result<(), Error> {
     }
     mount("tmpfs", "/dev/shm", "mode=1777")?;
     mount("tmpfs", "/run", "mode=755")?;
-    for file in ["hosts", "resolv.conf"] {
-        let target = Path::new("/etc").join(file);
-        rustix::mount::mount_bind(folder.join(file), &target).doing(format!("mount {}", target.display()))?;
+    let boot_id = folder.join(format!("boot_id{number}"));
+    fs::copy("/proc/sys/kernel/random/uuid", &boot_id).doing("draw the identity of a host")?;
+    let files = [
+        (folder.join("hosts"), "/etc/hosts"),
+        (folder.join("resolv.conf"), "/etc/resolv.conf"),
+        // Ranks that find themselves on one machine would share memory, whatever their networks.
+        (boot_id, "/proc/sys/kernel/random/boot_id"),
+    ];
+    for (file, target) in files {
+        rustix::mount::mount_bind(file, target).doing(format!("mount {target}"))?;
     }
     // Addresses of version 6 other than loopback only make programs wait for each other's.
     let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");

@@ -25,6 +25,8 @@ fn a_host_has_its_own_name_network_and_shared_memory() {
         );
         assert_eq!(text_of(hosts.command(name, "ls").arg("/dev/shm")), "", "an empty /dev/shm");
     }
+    let boot = |host| text_of(hosts.command(host, "cat").arg("/proc/sys/kernel/random/boot_id"));
+    assert_ne!(boot("node1"), boot("node2"), "two machines, by their own account");
     let write = |host, text| {
         text_of(hosts.command(host, "sh").args(["-c", &format!("echo {text} > /dev/shm/segment")]))
     };
