@@ -92,7 +92,7 @@ impl Server {
             self.ups.extend(parts(cards, Card::bytes).map(Up::Cards));
             self.ups.push_back(Up::Fence { overflow });
             self.fence.risen = true;
-            return;
+            return self.check_stuck();
         }
         drop(cards);
         self.end_fence(match self.store.rising_bytes() {

@@ -155,6 +155,31 @@ fn a_full_store_refuses_and_a_replaced_value_gives_its_room_back() {
 }
 
 #[test]
+fn a_job_that_puts_more_than_it_may_is_told_in_the_fence_and_goes_on_without() {
+    let job = || Job::new("job".into(), vec![0; 2], NodeMap::one_node(2));
+    let (mut root, mut node) =
+        (Server::on_node(job(), vec![0], 1, false), Server::on_node(job(), vec![1], 0, true));
+    let fence = |root: &mut Server, node: &mut Server, key: &str| {
+        ask(node, 1, &format!("cmd=put kvsname=job key={key} value=v"));
+        root.handle_bytes(0, b"cmd=barrier_in\n");
+        node.handle_bytes(1, b"cmd=barrier_in\n");
+        std::iter::from_fn(|| node.poll_up()).for_each(|up| root.handle_up(0, up));
+        std::iter::from_fn(|| root.poll_down()).for_each(|(_, down)| node.handle_down(down));
+        let texts = [root.poll_output().unwrap().bytes, node.poll_output().unwrap().bytes];
+        texts.map(|text| String::from_utf8(text).unwrap())
+    };
+    root.store.fill();
+    let full = "cmd=barrier_out rc=1 msg=store_is_full\n";
+    assert_eq!(fence(&mut root, &mut node, "k"), [full, full]);
+    root.store = Store::default();
+    assert_eq!(fence(&mut root, &mut node, "x"), ["cmd=barrier_out rc=0\n"; 2]);
+    assert!(ask(&mut root, 0, "cmd=get kvsname=job key=x").contains("value=v"));
+    for (server, rank) in [(&mut root, 0), (&mut node, 1)] {
+        assert_eq!(server.store.seen_here("k"), None, "rank {rank}");
+    }
+}
+
+#[test]
 fn services_are_published_looked_up_and_taken_back() {
     let mut server = server(2);
     assert_eq!(ask(&mut server, 0, "cmd=publish_name service=my svc port=p#1"), "cmd=publish_result rc=0\n");
