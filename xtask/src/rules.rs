@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("selvedge-ofi", 2),
     ("selvedge-shm", 2),
     ("selvedge-boot", 2),
+    ("selvedge-pmix", 2),
     ("selvedge-macros", 2),
     ("selvedge", 3),
     ("selvedge-capi", 4),
@@ -40,8 +41,9 @@ const FLOORS: &[(&str, u32)] = &[
 /// Packages that may use fewer floors than lie below them, and what they may use.
 const NARROW: &[(&str, &[&str])] = &[
     ("selvedge-boot", &[]),
+    ("selvedge-pmix", &[]),
     ("selvedge-macros", &[]),
-    ("selvedge-launcher", &["selvedge-boot"]),
+    ("selvedge-launcher", &["selvedge-boot", "selvedge-pmix"]),
     ("selvedge-examples", &["selvedge"]),
     ("selvedge-softefa", &[]),
     ("selvedge-testbed", &[]),
