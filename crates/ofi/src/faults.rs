@@ -33,6 +33,26 @@ pub(crate) fn not_opened(error: &Error, is_efa: bool) -> Box<Fault> {
     fault(Scope::Local, Cause::Exhausted, detail, next_step)
 }
 
+/// The provider does not come back from opening an endpoint.
+pub(crate) fn hangs(time: Duration) -> Box<Fault> {
+    fault(
+        Scope::Local,
+        Cause::Exhausted,
+        format!("the provider does not come back from opening an endpoint, and has had {} s", time.as_secs()),
+        "look at: dmesg | grep -i efa; use the EFA installer's libfabric, or name a newer one with SELVEDGE_LIBFABRIC",
+    )
+}
+
+/// There is no thread to open an endpoint in.
+pub(crate) fn no_thread(error: &std::io::Error) -> Box<Fault> {
+    fault(
+        Scope::Local,
+        Cause::Exhausted,
+        format!("no thread to open an endpoint in: {error}"),
+        "raise the limit on processes (ulimit -u)",
+    )
+}
+
 /// Memory for packets could not be had.
 pub(crate) fn no_memory(bytes: usize, error: Errno) -> Box<Fault> {
     fault(

@@ -1,6 +1,9 @@
 //! From a choice of road to a transport: open here, exchange cards, connect.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use selvedge_transport::{Caps, Fault, Peer};
 
@@ -25,6 +28,10 @@ const TCP_PACKET_BYTES: usize = 32 << 10;
 /// Memory for packets that come.
 const RECEIVE_BYTES: usize = 4 << 20;
 
+/// How long a provider may take to open an endpoint. It takes some ten milliseconds; a crowded host is no reason to take it for
+/// dead.
+const TIME_MAX: Duration = Duration::from_secs(10);
+
 /// Slots that stay posted when all others are on loan, so that packets of ours and completions get through.
 const RECEIVES_KEPT: usize = 32;
 
@@ -47,9 +54,33 @@ impl Opening {
     /// Opens the road of `choice` as rank `me`. Cost: the memory of its packets (`RECEIVE_BYTES` and a quarter) and what
     /// the provider itself takes.
     ///
+    /// In a thread of its own, because a provider may never come back: that of libfabric 2.4 waits for itself when a
+    /// device refuses to make a queue pair ready (seen). Such a thread is left behind.
+    ///
     /// # Errors
-    /// A [`Fault`] with what the provider or the kernel said.
+    /// A [`Fault`] with what the provider or the kernel said, or that the provider has said nothing for ten seconds.
     pub fn open(choice: &Choice, me: Peer, settings: &Settings) -> Result<Opening, Box<Fault>> {
+        let (choice, settings) = (choice.clone(), settings.clone());
+        let (tell, told) = mpsc::channel();
+        let open = move || {
+            // Who has given up waiting is not told.
+            let _ = tell.send(Opening::open_here(&choice, me, &settings));
+        };
+        let thread = thread::Builder::new().name("selvedge-open".to_owned()).spawn(open);
+        let thread = thread.map_err(|error| faults::no_thread(&error))?;
+        let opened = match told.recv_timeout(TIME_MAX) {
+            Ok(opened) => opened,
+            Err(RecvTimeoutError::Timeout) => return Err(faults::hangs(TIME_MAX)),
+            Err(RecvTimeoutError::Disconnected) => std::panic::resume_unwind(
+                thread.join().expect_err("a thread that tells nothing has panicked"),
+            ),
+        };
+        // It has nothing left to do but to end.
+        let _ = thread.join();
+        opened
+    }
+
+    fn open_here(choice: &Choice, me: Peer, settings: &Settings) -> Result<Opening, Box<Fault>> {
         let abilities = choice.abilities.clone();
         let packet_bytes = packet_bytes(choice);
         let plan = Plan::of(&abilities, packet_bytes, RECEIVE_BYTES);

@@ -1,18 +1,10 @@
 //! Roads to other hosts as this rank sees them: what libfabric offers here, opened when the job needs it.
 
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::Duration;
-
 use selvedge_ofi::{Choice, Library, Opening, Provider, Refusal, Settings, discover};
 use selvedge_transport::Peer;
 
 use crate::routes::{Refused, Usable};
 use crate::wishes::{RoadName, Wishes};
-
-/// How long a provider may take to open an endpoint. It takes some ten milliseconds; a crowded host is no reason to take
-/// it for dead.
-const OPENING_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What was found. Holding it keeps the library loaded.
 #[derive(Debug)]
@@ -75,11 +67,8 @@ impl Network {
     /// Opens a road for rank `me` on its NICs `rails`; all where none is named. `is_crowded`: its host has fewer cores than
     /// ranks.
     ///
-    /// In a thread of its own, because a provider may never come back: that of libfabric 2.4 waits for itself when a
-    /// device refuses to make a queue pair ready (seen). Such a thread is left behind.
-    ///
     /// # Errors
-    /// What the device says, or that the provider said nothing in time.
+    /// What the device says.
     pub(crate) fn open(
         &self,
         taken: RoadName,
@@ -87,37 +76,15 @@ impl Network {
         rails: Vec<usize>,
         is_crowded: bool,
     ) -> Result<Opening, Refused> {
-        let choice = self.choice(taken).expect("rank 0 takes what every rank has said is usable").clone();
-        let refused =
-            |reason, remedy: &str| Refused { road: taken, nic: None, reason, remedy: remedy.to_owned() };
+        let choice = self.choice(taken).expect("rank 0 takes what every rank has said is usable");
         let mut settings = self.settings.clone();
         (settings.rails, settings.is_crowded) = (rails, is_crowded);
-        let (tell, told) = mpsc::channel();
-        let open = move || {
-            // Who has given up waiting is not told.
-            let _ = tell.send(Opening::open(&choice, me, &settings));
-        };
-        let thread = thread::Builder::new().name("selvedge-open".to_owned()).spawn(open);
-        let thread = thread.map_err(|error| {
-            refused(format!("no thread to open it in: {error}"), "raise the limit on processes (ulimit -u)")
-        })?;
-        match told.recv_timeout(OPENING_TIME_MAX) {
-            Ok(opened) => {
-                // It has nothing left to do but to end, and what it cleans up belongs to this moment.
-                let _ = thread.join();
-                opened.map_err(|fault| refused(fault.detail, fault.next_step))
-            }
-            Err(RecvTimeoutError::Disconnected) => std::panic::resume_unwind(
-                thread.join().expect_err("a thread that tells nothing has panicked"),
-            ),
-            Err(RecvTimeoutError::Timeout) => Err(refused(
-                format!(
-                    "the provider does not come back from opening an endpoint, and has had {} s",
-                    OPENING_TIME_MAX.as_secs()
-                ),
-                "look at: dmesg | grep -i efa; use the EFA installer's libfabric, or name a newer one with SELVEDGE_LIBFABRIC",
-            )),
-        }
+        Opening::open(choice, me, &settings).map_err(|fault| Refused {
+            road: taken,
+            nic: None,
+            reason: fault.detail,
+            remedy: fault.next_step.to_owned(),
+        })
     }
 }
 
