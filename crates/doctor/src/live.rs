@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use selvedge_boot::Host;
 use selvedge_ofi::environment::{Severity, explain};
-use selvedge_ofi::{Provider, Settings, discover};
+use selvedge_ofi::{Opening, Provider, Settings, discover};
 use selvedge_shm::{Config, Segment};
 use selvedge_transport::Peer;
 
@@ -50,7 +50,7 @@ pub(crate) fn settings(variable: impl Fn(&str) -> Option<String>) -> Settings {
     settings
 }
 
-/// Loads libfabric and asks what it offers. Not where a variable would make it end this process: then that is said, by the
+/// Loads libfabric, asks what it offers, and opens an endpoint on each road. Not where a variable would make it end this process: then that is said, by the
 /// check `environment` too.
 fn ask_libfabric(scene: &Scene) -> Fabric {
     let given = scene.variable("SELVEDGE_LIBFABRIC").map(Path::new);
@@ -86,18 +86,33 @@ fn ask_libfabric(scene: &Scene) -> Fabric {
         None => libraries.insert(0, Library { path: loaded.path().display().to_string(), version: None }),
     }
     libraries[0].version = Some(loaded.version());
-    let found = discover(&loaded, &Provider::ALL, &settings(|name| scene.variable(name).map(str::to_owned)));
-    let usable = found.usable.into_iter().map(|choice| Usable {
-        provider: choice.provider.name().to_owned(),
-        nics: choice.nics.into_iter().map(|nic| nic.name).collect(),
-    });
+    let settings = settings(|name| scene.variable(name).map(str::to_owned));
+    let found = discover(&loaded, &Provider::ALL, &settings);
     let refused = found.refused.into_iter().map(|refusal| Refused {
         provider: refusal.provider.name().to_owned(),
         nic: refusal.nic,
         reason: refusal.reason,
         remedy: refusal.remedy,
     });
-    Fabric { libraries, usable: usable.collect(), refused: refused.collect(), ..Fabric::default() }
+    let mut fabric = Fabric { libraries, refused: refused.collect(), ..Fabric::default() };
+    for choice in found.usable {
+        let provider = choice.provider.name().to_owned();
+        // What is listed may still be broken: a road is one when an endpoint can be opened there.
+        match Opening::open(&choice, Peer(0), &settings) {
+            Ok(_) => fabric.usable.push(Usable {
+                provider,
+                queue_pairs: choice.provider.is_efa().then_some(choice.abilities.endpoints_max as u32),
+                nics: choice.nics.into_iter().map(|nic| nic.name).collect(),
+            }),
+            Err(fault) => fabric.refused.push(Refused {
+                provider,
+                nic: None,
+                reason: fault.detail,
+                remedy: fault.next_step.to_owned(),
+            }),
+        }
+    }
+    fabric
 }
 
 /// Who this host is among others: `make_believe`, where somebody wants one host to look like several, else its kernel.

@@ -97,6 +97,8 @@ pub struct Usable {
     pub provider: String,
     /// Names of its network cards.
     pub nics: Vec<String>,
+    /// Queue pairs that each of them has, for all ranks of the host together; of EFA only.
+    pub queue_pairs: Option<u32>,
 }
 
 /// A road over libfabric that cannot be taken.

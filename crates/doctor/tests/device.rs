@@ -100,12 +100,47 @@ fn a_cut_link_is_silence_with_the_cure_of_silence() {
     assert!(pair["remedy"].to_string().contains("authorize-security-group"), "{meeting:#}");
 }
 
-#[test]
-fn bytes_over_efa_direct_are_proved_by_the_counters_of_both_devices() {
-    // Large messages as datagrams, as on cards without RDMA.
-    let (meeting, output) = pairs("efa-direct", Some(&libfabric_2()), &["--caps", "rnr,sgid"]);
+/// Both hosts' cards have carried everything, and `reads` of them large messages by RDMA read.
+fn assert_proved(road: &str, library: Option<&str>, options: &[&str], reads: bool) {
+    let (meeting, output) = pairs(road, library, options);
     let pair = &meeting["pairs"][0];
-    assert_eq!((&pair["verdict"], output.status.code()), (&"pass".into(), Some(0)), "{meeting:#} {output:?}");
+    assert_eq!(
+        (&pair["verdict"], &pair["road"], output.status.code()),
+        (&"pass".into(), &road.into(), Some(0)),
+        "{meeting:#} {output:?}"
+    );
     let evidence = pair["evidence"].to_string();
-    assert!(evidence.contains("ant's cards: ") && evidence.contains("bee's cards: "), "{evidence}");
+    for card in ["ant's cards: ", "bee's cards: "] {
+        let (_, told) = evidence.split_once(card).unwrap_or_else(|| panic!("{evidence}"));
+        let told = told.split(';').next().expect("at least itself");
+        assert_eq!(told.contains(" by RDMA read"), reads, "{road} {library:?}: {evidence}");
+    }
+}
+
+#[test]
+fn bytes_over_efa_are_proved_by_the_counters_of_both_devices_and_large_ones_are_read() {
+    assert_proved("efa", None, &[], true);
+    assert_proved("efa", Some(&libfabric_2()), &[], true);
+}
+
+#[test]
+fn bytes_over_efa_direct_are_proved_by_the_counters_of_both_devices_and_large_ones_are_read() {
+    assert_proved("efa-direct", Some(&libfabric_2()), &[], true);
+}
+
+#[test]
+fn on_cards_without_rdma_the_same_is_proved_of_datagrams() {
+    assert_proved("efa-direct", Some(&libfabric_2()), &["--caps", "rnr,sgid"], false);
+}
+
+#[test]
+fn a_device_that_is_listed_and_cannot_be_opened_is_no_road() {
+    let command = ["doctor", "--require", "efa", "--ranks", "1", "--json"].map(str::to_owned);
+    let output = on_devices(&["--fail", "ibv_modify_qp"], &[&[program("selvedge")], &command[..]].concat());
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let roads = report["checks"].as_array().expect("a list").iter().find(|check| check["id"] == "roads");
+    let roads = roads.expect("a check of this name");
+    assert_eq!((&roads["verdict"], output.status.code()), (&"fail".into(), Some(1)), "{report:#}");
+    assert!(roads["evidence"].to_string().contains("ibv_modify_qp"), "{roads:#}");
 }

@@ -1,11 +1,11 @@
 //! Amazon's Elastic Fabric Adapter: is it there, has it its driver, can programs open it, is there room for the ranks.
 
-use super::memory::NETWORK_BYTES;
+use super::memory::{EFA_BYTES_MAX, network_bytes};
 use super::{Ask, Finding, bytes, ranks, remedy};
 use crate::instances;
 use crate::scene::{Limit, Node, Pci, Scene, Verbs};
 
-/// Queue pairs of one EFA device; a job that asks for more is refused by the device with "cannot allocate memory".
+/// Queue pairs of an EFA device that was not asked. A job that asks for more than a device has does not start on it.
 const QUEUE_PAIRS: u32 = 256;
 
 /// Newest generation of EFA that is known here.
@@ -185,9 +185,13 @@ pub(super) fn memlock(scene: &Scene, ask: &Ask) -> Finding {
         return Finding::pass(format!("{read}; it does not hold for this process (CAP_IPC_LOCK)"));
     }
     let cure = remedy::lock_memory(&scene.place);
+    let network = network_bytes(scene).map_or(EFA_BYTES_MAX, |(network, _)| network);
     match process.locked_bytes {
-        Some(Limit::At(limit)) if limit < NETWORK_BYTES => Finding::fail(
-            format!("{read}; a rank registers {} with the device at its start", bytes(NETWORK_BYTES)),
+        Some(Limit::At(limit)) if limit <= network => Finding::fail(
+            format!(
+                "{read}; a rank registers up to {} with the device before it sends anything large",
+                bytes(network)
+            ),
             cure,
         ),
         Some(Limit::At(_)) => Finding::warn(
@@ -201,20 +205,23 @@ pub(super) fn memlock(scene: &Scene, ask: &Ask) -> Finding {
 }
 
 pub(super) fn queue_pairs(scene: &Scene, ask: &Ask) -> Finding {
-    let devices = scene.efa_count() as u32;
+    let roads = scene.tried.fabric.iter().flat_map(|fabric| &fabric.usable);
+    let told = roads.filter_map(|road| Some((road.nics.len() as u32, road.queue_pairs?))).next();
+    let (devices, each) = told.unwrap_or((scene.efa_count() as u32, QUEUE_PAIRS));
     if devices == 0 {
         return none();
     }
-    let room = QUEUE_PAIRS * devices;
+    let room = each * devices;
+    let source = if told.is_some() { "so the device says" } else { "as all known devices have" };
     let read = format!(
-        "{} need {} of {QUEUE_PAIRS} x {devices} EFA = {room} queue pairs",
+        "{} need {} of {each} x {devices} EFA = {room} queue pairs ({source})",
         ranks(ask.ranks),
         ask.ranks
     );
     if ask.ranks <= room {
         return Finding::pass(read);
     }
-    let more = ask.ranks.div_ceil(QUEUE_PAIRS);
+    let more = ask.ranks.div_ceil(each.max(1));
     Finding::fail(read, format!("mpirun -n {room} ... on this host, or attach {more} EFA devices"))
 }
 

@@ -12,16 +12,37 @@ const DEV_SHM_PER_RANK: u64 = 16 << 20;
 /// Bytes that a rank takes for itself, before the application takes any: program, libraries, engine.
 const RANK_BYTES: u64 = 8 << 20;
 
-/// Bytes that the network takes for a rank: packets for sending and receiving, and what the provider has of its own.
-pub(super) const NETWORK_BYTES: u64 = 40 << 20;
+/// Bytes that a road over EFA takes for a rank: packets for sending and receiving, and what the provider has of its own.
+/// Measured on software devices with two ranks that have talked in every way: efa-direct (libfabric 2.5), efa (2.5), efa (1.17).
+const DIRECT_BYTES: u64 = 8 << 20;
+const EFA_BYTES: u64 = 27 << 20;
+pub(super) const EFA_BYTES_MAX: u64 = 87 << 20;
+
+/// Bytes that the network takes for a rank here, and the road they are for; `None` where there is no EFA. Where libfabric was
+/// not asked, the most that it can be.
+pub(super) fn network_bytes(scene: &Scene) -> Option<(u64, &'static str)> {
+    let fabric = scene.tried.fabric.as_ref();
+    let opens =
+        |road: &str| fabric.is_some_and(|fabric| fabric.usable.iter().any(|usable| usable.provider == road));
+    let version = fabric.and_then(|fabric| fabric.libraries.first()?.version);
+    match version {
+        _ if opens("efa-direct") => Some((DIRECT_BYTES, "efa-direct")),
+        Some((2.., _)) if opens("efa") => Some((EFA_BYTES, "efa")),
+        _ if opens("efa") || scene.efa_count() > 0 => Some((EFA_BYTES_MAX, "efa of libfabric 1.x")),
+        _ => None,
+    }
+}
 
 pub(super) fn memory(scene: &Scene, ask: &Ask) -> Finding {
     let count = u64::from(ask.ranks);
-    let network = if scene.efa_count() > 0 { NETWORK_BYTES } else { 0 };
-    let least = count * (RANK_BYTES + network);
+    let network = network_bytes(scene);
+    let each = RANK_BYTES + network.map_or(0, |(network, _)| network);
+    let least = count * each;
     let most = least + Segment::bytes_for(ask.ranks);
+    let by = network
+        .map_or_else(String::new, |(network, road)| format!(", of which {road} {} each", bytes(network)));
     let need = format!(
-        "{} take {} before the application takes any, and {} once every pair of them has talked",
+        "{} take {} before the application takes any{by}, and {} once every pair of them has talked",
         ranks(ask.ranks),
         bytes(least),
         bytes(most)

@@ -86,7 +86,11 @@ fn laptop() -> Scene {
             own_name: Some(Ok(vec![address])),
             fabric: Some(Fabric {
                 libraries: vec![library("/usr/lib/x86_64-linux-gnu/libfabric.so.1", Some((1, 17)))],
-                usable: vec![Usable { provider: "tcp".into(), nics: vec!["wlp3s0".into()] }],
+                usable: vec![Usable {
+                    provider: "tcp".into(),
+                    nics: vec!["wlp3s0".into()],
+                    queue_pairs: None,
+                }],
                 ..Fabric::default()
             }),
         },
@@ -148,7 +152,11 @@ fn instance(kind: &str, devices: usize, processors: u32) -> Scene {
     scene.tried.own_name = Some(Ok(vec![address]));
     scene.tried.fabric = Some(Fabric {
         libraries: vec![library("/opt/amazon/efa/lib64/libfabric.so.1", Some((2, 4)))],
-        usable: vec![Usable { provider: "efa-direct".into(), nics: vec!["rdmap0s0-rdm".into()] }],
+        usable: vec![Usable {
+            provider: "efa-direct".into(),
+            nics: vec!["rdmap0s0-rdm".into()],
+            queue_pairs: Some(256),
+        }],
         ..Fabric::default()
     });
     scene
@@ -302,7 +310,7 @@ fn a_device_newer_than_this_program_counts_all_the_same() {
 fn a_software_device_that_only_libfabric_knows_counts() {
     let mut scene = laptop();
     scene.tried.fabric.as_mut().unwrap().usable =
-        vec![Usable { provider: "efa".into(), nics: vec!["softefa_0-rdm".into()] }];
+        vec![Usable { provider: "efa".into(), nics: vec!["softefa_0-rdm".into()], queue_pairs: Some(256) }];
     expect(&scene, &efa_asked(2), "efa-device", Verdict::Pass, &["software device", "softefa_0-rdm"]);
     expect(&scene, &efa_asked(2), "roads", Verdict::Pass, &["efa (softefa_0-rdm)"]);
 }
@@ -431,13 +439,46 @@ fn dockers_64_mib_of_dev_shm_are_too_few_for_other_libraries() {
 #[test]
 fn a_memory_limit_below_what_the_ranks_take_fails_and_one_they_could_reach_warns() {
     let mut scene = instance("hpc7a.96xlarge", 2, 192);
-    scene.cgroup.memory = Some(Limit::At(4 * GIB));
+    scene.cgroup.memory = Some(Limit::At(3 * GIB));
     scene.cgroup.memory_now = Some(GIB);
-    expect(&scene, &ask(192), "memory", Verdict::Fail, &["control group: 3 GiB", "192 ranks", "more memory"]);
-    scene.cgroup.memory = Some(Limit::At(11 * GIB));
+    expect(&scene, &ask(192), "memory", Verdict::Fail, &["control group: 2 GiB", "192 ranks", "more memory"]);
+    scene.cgroup.memory = Some(Limit::At(5 * GIB));
     expect(&scene, &ask(192), "memory", Verdict::Warn, &["every pair of them"]);
     scene.memory.available = Some(GIB);
     expect(&scene, &ask(192), "memory", Verdict::Fail, &["fewer ranks"]);
+}
+
+#[test]
+fn what_the_network_takes_is_that_of_the_road_that_opens() {
+    let mut scene = instance("hpc6a.48xlarge", 1, 96);
+    let mut with = |road: &str, version| {
+        let fabric = scene.tried.fabric.as_mut().unwrap();
+        fabric.usable[0].provider = road.into();
+        fabric.libraries[0].version = Some(version);
+        let least = examine(&scene, &ask(96)).into_iter().find(|check| check.id == "memory").unwrap();
+        least.finding.evidence
+    };
+    assert!(with("efa-direct", (2, 5)).contains("of which efa-direct 8 MiB each"));
+    assert!(with("efa", (2, 5)).contains("of which efa 27 MiB each"));
+    assert!(with("efa", (1, 17)).contains("of which efa of libfabric 1.x 87 MiB each"));
+    scene.tried.fabric = None;
+    expect(&scene, &ask(96), "memory", Verdict::Pass, &["87 MiB each"]);
+    expect(&laptop(), &ask(2), "memory", Verdict::Pass, &["2 ranks take 16 MiB before"]);
+}
+
+#[test]
+fn queue_pairs_are_those_that_the_device_says_it_has() {
+    let mut scene = instance("hpc6a.48xlarge", 1, 96);
+    scene.tried.fabric.as_mut().unwrap().usable[0].queue_pairs = Some(64);
+    expect(
+        &scene,
+        &ask(96),
+        "queue-pairs",
+        Verdict::Fail,
+        &["96 of 64 x 1", "the device says", "mpirun -n 64"],
+    );
+    scene.tried.fabric = None;
+    expect(&scene, &ask(96), "queue-pairs", Verdict::Pass, &["96 of 256 x 1", "all known devices"]);
 }
 
 #[test]

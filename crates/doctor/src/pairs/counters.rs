@@ -12,6 +12,9 @@ pub(crate) struct Counted {
     pub(crate) sent: u64,
     /// Bytes.
     pub(crate) received: u64,
+    /// Bytes of those received that this side has read out of the other's memory itself, by RDMA; 0 where the driver does not
+    /// count them.
+    pub(crate) read: u64,
 }
 
 impl Counted {
@@ -31,6 +34,7 @@ impl Counted {
                 of("tx_bytes")?.max(apart(&["send_bytes", "rdma_read_resp_bytes", "rdma_write_bytes"]));
             all.received +=
                 of("rx_bytes")?.max(apart(&["recv_bytes", "rdma_read_bytes", "rdma_write_recv_bytes"]));
+            all.read += of("rdma_read_bytes").unwrap_or_default();
         }
         Some(all)
     }
@@ -40,6 +44,7 @@ impl Counted {
         Counted {
             sent: self.sent.saturating_sub(before.sent),
             received: self.received.saturating_sub(before.received),
+            read: self.read.saturating_sub(before.read),
         }
     }
 }

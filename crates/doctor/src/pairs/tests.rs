@@ -160,7 +160,7 @@ mod judged {
         Measured { small_us: 10.0, incoming_mb_s: 900.0, bytes_sent: 9 << 20, bytes_received: 9 << 20 };
 
     fn half(other: usize, outcome: Outcome, counted: Option<(u64, u64)>) -> Half {
-        let counted = counted.map(|(sent, received)| Counted { sent, received });
+        let counted = counted.map(|(sent, received)| Counted { sent, received, read: 0 });
         Half { road: 0, other, outcome, counted }
     }
 

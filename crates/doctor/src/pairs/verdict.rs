@@ -144,8 +144,16 @@ impl Pair<'_> {
                     verdict = verdict.max(Verdict::Warn);
                     remedy = remedy.or(Some("selvedge doctor, and see its check efa-counters".to_owned()));
                 }
-                Some(Counted { sent, received }) => {
-                    evidence.push(format!("{name}'s cards: {} out, {} in", bytes(sent), bytes(received)));
+                Some(Counted { sent, received, read }) => {
+                    let by_read = match read {
+                        0 => String::new(),
+                        read => format!(" ({} by RDMA read)", bytes(read)),
+                    };
+                    evidence.push(format!(
+                        "{name}'s cards: {} out, {} in{by_read}",
+                        bytes(sent),
+                        bytes(received)
+                    ));
                     if sent < measured.bytes_sent || received < measured.bytes_received {
                         evidence.push(format!(
                             "and at least {} went out and {} came in",
@@ -176,11 +184,12 @@ impl Pair<'_> {
                     silent = true;
                     let ever = if *heard { "nothing more" } else { "nothing ever" };
                     let seconds = *ms as f64 / 1000.0;
-                    let cards = half.counted.map_or_else(String::new, |Counted { sent, received }| {
-                        // What did reach the card was not lost on the way.
-                        lost_above |= received > 0 && !heard;
-                        format!(" (its cards meanwhile: {} out, {} in)", bytes(sent), bytes(received))
-                    });
+                    let cards =
+                        half.counted.map_or_else(String::new, |Counted { sent, received, .. }| {
+                            // What did reach the card was not lost on the way.
+                            lost_above |= received > 0 && !heard;
+                            format!(" (its cards meanwhile: {} out, {} in)", bytes(sent), bytes(received))
+                        });
                     evidence.push(format!("{name} heard {ever} from {partner} within {seconds:.1} s{cards}"));
                 }
                 Outcome::Fault(words, unreachable) => {
