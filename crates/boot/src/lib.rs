@@ -4,8 +4,11 @@
 //! the other end of the same conversation, as a state machine that is fed bytes and gives back bytes and events.
 //! [`Host`] says on what machine one is, [`NodeMap`] which ranks share one.
 //!
-//! The dialect is PMI-1, the line-based protocol of hydra, Intel MPI and Slurm's pmi2 plugin: [`pmi1`] has its
-//! requests and replies as values. Other dialects get their own module beside it, and [`Boot`] a second kind of store.
+//! A job on several nodes has a server on each, and they are one: [`tree`] has what they say to each other.
+//!
+//! Ranks speak PMI-1, the line-based protocol of hydra, Intel MPI and Slurm's pmi2 plugin; servers understand PMI-2 as
+//! well, on the same connection. [`pmi1`] and [`pmi2`] have requests and replies as values. A launcher that offers
+//! something else altogether is reached through a [`KeyValueSpace`] that somebody else brings along.
 //!
 //! What is *not* here: starting processes (the launcher's), connecting ranks (a transport's), any thread or clock.
 //! Invariants of absence: no unsafe code; no input or output outside `client.rs` and `host.rs`; the environment enters
@@ -21,6 +24,7 @@ mod host;
 mod lex;
 mod map;
 pub mod pmi1;
+pub mod pmi2;
 mod server;
 pub mod spawn;
 pub mod status;

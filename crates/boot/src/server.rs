@@ -15,6 +15,7 @@
 //! the ranks of its node; see [`crate::tree`] for what passes between them. What the ranks see is the same.
 
 mod answer;
+mod attributes;
 mod fence;
 mod groups;
 mod names;
@@ -28,6 +29,7 @@ use crate::lex::{LineFault, Malformed};
 use crate::spawn::{SpawnReader, SpawnRequest, Spawned};
 use crate::tree::{Down, Up};
 use answer::Asker;
+use attributes::Attributes;
 use fence::Fence;
 use groups::Groups;
 use names::Names;
@@ -144,7 +146,7 @@ pub struct Server {
     fence: Fence,
     groups: Groups,
     names: Names,
-    attributes: requests::Attributes,
+    attributes: Attributes,
     dead: BTreeSet<u32>,
     outputs: VecDeque<Output>,
     events: VecDeque<Event>,
@@ -170,6 +172,8 @@ struct Conversation {
     state: State,
     /// It is over: the end of file has been told.
     left: bool,
+    /// Speaks PMI-2.
+    frames: bool,
     pending: Vec<u8>,
     spawn: Option<(SpawnReader, usize)>,
     /// Its question is with another node; what it says meanwhile is left in `pending`, so that answers keep their order.
@@ -183,6 +187,7 @@ impl Conversation {
         Conversation {
             state: State::Silent,
             left: false,
+            frames: false,
             pending: Vec::new(),
             spawn: None,
             held: None,
@@ -225,7 +230,7 @@ impl Server {
             fence: Fence::new(children),
             groups: Groups::default(),
             names: Names::default(),
-            attributes: requests::Attributes::default(),
+            attributes: Attributes::default(),
             dead: BTreeSet::new(),
             outputs: VecDeque::new(),
             events: VecDeque::new(),

@@ -1,13 +1,11 @@
 //! What a rank asks, taken from its bytes and carried out.
 
-use std::collections::HashMap;
-
-use super::answer::Asker;
+use super::answer::{self, Asker, Dialect};
 use super::store::Source;
 use super::{Event, PAIR_BYTES_MAX, REQUEST_BYTES_MAX, Server, State, VALUE_BYTES_ANNOUNCED};
-use crate::Node;
 use crate::lex::LineFault;
 use crate::pmi1::{Maxes, Reply, Request};
+use crate::pmi2;
 use crate::spawn::{SpawnReader, SpawnRequest};
 use crate::tree::NameWish;
 
@@ -31,6 +29,14 @@ impl Server {
         rank: u32,
         bytes: &'a [u8],
     ) -> Result<Option<usize>, Wrong<'a>> {
+        if self.speaks_frames(rank, bytes) {
+            let start = &bytes[..bytes.len().min(80)];
+            let Some((taken, text)) = pmi2::split(bytes).map_err(|fault| (start, fault))? else {
+                return Ok(None);
+            };
+            self.handle_frame(rank, text).map_err(|fault| (start, fault))?;
+            return Ok(Some(taken));
+        }
         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
         let line = &bytes[..end];
         let text = std::str::from_utf8(line).map_err(|_| (line, LineFault::NotText))?;
@@ -38,10 +44,69 @@ impl Server {
         Ok(Some(end + 1))
     }
 
-    fn handle_line(&mut self, rank: u32, line: &str) -> Result<(), LineFault> {
+    /// A second program of the same rank may begin with a line again, whatever the first one spoke.
+    fn speaks_frames(&self, rank: u32, bytes: &[u8]) -> bool {
+        let conversation = self.here(rank);
+        conversation.frames && conversation.spawn.is_none() && !matches!(bytes.first(), Some(b'c' | b'm'))
+    }
+
+    fn handle_frame(&mut self, rank: u32, text: &str) -> Result<(), LineFault> {
+        let (request, thread) = pmi2::Request::decode(text)?;
+        self.wake(rank);
+        let asker = Asker { rank, dialect: Dialect::Frames { thread } };
+        match request {
+            pmi2::Request::FullInit { rank: Some(claimed) } if claimed != rank => {
+                return Err(LineFault::BadNumber { field: "pmirank", value: claimed.to_string() });
+            }
+            pmi2::Request::FullInit { .. } => {
+                let (appnum, spawner) = (self.job.appnums[rank as usize], self.job.spawner.clone());
+                self.frame(&asker, &pmi2::Reply::FullInit { rank, size: self.size(), appnum, spawner });
+            }
+            pmi2::Request::JobGetId => self.frame(&asker, &pmi2::Reply::JobId(self.job.name.clone())),
+            pmi2::Request::GetJobAttr { key } => {
+                self.frame(&asker, &pmi2::Reply::JobAttr(self.reserved(&key)));
+            }
+            pmi2::Request::PutNodeAttr { key, value } => self.put_attribute(&asker, key, value),
+            pmi2::Request::GetNodeAttr { key, wait } => self.get_attribute(asker, key, wait),
+            pmi2::Request::KvsPut { key, value } => {
+                let result = self.put(key, value);
+                self.answer_put(&asker, result);
+            }
+            pmi2::Request::KvsFence => self.fence(asker),
+            pmi2::Request::KvsGet { job, .. } if !job.is_empty() && job != self.job.name => {
+                self.answer_got(&asker, None);
+            }
+            pmi2::Request::KvsGet { key, .. } => self.get(asker, &key),
+            pmi2::Request::NamePublish { name, port } => {
+                self.name(asker, NameWish::Publish { service: name, port });
+            }
+            pmi2::Request::NameLookup { name } => self.name(asker, NameWish::Lookup { service: name }),
+            pmi2::Request::NameUnpublish { name } => self.name(asker, NameWish::Unpublish { service: name }),
+            pmi2::Request::Spawn(request) => self.spawn(asker, request),
+            pmi2::Request::Abort { code, message } => {
+                self.events.push_back(Event::Abort { rank, code, message });
+            }
+            pmi2::Request::Finalize => {
+                self.frame(&asker, &pmi2::Reply::Finalized);
+                self.finalized(rank);
+            }
+            pmi2::Request::Other { command } => {
+                let message = "unknown_command".into();
+                self.frame(&asker, &pmi2::Reply::Refused { command, rc: -1, message });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever says something is there.
+    fn wake(&mut self, rank: u32) {
         if matches!(self.state(rank), State::Silent | State::Finalized) {
             self.set_state(rank, State::Active);
         }
+    }
+
+    fn handle_line(&mut self, rank: u32, line: &str) -> Result<(), LineFault> {
+        self.wake(rank);
         let conversation = self.here_mut(rank);
         if conversation.spawn.is_none() && SpawnReader::starts_with(line) {
             conversation.spawn = Some((SpawnReader::default(), 0));
@@ -56,13 +121,13 @@ impl Server {
         }
         if let Some(request) = reader.handle_line(line)? {
             conversation.spawn = None;
-            self.spawn(Asker { rank }, request);
+            self.spawn(Asker { rank, dialect: Dialect::Lines }, request);
         }
         Ok(())
     }
 
     fn handle_request(&mut self, rank: u32, request: Request) -> Result<(), LineFault> {
-        let asker = Asker { rank };
+        let asker = Asker { rank, dialect: Dialect::Lines };
         let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
         match request {
             Request::InitAck { id } => {
@@ -74,10 +139,12 @@ impl Server {
                     self.reply(rank, &Reply::Set { name: name.to_owned(), value });
                 }
             }
-            Request::Init { version: 1, .. } => {
-                self.reply(rank, &Reply::ResponseToInit { version: 1, subversion: 1 });
+            Request::Init { version: version @ (1 | 2), .. } => {
+                self.here_mut(rank).frames = version == 2;
+                // Revision 0 of version 2, which clients insist on; 1 of version 1, the one without group barriers.
+                self.reply(rank, &Reply::ResponseToInit { version, subversion: 2 - version });
             }
-            Request::Init { .. } => self.refuse(rank, "response_to_init", "only_pmi_version_1"),
+            Request::Init { .. } => self.refuse(&asker, answer::INIT, "only_pmi_versions_1_and_2"),
             Request::GetMaxes => self.reply(rank, &Reply::Maxes(MAXES)),
             Request::GetAppnum => {
                 let appnum = number(self.job.appnums[rank as usize]);
@@ -93,7 +160,7 @@ impl Server {
                 self.answer_put(&asker, result);
             }
             Request::Get { kvsname, .. } if kvsname != self.job.name => {
-                self.refuse(rank, "get_result", "unknown_kvsname");
+                self.refuse(&asker, answer::GET, "unknown_kvsname");
             }
             Request::Get { key, .. } => self.get(asker, &key),
             Request::BarrierIn { group: None } => self.fence(asker),
@@ -161,17 +228,5 @@ impl Server {
             }
             _ => None,
         }
-    }
-}
-
-/// Values that ranks of one node leave for each other.
-#[derive(Debug, Default)]
-pub(super) struct Attributes {
-    values: HashMap<(Node, String), String>,
-}
-
-impl Attributes {
-    pub(super) fn forget(&mut self, _rank: u32) {
-        let _ = &self.values;
     }
 }
