@@ -1,7 +1,11 @@
-//! Programs that nobody here wrote: mpi4py on a real MPICH under our `mpirun`, and our programs under MPICH's `mpiexec`.
+//! Programs that nobody here wrote: mpi4py on a real MPICH under our `mpirun`, our programs under MPICH's `mpiexec`, and
+//! every launcher with every program.
 //!
-//! What is proved is the start-up protocol, PMI-1, from both of its ends. Each check is one job with its own sentence;
-//! it must end with the expected code, print what is expected, and leave no process behind.
+//! What is proved is the start-up, from both of its ends. Each check is one job with its own sentence; it must end with the
+//! expected code, print what is expected, and leave no process behind. The pairs are in [`matrix`].
+
+mod matrix;
+mod parts;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,7 +15,9 @@ use serde_json::Value;
 use crate::count::Score;
 use crate::manifests::Workspace;
 use crate::shell::{Outcome, Run};
-use crate::wheels::Installed;
+use crate::tools;
+use crate::wheels::{self, HAS_INTEL, Installed, Wheel};
+use parts::Parts;
 
 /// Longest any of these small jobs may take on a busy machine.
 const JOB_MAX: Duration = Duration::from_secs(60);
@@ -80,6 +86,49 @@ pub fn run(ours: &Workspace, mpich: &Installed, limit: Duration) -> Score {
         score.check(&format!("interop: {name}"), result);
     }
     score
+}
+
+/// `cargo xtask interop`: builds, installs, and runs every launcher with every program on each of these numbers of hosts.
+/// Whether every pair did what is expected of it.
+pub fn run_matrix(hosts: &[usize]) -> bool {
+    let ours = Workspace::load();
+    let words = ["build", "--release", "--locked", "-p", "selvedge-launcher", "-p", "selvedge-benches"];
+    let built = Run::cargo(words).inside(&ours.root).in_the_open();
+    let installed = if built.is_ok() { tools::hosts() } else { Err(built.why) };
+    let score = match installed {
+        Ok(()) => matrix(&ours, hosts, Duration::from_secs(600)),
+        Err(reason) => Score::failure(format!("interop: {reason}")),
+    };
+    for reason in &score.reasons {
+        println!("FAILED {reason}");
+    }
+    println!("{} passed, {} failed", score.passed, score.failed);
+    score.failed == 0
+}
+
+/// Every launcher with every program, on each of these numbers of hosts, all within `limit`.
+pub fn matrix(ours: &Workspace, hosts: &[usize], limit: Duration) -> Score {
+    let parts = match parts(ours) {
+        Ok(parts) => parts,
+        Err(reason) => return Score::failure(format!("interop: {reason}")),
+    };
+    let began = Instant::now();
+    let mut score = Score::default();
+    for count in hosts {
+        score.add(matrix::run(&parts, *count, limit.saturating_sub(began.elapsed())));
+    }
+    score
+}
+
+fn parts(ours: &Workspace) -> Result<Parts, String> {
+    let python = tools::python()?;
+    let installed = |wheel: &Wheel| wheel.installed(&ours.target, &python);
+    Ok(Parts {
+        mpich: installed(&wheels::MPICH)?,
+        intel: HAS_INTEL.then(|| installed(&wheels::INTEL)).transpose()?,
+        open_mpi: installed(&wheels::OPEN_MPI)?,
+        ours: ours.clone(),
+    })
 }
 
 impl Sides<'_> {

@@ -1,5 +1,5 @@
 //! The tools of the house, run as `cargo xtask COMMAND`: `demo` shows it, `test` proves it, `facts` counts it,
-//! `peers` holds it against others.
+//! `peers` holds it against others, `interop` starts others' programs and is started by their launchers.
 //!
 //! Read [`stages`] first: the list of everything `cargo xtask test` runs. [`rules`] holds the house rules, which
 //! `tests/house.rs` runs as tests; they read the tree with [`source`] and [`manifests`].

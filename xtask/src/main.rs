@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use xtask::rules::House;
-use xtask::{demo, facts, peers, stages};
+use xtask::{demo, facts, interop, peers, stages};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Show the house, prove it, count it")]
@@ -30,6 +30,12 @@ enum Task {
     },
     /// Print three facts about the code: unsafe sites explained, methods of the contract, largest files
     Facts,
+    /// Start the programs of every MPI library with every launcher, and print the table; needs root
+    Interop {
+        /// On how many hosts, each made of namespaces of this machine
+        #[arg(long, value_name = "N", default_values_t = [1, 2], value_parser = hosts_of_a_table)]
+        hosts: Vec<usize>,
+    },
     /// Measure MPICH, Intel MPI and Open MPI beside Selvedge on this machine, and print the ratios
     Peers {
         /// How the ranks reach each other
@@ -68,10 +74,20 @@ fn main() -> ExitCode {
             let limit = Duration::from_secs(limit);
             peers::run(&peers::Options { road, rounds, limit, json, instructions })
         }
+        Task::Interop { hosts } => interop::run_matrix(&hosts),
         Task::Facts => {
             print!("{}", facts::report(&House::load()));
             true
         }
     };
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One or two.
+fn hosts_of_a_table(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "2" => Ok(2),
+        _ => Err("there are tables for 1 and for 2 hosts".to_string()),
+    }
 }

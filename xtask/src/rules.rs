@@ -321,7 +321,8 @@ fn row_commands(row: &str) -> Vec<String> {
 fn wrong_with_xtask(rest: &[&str], command: &str) -> Option<String> {
     match rest {
         ["test", "--only", stage, ..] if *stage == "STAGE" || stages::is_stage(stage) => None,
-        ["test"] | ["test", "--list"] | ["demo"] | ["facts"] => None,
+        ["test"] | ["test", "--list"] | ["demo"] | ["facts"] | ["interop"] => None,
+        ["interop", "--hosts", "1" | "2"] => None,
         ["peers", options @ ..] if peers::are_options(options) => None,
         _ => Some(format!("no such command of xtask: {command}")),
     }

