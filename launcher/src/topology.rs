@@ -92,6 +92,12 @@ impl Topology {
         Topology { threads: (0..cores).map(thread).collect(), nics: Vec::new() }
     }
 
+    /// Of these hardware threads, which are in order, and no cards.
+    #[cfg(test)]
+    pub(crate) fn of(threads: Vec<Thread>) -> Topology {
+        Topology { threads, nics: Vec::new() }
+    }
+
     /// The hardware threads that ranks may use, by socket, NUMA node, core and number.
     pub fn threads(&self) -> &[Thread] {
         &self.threads
@@ -222,3 +228,6 @@ pub(crate) fn cpu_list(text: &str) -> Option<Vec<u32>> {
     }
     Some(cpus.into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests;
