@@ -15,8 +15,14 @@ pub enum Binding {
     /// An even share for each, where there are cores enough for all.
     #[default]
     Share,
-    /// One core each, the first of its share.
+    /// One core each, with all its hardware threads.
     Core,
+    /// One hardware thread each.
+    Thread,
+    /// All of the NUMA node that it is on.
+    Numa,
+    /// All of the socket that it is on.
+    Socket,
     /// Wherever the system likes.
     None,
 }

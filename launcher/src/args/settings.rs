@@ -1,0 +1,175 @@
+//! Values of options that are more than a word or a number.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use super::options::{Opt, Word};
+use super::{Export, JobWish, Line, Pmi, Usage, os};
+
+/// Names of the roads that ranks can take, which `selvedge::init` looks for.
+const TRANSPORTS: [&str; 4] = ["shm", "efa-direct", "efa", "tcp"];
+
+/// Families of Open MPI's settings that are about its launcher, not about the programs it starts.
+const LAUNCHER_FAMILIES: &[&str] =
+    &["plm_", "prte_", "orte_", "oob_", "rmaps_", "ras_", "rml_", "odls_", "ess_"];
+
+impl Line<'_> {
+    /// `NAME VALUE` or `NAME=VALUE`.
+    pub(super) fn setting(&mut self, word: &mut Word<'_>) -> Result<Export, Usage> {
+        let name = self.value(word, "a name and a value")?;
+        let (name, value) = match name.as_bytes().iter().position(|byte| *byte == b'=') {
+            Some(at) => (os(&name.as_bytes()[..at]).to_owned(), os(&name.as_bytes()[at + 1..]).to_owned()),
+            None => {
+                let value = self.words.pop_front().ok_or_else(|| {
+                    Usage(format!("{} {} needs a value", word.written.display(), name.display()))
+                })?;
+                (name, value)
+            }
+        };
+        if name.is_empty() {
+            return Err(word.wrong(&name, "the name of a variable"));
+        }
+        Ok(Export::Value(name, value))
+    }
+
+    /// Names with commas.
+    pub(super) fn names(&mut self, word: &mut Word<'_>) -> Result<Vec<OsString>, Usage> {
+        let list = self.value(word, "names of variables with commas")?;
+        let names: Vec<OsString> =
+            list.as_bytes().split(|byte| *byte == b',').map(|name| os(name).to_owned()).collect();
+        let strange = |name: &OsString| name.is_empty() || name.as_bytes().contains(&b'=');
+        match names.iter().any(strange) {
+            true => Err(word.wrong(&list, "names of variables with commas")),
+            false => Ok(names),
+        }
+    }
+
+    /// A list of roads, passed on to the ranks.
+    pub(super) fn roads(
+        &mut self,
+        word: &mut Word<'_>,
+        variable: &str,
+        job: &mut JobWish,
+    ) -> Result<(), Usage> {
+        let known = TRANSPORTS.join(", ");
+        let list = self.value(word, &format!("one or more of {known}"))?;
+        let is_known = |name: &[u8]| TRANSPORTS.iter().any(|transport| transport.as_bytes() == name);
+        if !list.as_bytes().split(|byte| *byte == b',').all(is_known) {
+            return Err(word.wrong(&list, &format!("a list, with commas, of {known}")));
+        }
+        job.exports.push(Export::Value(variable.into(), list));
+        Ok(())
+    }
+
+    /// Open MPI's settings: those of its programs become variables, of those of its launcher we have some by other names.
+    pub(super) fn mca(&mut self, opt: Opt, word: &mut Word<'_>, job: &mut JobWish) -> Result<(), Usage> {
+        let name = self.text(word, "a name and a value")?;
+        let value = self
+            .words
+            .pop_front()
+            .ok_or_else(|| Usage(format!("{} {name} needs a value after it", word.written.display())))?;
+        if opt == Opt::PmixSetting {
+            job.exports.push(Export::Value(format!("PMIX_MCA_{name}").into(), value));
+            return Ok(());
+        }
+        let ours =
+            opt == Opt::LauncherSetting || LAUNCHER_FAMILIES.iter().any(|family| name.starts_with(family));
+        match name.as_str() {
+            "plm_ssh_agent" | "plm_rsh_agent" => job.agent.command = Some(value),
+            "rml_base_radix" | "routed_radix" => {
+                let width = value.to_str().and_then(|text| text.parse().ok()).filter(|width| *width > 0);
+                job.tree_width.0 = width.ok_or_else(|| word.wrong(&value, "a number of hosts"))?;
+            }
+            "oob_tcp_if_include" => job.exports.push(Export::Value("SELVEDGE_INTERFACE".into(), value)),
+            _ if ours => {
+                return Err(Usage(format!(
+                    "{} {name}: a setting of Open MPI's launcher, which this is not; mpirun --help lists what there is",
+                    word.written.display()
+                )));
+            }
+            _ => {
+                if name == "btl_tcp_if_include" {
+                    job.exports.push(Export::Value("SELVEDGE_INTERFACE".into(), value.clone()));
+                }
+                job.exports.push(Export::Value(format!("OMPI_MCA_{name}").into(), value));
+            }
+        }
+        Ok(())
+    }
+
+    /// `0,1,1,0`.
+    pub(super) fn rank_map(&mut self, word: &mut Word<'_>) -> Result<Vec<u32>, Usage> {
+        const EXPECTED: &str = "a list of hosts by rank, counted from 0: 0,1,1,0";
+        let text = self.text(word, EXPECTED)?;
+        let hosts: Option<Vec<u32>> = text.split(',').map(|host| host.trim().parse().ok()).collect();
+        let hosts = hosts.filter(|hosts| u32::try_from(hosts.len()).is_ok_and(|len| len <= super::RANKS_MAX));
+        hosts.ok_or_else(|| word.wrong(OsStr::new(&text), EXPECTED))
+    }
+
+    pub(super) fn display(&mut self, word: &mut Word<'_>, job: &mut JobWish) -> Result<(), Usage> {
+        const EXPECTED: &str = "map, allocation or bind, or several of them with commas";
+        let what = self.text(word, EXPECTED)?;
+        for one in what.split(',') {
+            match one {
+                "map" | "map-devel" => job.display.map = true,
+                "allocation" | "alloc" => job.display.allocation = true,
+                "bind" | "bindings" => job.display.bind = true,
+                _ => return Err(word.wrong(OsStr::new(&what), EXPECTED)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn output(&mut self, word: &mut Word<'_>, job: &mut JobWish) -> Result<(), Usage> {
+        const EXPECTED: &str = "tag, rank, timestamp or file=FILE, or several of them with commas";
+        let what = self.value(word, EXPECTED)?;
+        for one in what.as_bytes().split(|byte| *byte == b',') {
+            match one {
+                b"tag" | b"tag-detailed" | b"tag-fullname" | b"rank" => job.labels = true,
+                b"timestamp" => job.timestamps = true,
+                _ => match one.strip_prefix(b"file=") {
+                    Some(file) if !file.is_empty() => files_of(os(file), job),
+                    _ => return Err(word.wrong(&what, EXPECTED)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// A file for each rank: `%r` is the rank, `%h` the host, `%%` a percent sign.
+    pub(super) fn pattern(&mut self, word: &mut Word<'_>) -> Result<OsString, Usage> {
+        let pattern = self.value(word, "a file with %r for the rank")?;
+        let mut bytes = pattern.as_bytes().iter();
+        while let Some(byte) = bytes.next() {
+            if *byte == b'%' && !bytes.next().is_some_and(|after| b"rh%".contains(after)) {
+                return Err(word.wrong(&pattern, "%r (rank), %h (host) or %% after '%'"));
+            }
+        }
+        if pattern.is_empty() {
+            return Err(word.wrong(&pattern, "a file with %r for the rank"));
+        }
+        Ok(pattern)
+    }
+
+    pub(super) fn pmi(&mut self, word: &mut Word<'_>) -> Result<Pmi, Usage> {
+        let which = self.value(word, "auto, 1, 2 or x")?;
+        Ok(match which.as_bytes() {
+            b"auto" => Pmi::Auto,
+            b"1" | b"pmi1" => Pmi::One,
+            b"2" | b"pmi2" => Pmi::Two,
+            b"x" | b"pmix" => Pmi::X,
+            _ => return Err(word.wrong(&which, "auto, 1, 2 or x")),
+        })
+    }
+}
+
+/// A pair of files for each rank, as Open MPI's `--output-filename` makes them: `FILE.0.out`, `FILE.0.err`.
+pub(super) fn files_of(file: &OsStr, job: &mut JobWish) {
+    let escaped: Vec<u8> = file
+        .as_bytes()
+        .iter()
+        .flat_map(|&byte| if byte == b'%' { vec![b'%', b'%'] } else { vec![byte] })
+        .collect();
+    let with = |ending: &[u8]| OsString::from_vec([&escaped, ending].concat());
+    (job.out_file, job.err_file) = (Some(with(b".%r.out")), Some(with(b".%r.err")));
+}
