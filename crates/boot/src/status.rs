@@ -21,6 +21,8 @@ pub struct Status {
     pub since: Duration,
     /// What it waits for, the operation it is blocked in first. Empty: it does not wait, or not for long yet.
     pub waits: Vec<Wait>,
+    /// It goes on when any of them is over; else only when the first is.
+    pub any_of: bool,
     /// More of them, for which there was no room.
     pub more: u32,
     /// Messages that have arrived at it and that it has not asked for.
@@ -158,6 +160,7 @@ mod tests {
                 Wait { what, communicator: 2, bytes: 4096, partners: vec![1, 5], more: 0 },
                 receive(1),
             ],
+            any_of: true,
             more: 0,
             unexpected: 3,
         };

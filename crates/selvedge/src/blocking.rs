@@ -62,7 +62,10 @@ impl Communicator {
         loop {
             let seen = runtime.probe(pattern.0, self.message_context(), pattern.1);
             match seen.map_err(|trouble| self.explain(trouble))? {
-                Some(envelope) => return Ok(self.status(envelope)),
+                Some(envelope) => {
+                    runtime.awake();
+                    return Ok(self.status(envelope));
+                }
                 None if runtime.progress() => {}
                 None => {
                     if sleep(&mut runtime) == Slept::AmongTheGone
@@ -131,7 +134,7 @@ impl Communicator {
             if let Some(end) = runtime.progress_to(operation) {
                 break end;
             }
-            if doze(&mut runtime) == Slept::AmongTheGone {
+            if doze(&mut runtime, Some(operation)) == Slept::AmongTheGone {
                 runtime.forsake(operation, &self.group);
             }
         };
@@ -152,27 +155,34 @@ pub(crate) enum Slept {
 /// Sleeps until something may have happened, then makes progress.
 #[inline]
 pub(crate) fn sleep(runtime: &mut Runtime<Road>) -> Slept {
-    let slept = doze(runtime);
+    let slept = doze(runtime, None);
     runtime.progress();
     slept
 }
 
-/// Sleeps until something may have happened, and leaves it to the caller to look.
+/// Sleeps until something may have happened, and leaves it to the caller to look. `operation`: what the caller waits for,
+/// if it is one.
 #[inline]
-fn doze(runtime: &mut Runtime<Road>) -> Slept {
+fn doze(runtime: &mut Runtime<Road>, operation: Option<Operation>) -> Slept {
     if runtime.engine().has_faulty_peers() {
-        return sleep_among_the_gone(runtime);
+        return sleep_among_the_gone(runtime, operation);
     }
-    runtime.wait(SLEEP_MAX);
+    runtime.wait_in(operation, SLEEP_MAX);
     Slept::Lightly
 }
 
 #[cold]
-fn sleep_among_the_gone(runtime: &mut Runtime<Road>) -> Slept {
+fn sleep_among_the_gone(runtime: &mut Runtime<Road>, operation: Option<Operation>) -> Slept {
     let before = Instant::now();
-    runtime.wait(SLEEP_MAX);
-    let moved = runtime.progress();
-    if moved || before.elapsed() < SLEEP_MAX { Slept::Lightly } else { Slept::AmongTheGone }
+    loop {
+        runtime.wait_in(operation, SLEEP_MAX.saturating_sub(before.elapsed()));
+        if runtime.progress() {
+            return Slept::Lightly;
+        }
+        if before.elapsed() >= SLEEP_MAX {
+            return Slept::AmongTheGone;
+        }
+    }
 }
 
 /// Ends the process when dropped. A panic below a wait is a defect of this library; to continue would give back memory

@@ -66,6 +66,11 @@ impl Run {
         self.operation
     }
 
+    /// What is being run; nothing when it is only memory.
+    pub(crate) fn call(&self) -> Option<&Call> {
+        self.call.as_ref()
+    }
+
     /// Whether the user's reduction has panicked.
     pub(crate) fn panicked(&self) -> bool {
         self.panic.is_some()

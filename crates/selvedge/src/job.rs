@@ -44,7 +44,7 @@ pub(crate) struct Far {
 }
 
 /// Contexts a communicator uses: one for messages, one for collectives.
-const CONTEXTS_EACH: u32 = 2;
+pub(crate) const CONTEXTS_EACH: u32 = 2;
 
 impl Job {
     pub(crate) fn host_index(&self, peer: Peer) -> u32 {

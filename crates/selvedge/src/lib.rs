@@ -42,6 +42,7 @@ mod roads;
 mod routes;
 pub mod runtime;
 mod scope;
+mod watch;
 mod wire_up;
 mod wishes;
 mod world;

@@ -11,6 +11,7 @@ use selvedge_transport::Machine;
 /// run many times at once.
 #[derive(Debug)]
 pub struct Plan {
+    shape: Shape,
     schedule: Schedule,
     /// For each step, the number of steps that must be complete before it.
     blockers: Vec<u32>,
@@ -22,8 +23,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Turns the edges round. Cost: linear in steps and edges.
-    pub fn new(schedule: Schedule) -> Plan {
+    /// A schedule for `shape`. Turns the edges round; cost: linear in steps and edges.
+    pub fn new(shape: Shape, schedule: Schedule) -> Plan {
         let steps = schedule.len();
         let mut blockers = vec![0; steps];
         let mut first = vec![0; steps + 1];
@@ -45,7 +46,12 @@ impl Plan {
             }
         }
         let roots = (0..steps as StepIndex).filter(|&step| blockers[step as usize] == 0).collect();
-        Plan { schedule, blockers, first, successors, roots }
+        Plan { shape, schedule, blockers, first, successors, roots }
+    }
+
+    /// What it does.
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// The schedule itself.
@@ -101,9 +107,9 @@ impl Plans {
         if known.len() == PLANS_MAX && !known.contains_key(shape) {
             known.clear();
         }
-        let plan = known
-            .entry(*shape)
-            .or_insert_with(|| Rc::new(Plan::new(generate(select(shape, &self.machine), shape, self.me))));
+        let plan = known.entry(*shape).or_insert_with(|| {
+            Rc::new(Plan::new(*shape, generate(select(shape, &self.machine), shape, self.me)))
+        });
         *self.last.borrow_mut() = Some((*shape, plan.clone()));
         plan.clone()
     }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use selvedge_coll::Rank;
+use selvedge_engine::matching::Pattern;
 use selvedge_engine::{Completion, Context, Engine, Envelope, Failure, Order, Submitted, Tag};
 use selvedge_transport::{Buf, Fault, Peer, Transport};
 
@@ -19,6 +20,7 @@ use crate::executor::{Run, Running};
 pub use crate::group::Group;
 pub use crate::op::Reducer;
 pub use crate::plan::Plan;
+use crate::watch::{self, Watch};
 
 /// What runs on the runtime of a joined world, below its communicators, whatever its roads are made of.
 pub trait Guest {
@@ -92,7 +94,12 @@ pub struct Call {
 }
 
 /// Set in the words that name a step of a run: bit 63, then 31 bits of run, then 32 bits of step.
-const STEP: u64 = 1 << 63;
+pub(crate) const STEP: u64 = 1 << 63;
+
+/// Of such a word, the run.
+pub(crate) fn run_of(word: u64) -> usize {
+    (word >> 32) as usize & (u32::MAX >> 1) as usize
+}
 
 /// An entry of the operation table.
 #[derive(Debug)]
@@ -144,6 +151,11 @@ pub struct Runtime<T: Transport> {
     /// Bound: the collectives the caller has in flight. Runs keep their memory for reuse.
     runs: Vec<Run>,
     free_runs: Vec<u32>,
+    /// Waits since something was last taken. 0 for a rank that need not wait, so that it pays for a comparison.
+    waits: u32,
+    /// What the last probe looked for.
+    probed: Option<Pattern>,
+    watch: Option<Box<Watch>>,
 }
 
 impl<T: Transport> Runtime<T> {
@@ -155,7 +167,15 @@ impl<T: Transport> Runtime<T> {
             free_entries: Vec::new(),
             runs: Vec::new(),
             free_runs: Vec::new(),
+            waits: 0,
+            probed: None,
+            watch: None,
         }
+    }
+
+    /// From now on whatever this rank waits long for is written down there.
+    pub(crate) fn set_watch(&mut self, watch: Watch) {
+        self.watch = Some(Box::new(watch));
     }
 
     /// The engine, for its counters.
@@ -195,6 +215,7 @@ impl<T: Transport> Runtime<T> {
         context: Context,
         tag: Option<Tag>,
     ) -> Result<Option<Envelope>, Trouble> {
+        self.probed = Some(Pattern { context, source, tag });
         self.engine.probe(source, context, tag).map_err(|failure| {
             self.acknowledge();
             Trouble::Engine(failure)
@@ -251,10 +272,43 @@ impl<T: Transport> Runtime<T> {
         self.end(operation)
     }
 
-    /// Sleeps until there may be progress to make, at most so long.
+    /// Sleeps until there may be progress to make, at most so long; wakes now and then for nothing.
     #[inline]
     pub fn wait(&mut self, at_most: Duration) {
+        self.wait_in(None, at_most);
+    }
+
+    /// As [`Runtime::wait`], for a caller who goes on only when `operation` is over.
+    #[inline]
+    pub(crate) fn wait_in(&mut self, operation: Option<Operation>, at_most: Duration) {
+        self.waits = self.waits.saturating_add(1);
+        // The first wait is most often the last: it does not look at the clock.
+        if self.waits > 1 && self.watch.is_some() {
+            self.note(operation);
+        }
+        let at_most = if self.watch.is_some() { at_most.min(watch::PATIENCE) } else { at_most };
         self.engine.wait(at_most);
+    }
+
+    /// Writes down what this rank waits for, if it is time to.
+    #[cold]
+    fn note(&mut self, operation: Option<Operation>) {
+        if let Some(watch) = &mut self.watch
+            && watch.is_due()
+        {
+            let blocked = operation.map(|operation| operation.index);
+            watch.note(watch::look(&self.engine, &self.runs, blocked, self.probed));
+        }
+    }
+
+    /// The caller goes on: it has something, or gives up.
+    #[cold]
+    pub(crate) fn awake(&mut self) {
+        self.waits = 0;
+        self.probed = None;
+        if let Some(watch) = &mut self.watch {
+            watch.awake();
+        }
     }
 
     /// The outcome of an operation if it is complete, after which its name is spent. Continues the panic of a user's
@@ -277,6 +331,9 @@ impl<T: Transport> Runtime<T> {
     /// Gives an entry back; what it held.
     #[inline]
     fn spend(&mut self, operation: Operation) -> State {
+        if self.waits != 0 {
+            self.awake();
+        }
         let entry = &mut self.entries[operation.index as usize];
         entry.generation = entry.generation.wrapping_add(1);
         self.free_entries.push(operation.index);
@@ -374,11 +431,11 @@ impl<T: Transport> Runtime<T> {
             if let Err(Failure::Fault(_)) = completion.outcome {
                 self.acknowledge();
             }
-            let index = (word >> 32) as u32 & (u32::MAX >> 1);
-            let run = &mut self.runs[index as usize];
+            let index = run_of(word);
+            let run = &mut self.runs[index];
             run.step_ended(word as u32, completion.outcome);
             if matches!(run.advance(&mut self.engine), Running::No) {
-                self.finish_run(index);
+                self.finish_run(index as u32);
             }
         }
     }

@@ -395,7 +395,7 @@ fn start_error(error: BootError) -> Error {
 }
 
 /// An owned duplicate of a descriptor that the launcher says we inherited; an error where it is not open.
-fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     if number < 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }

@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::group::Group;
 use crate::job::Job;
 use crate::runtime::Runtime;
+use crate::watch::Watch;
 use crate::wire_up;
 
 /// The communicator of all ranks of the job (MPI_COMM_WORLD), and this process's membership in it.
@@ -60,7 +61,11 @@ pub struct World {
 /// [`crate::Error::Fault`] when a limit of the machine is in the way.
 pub fn init() -> Result<World> {
     let (road, job) = wire_up::join_job()?;
-    Ok(World::new(road, job))
+    let world = World::new(road, job);
+    if let Some(watch) = Watch::from_env(|name| std::env::var(name).ok(), wire_up::duplicate) {
+        world.runtime.borrow_mut().set_watch(watch);
+    }
+    Ok(world)
 }
 
 impl World {

@@ -177,7 +177,7 @@ impl Player {
             schedule = mutant.apply(&schedule, &mut Rng::new(seed).child(index as u64));
         }
         let call = Call {
-            plan: Rc::new(Plan::new(schedule)),
+            plan: Rc::new(Plan::new(call.shape, schedule)),
             group,
             context: Context(scene.first_context + 2 * call.group as u32 + 1),
             sequence: call.sequence,
