@@ -98,6 +98,12 @@ impl Topology {
         Topology { threads, nics: Vec::new() }
     }
 
+    /// The same with these cards.
+    #[cfg(test)]
+    pub(crate) fn with_nics(self, nics: Vec<Nic>) -> Topology {
+        Topology { nics, ..self }
+    }
+
     /// The hardware threads that ranks may use, by socket, NUMA node, core and number.
     pub fn threads(&self) -> &[Thread] {
         &self.threads
