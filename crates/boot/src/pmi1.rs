@@ -142,6 +142,17 @@ impl Request {
     }
 }
 
+/// Who says the first line of a connection to a port.
+///
+/// # Errors
+/// It is not [`Request::InitAck`].
+pub(crate) fn introduction(line: &str) -> Result<u32, LineFault> {
+    match Request::decode(line)? {
+        Request::InitAck { id } => Ok(id),
+        _ => Err(LineFault::Missing("pmiid")),
+    }
+}
+
 /// What the launcher answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {

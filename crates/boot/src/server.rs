@@ -26,6 +26,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::NodeMap;
 use crate::lex::{LineFault, Malformed};
+use crate::pmi1;
 use crate::spawn::{SpawnReader, SpawnRequest, Spawned};
 use crate::tree::{Down, Up};
 use answer::Asker;
@@ -276,6 +277,32 @@ impl Server {
     /// What to tell a node below next, and which.
     pub fn poll_down(&mut self) -> Option<(u32, Down)> {
         self.downs.pop_front()
+    }
+
+    /// Who has connected to a port of the launcher's, from the first bytes of the connection: the rank of this node that
+    /// it says it is, or `None` where it has not said enough yet. Then give all those bytes to
+    /// [`handle_bytes`](Server::handle_bytes).
+    ///
+    /// That is a claim; PMI-1 has no way to prove it. So offer a port only where nobody else can connect, and a socket
+    /// pair (`PMI_FD`) wherever a rank can inherit one.
+    ///
+    /// # Errors
+    /// It does not begin as a rank does, or says that it is one that is not here or has connected before: close it.
+    pub fn introduced(&self, bytes: &[u8]) -> Result<Option<u32>, Malformed> {
+        const LINE_BYTES_MAX: usize = 64;
+        let Some(end) = bytes.iter().take(LINE_BYTES_MAX).position(|byte| *byte == b'\n') else {
+            let fault = LineFault::TooLong(LINE_BYTES_MAX);
+            return if bytes.len() < LINE_BYTES_MAX { Ok(None) } else { Err(Malformed::new(bytes, fault)) };
+        };
+        let line = &bytes[..end];
+        let text = std::str::from_utf8(line).map_err(|_| Malformed::new(line, LineFault::NotText))?;
+        let rank = pmi1::introduction(text).map_err(|fault| Malformed::new(line, fault))?;
+        match self.slot(rank) {
+            Some(slot) if self.ranks[slot].state == State::Silent && self.ranks[slot].pending.is_empty() => {
+                Ok(Some(rank))
+            }
+            _ => Err(Malformed::new(line, LineFault::BadNumber { field: "pmiid", value: rank.to_string() })),
+        }
     }
 
     /// `rank` has sent `bytes`: part of a request, or several. Panics when it is not here.

@@ -26,10 +26,22 @@ pub struct Card {
 }
 
 impl Card {
+    /// On the way, with the lengths of both.
     pub(crate) fn bytes(&self) -> usize {
-        self.key.len() + self.value.len()
+        self.key.len() + self.value.len() + 2 * LENGTH_BYTES
     }
 }
+
+/// Values and keys travel in parts of about this many bytes, so that a connection carries other things between.
+pub(crate) const PART_BYTES: usize = 64 << 10;
+/// What a length or a rank takes in most encodings; postcard needs up to 5 for either.
+pub(crate) const LENGTH_BYTES: usize = 5;
+/// No [`Up`] or [`Down`] that a server gives out takes more bytes than this in a compact encoding such as postcard, as
+/// long as no node has more than 32,768 ranks of a group: a part of cards of which the last is as large as may be, or
+/// the name of a group and its ranks.
+pub const MESSAGE_BYTES_MAX: usize = 256 << 10;
+const _: () = assert!(PART_BYTES + crate::PAIR_BYTES_MAX + 4 * LENGTH_BYTES < MESSAGE_BYTES_MAX);
+const _: () = assert!(crate::PAIR_BYTES_MAX + 32_768 * LENGTH_BYTES + 4 * LENGTH_BYTES < MESSAGE_BYTES_MAX);
 
 /// From a node to the one above it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,13 +2,11 @@
 
 use super::store::News;
 use super::{Event, Server, State, Waiter};
-use crate::tree::{Card, Down, FenceEnd, Up};
+use crate::tree::{Card, Down, FenceEnd, LENGTH_BYTES, PART_BYTES, Up};
 
 /// A fence's values go to everybody where they have no more bytes than this in all; else they wait until somebody asks.
 /// At 64 KiB a link of a tree is busy with them for less time than a question and its answer take.
 pub(super) const KNOWN_BYTES_MAX: usize = 64 << 10;
-/// Values and keys travel in parts of about this many bytes, so that a connection carries other things between.
-const PART_BYTES: usize = 64 << 10;
 
 /// How far this node is with the fence that is under way.
 #[derive(Debug)]
@@ -136,7 +134,7 @@ impl Server {
             for part in parts(news(&cards, child), Card::bytes) {
                 self.down(child, Down::Cards(part));
             }
-            for part in parts(news(&stale, child), String::len) {
+            for part in parts(news(&stale, child), |key: &String| key.len() + LENGTH_BYTES) {
                 self.down(child, Down::Stale(part));
             }
             self.down(child, Down::Fence(end));

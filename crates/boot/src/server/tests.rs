@@ -180,6 +180,41 @@ fn a_job_that_puts_more_than_it_may_is_told_in_the_fence_and_goes_on_without() {
 }
 
 #[test]
+fn whoever_connects_to_a_port_must_say_who_it_is_and_nobody_is_there_twice() {
+    let mut server = server(2);
+    let hello = b"cmd=initack pmiid=1\ncmd=init pmi_version=1 pmi_subversion=1\n";
+    for cut in 0..19 {
+        assert_eq!(server.introduced(&hello[..cut]), Ok(None));
+    }
+    assert_eq!(server.introduced(hello), Ok(Some(1)));
+    server.handle_bytes(1, hello);
+    let said = String::from_utf8(server.poll_output().unwrap().bytes).unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..4], ["cmd=initack rc=0", "cmd=set size=2", "cmd=set rank=1", "cmd=set debug=0"]);
+    assert!(server.introduced(hello).is_err(), "it is here already");
+    for stranger in [&b"cmd=initack pmiid=2\n"[..], b"cmd=get_maxes\n", b"\xff\n", b"HYD\0\n", &[b'x'; 64]] {
+        assert!(server.introduced(stranger).is_err(), "{stranger:?}");
+    }
+}
+
+#[test]
+fn no_message_between_nodes_is_larger_than_the_bound() {
+    let job = Job::new("job".into(), vec![0; 3], NodeMap::one_node(3));
+    let mut server = Server::on_node(job, vec![1, 2], 1, true);
+    for key in 0..50 {
+        let value = "v".repeat([1, 3000, PAIR_BYTES_MAX - 20][key % 3]);
+        ask(&mut server, 1, &format!("cmd=put kvsname=job key=k{key} value={value}"));
+    }
+    (0..30_000).for_each(|key| drop(ask(&mut server, 1, &format!("cmd=put kvsname=job key={key} value="))));
+    server.handle_bytes(1, b"cmd=barrier_in\n");
+    server.handle_bytes(2, b"cmd=barrier_in\n");
+    server.handle_up(0, Up::Fence { overflow: false });
+    let ups: Vec<Up> = std::iter::from_fn(|| server.poll_up()).collect();
+    assert!(ups.len() > 10);
+    assert!(ups.iter().all(|up| postcard::to_stdvec(up).unwrap().len() <= crate::tree::MESSAGE_BYTES_MAX));
+}
+
+#[test]
 fn services_are_published_looked_up_and_taken_back() {
     let mut server = server(2);
     assert_eq!(ask(&mut server, 0, "cmd=publish_name service=my svc port=p#1"), "cmd=publish_result rc=0\n");
