@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::args::Export;
+use crate::args::{BlockWish, Export, Inherit, JobWish};
 
 /// Variables by which a launcher tells a process its place. Left over from an outer job they would make our ranks
 /// believe that they are somebody else's, or several jobs at once.
@@ -47,6 +47,29 @@ const SETTINGS: &[&str] = &["PMIX_MCA_"];
 pub fn is_a_place(name: &OsStr) -> bool {
     let starts = |prefixes: &[&str]| prefixes.iter().any(|p| name.as_bytes().starts_with(p.as_bytes()));
     PLACES.iter().any(|place| name == *place) || (starts(PLACE_FAMILIES) && !starts(SETTINGS))
+}
+
+/// The environment of the ranks of one block, out of ours (`here`): what the block or else the job passes on, then what
+/// the job sets, then what the block sets. Names what `-x NAME` asked for and is not set.
+pub fn for_block(
+    here: &[(OsString, OsString)],
+    job: &JobWish,
+    block: &BlockWish,
+) -> (Vec<(OsString, OsString)>, Vec<OsString>) {
+    let inherit = block.inherit.as_ref().unwrap_or(&job.inherit);
+    let passed = |name: &OsString| match inherit {
+        Inherit::All => true,
+        Inherit::Only(names) => names.contains(name),
+    };
+    let exports: Vec<Export> = job.exports.iter().chain(&block.exports).cloned().collect();
+    let (set, missing) = for_ranks(here.iter().cloned(), &exports);
+    let is_export = |name: &OsString| {
+        exports.iter().any(|export| match export {
+            Export::Same(known) | Export::Value(known, _) => known == name,
+            Export::Prefix(prefix) => name.as_bytes().starts_with(prefix.as_bytes()),
+        })
+    };
+    (set.into_iter().filter(|(name, _)| passed(name) || is_export(name)).collect(), missing)
 }
 
 /// The ranks' environment, out of ours (`here`) and the exports of the command line. Names what `-x NAME` asked for and
@@ -119,5 +142,26 @@ mod tests {
         let (env, missing) = env(&here, &exports);
         assert_eq!(env, ["C=3", "A=1", "AB=5"]);
         assert_eq!(missing, ["NOPE"]);
+    }
+
+    #[test]
+    fn a_block_passes_on_what_it_says_or_else_what_the_job_says() {
+        let line = "-genvlist A,PMI_RANK -genv G 1 -x D* one : -envall two : -envnone -env A 9 -x C three";
+        let wish = crate::args::parse(line.split(' ').map(OsString::from)).unwrap();
+        let crate::args::Wish::Job(job) = wish else { panic!("{wish:?}") };
+        let here = [("A", "1"), ("B", "2"), ("C", "3"), ("DD", "4"), ("PMI_RANK", "5")];
+        let here = here.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let of_block = |at: usize| {
+            let (env, missing) = for_block(&here, &job, &job.blocks[at]);
+            assert_eq!(missing, [""; 0]);
+            let show =
+                |(name, value): (OsString, OsString)| format!("{}={}", name.display(), value.display());
+            let mut shown: Vec<String> = env.into_iter().map(show).collect();
+            shown.sort();
+            shown.join(" ")
+        };
+        assert_eq!(of_block(0), "A=1 C=3 DD=4 G=1");
+        assert_eq!(of_block(1), "A=1 B=2 C=3 DD=4 G=1");
+        assert_eq!(of_block(2), "A=9 C=3 DD=4 G=1");
     }
 }
