@@ -100,7 +100,7 @@ pub fn place(job: &JobWish, hosts: &[HostFacts]) -> Result<Placement, Usage> {
         divide::divide(job, hosts, &mut spots, &mut remarks);
         let mut numbered = Vec::with_capacity(spots.len());
         for block in spots.chunk_by(|a, b| a.block == b.block) {
-            numbered.extend(number::number(job.rank_by, hosts, block.to_vec()));
+            numbered.extend(number::number(job.rank_by, job.map_by.deal.level(), hosts, block.to_vec()));
         }
         numbered
     };

@@ -17,7 +17,8 @@ How many, and where
   --map-by HOW           where the next rank goes: slot (the same host until its slots are taken), node (the next host),
                          socket, numa, core, hwthread (the next of the same host), or ppr:N:WHERE (N to each).
                          After it: :SPAN :PE=N :OVERSUBSCRIBE :NOOVERSUBSCRIBE :HWTCPUS
-  --rank-by HOW          how they are numbered: slot, core, hwthread, numa, socket, node; as they were dealt without it
+  --rank-by HOW          how they are numbered: slot, fill, span, node, socket, numa, core, hwthread; as they were dealt
+                         without it
   --rankfile FILE        lines such as: rank 0=node1 slot=1:0-2
   -rankmap LIST          the host of each rank, counted from 0: 0,1,1,0
   --bind-to WHERE        share: an even share of the cores for each rank, where there are enough (the default);

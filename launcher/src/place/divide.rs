@@ -19,10 +19,7 @@ pub(super) fn divide(job: &JobWish, hosts: &[HostFacts], spots: &mut [Spot], rem
     for (at, spot) in spots.iter().enumerate() {
         ranks_of.entry((spot.host, spot.part)).or_default().push(at);
     }
-    let level = match job.map_by.deal {
-        Deal::Unsaid | Deal::Slot => Level::Node,
-        Deal::Round(level) | Deal::Each(_, level) => level,
-    };
+    let level = job.map_by.deal.level();
     let mut crowded_host: Option<u32> = None;
     let mut parts_of = BTreeMap::new();
     for ((host, part), ranks) in ranks_of {

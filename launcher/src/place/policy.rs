@@ -34,6 +34,16 @@ pub enum Deal {
     Each(u32, Level),
 }
 
+impl Deal {
+    /// The parts that ranks are dealt to.
+    pub(super) fn level(self) -> Level {
+        match self {
+            Deal::Unsaid | Deal::Slot => Level::Node,
+            Deal::Round(level) | Deal::Each(_, level) => level,
+        }
+    }
+}
+
 /// What is done about more ranks than slots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Oversubscribe {
@@ -52,12 +62,14 @@ pub enum RankBy {
     /// In the order in which ranks were dealt.
     #[default]
     Dealt,
+    /// Host by host, and on each in the order in which they were dealt.
+    Slot,
     /// Host by host, and on each part by part.
     Fill,
     /// Host by host, and on each in turn over its parts; over all hosts in turn for [`Level::Node`].
     Round(Level),
-    /// In turn over the parts of all hosts.
-    Span(Level),
+    /// In turn over the parts of all hosts; over those that ranks were dealt to where no other is said.
+    Span(Option<Level>),
 }
 
 /// Most ranks for one part, most cores for one rank.
@@ -119,13 +131,17 @@ impl RankBy {
     pub(crate) fn parse(text: &str) -> Result<RankBy, Usage> {
         let lower = text.to_ascii_lowercase();
         match lower.split_once(':').unwrap_or((&lower, "")) {
-            ("slot" | "fill", "") => Ok(RankBy::Fill),
+            ("slot", "") => Ok(RankBy::Slot),
+            ("fill", "") => Ok(RankBy::Fill),
+            ("span", "") => Ok(RankBy::Span(None)),
             (what, "" | "fill") if level_of(what).is_some() => Ok(match level_of(what) {
                 Some(level) if lower.ends_with(":fill") && level != Level::Node => RankBy::Fill,
                 Some(level) => RankBy::Round(level),
                 None => unreachable!("asked above"),
             }),
-            (what, "span") => level_of(what).map(RankBy::Span).ok_or_else(|| no_level(text, what)),
+            (what, "span") => {
+                level_of(what).map(|level| RankBy::Span(Some(level))).ok_or_else(|| no_level(text, what))
+            }
             (what, "") => Err(no_level(text, what)),
             (_, modifier) => Err(Usage::new(format!("{text:?}: {modifier:?} is none of SPAN and FILL"))),
         }
@@ -254,9 +270,11 @@ mod tests {
 
     #[test]
     fn ranks_can_be_numbered_by_any_part_too() {
-        assert_eq!(RankBy::parse("slot"), Ok(RankBy::Fill));
+        assert_eq!(RankBy::parse("slot"), Ok(RankBy::Slot));
+        assert_eq!(RankBy::parse("fill"), Ok(RankBy::Fill));
+        assert_eq!(RankBy::parse("span"), Ok(RankBy::Span(None)));
         assert_eq!(RankBy::parse("node"), Ok(RankBy::Round(Level::Node)));
-        assert_eq!(RankBy::parse("socket:SPAN"), Ok(RankBy::Span(Level::Socket)));
+        assert_eq!(RankBy::parse("socket:SPAN"), Ok(RankBy::Span(Some(Level::Socket))));
         assert_eq!(RankBy::parse("package:fill"), Ok(RankBy::Fill));
     }
 

@@ -117,9 +117,27 @@ fn by_socket_ranks_are_numbered_as_the_manual_of_open_mpi_draws_it() {
     assert_eq!(drawn("--rank-by core"), "0 1 ! 2 3 | 4 5 ! 6 7");
     assert_eq!(drawn("--rank-by socket"), "0 2 ! 1 3 | 4 6 ! 5 7");
     assert_eq!(drawn("--rank-by socket:span"), "0 4 ! 1 5 | 2 6 ! 3 7");
-    assert_eq!(drawn("--rank-by node"), "0 2 ! 4 6 | 1 3 ! 5 7");
-    assert_eq!(drawn("--rank-by slot"), "0 1 ! 2 3 | 4 5 ! 6 7");
     assert_eq!(drawn(""), "0 2 ! 1 3 | 4 6 ! 5 7");
+}
+
+#[test]
+fn by_socket_ranks_are_numbered_as_open_mpi_5_does_it() {
+    let two = machine(2, 1, 2, 1);
+    // What `--display map --do-not-launch` of Open MPI 5.0.11 shows for two simulated hosts like this.
+    for (options, picture) in [
+        ("--map-by package --rank-by fill -n 8", "0 1 ! 2 3 | 4 5 ! 6 7"),
+        ("--map-by package --rank-by slot -n 8", "0 2 ! 1 3 | 4 6 ! 5 7"),
+        ("--map-by package --rank-by node -n 8", "0 4 ! 2 6 | 1 5 ! 3 7"),
+        ("--map-by package --rank-by span -n 8", "0 4 ! 1 5 | 2 6 ! 3 7"),
+        ("--map-by package:span -n 4", "0 ! 1 | 2 ! 3"),
+        ("--map-by core -n 8", "0 1 ! 2 3 | 4 5 ! 6 7"),
+        ("--map-by node -n 8", "0 2 ! 4 6 | 1 3 ! 5 7"),
+        ("--map-by slot -n 8", "0 1 ! 2 3 | 4 5 ! 6 7"),
+        ("--map-by ppr:2:package -n 8", "0 1 ! 2 3 | 4 5 ! 6 7"),
+        ("-n 8", "0 1 ! 2 3 | 4 5 ! 6 7"),
+    ] {
+        assert_eq!(drawn(&format!("-H a:4,b:4 {options} prog"), &two, Level::Socket), picture, "{options}");
+    }
 }
 
 #[test]
@@ -274,7 +292,7 @@ prop_compose! {
             Just("--map-by socket:PE=2"), Just("--map-by :HWTCPUS")],
         rank_by in prop_oneof![
             Just(""), Just("--rank-by slot"), Just("--rank-by node"), Just("--rank-by core"), Just("--rank-by numa"),
-            Just("--rank-by socket:span"), Just("--rank-by hwthread")],
+            Just("--rank-by socket:span"), Just("--rank-by hwthread"), Just("--rank-by fill"), Just("--rank-by span")],
         bind in prop_oneof![Just("share"), Just("none"), Just("core"), Just("hwthread"), Just("numa"), Just("socket")],
     ) -> (u32, Vec<u32>, String) {
         let hosts: Vec<String> = (0..).zip(&slots).map(|(at, slots)| format!("h{at}:{slots}")).collect();
