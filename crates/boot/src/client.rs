@@ -8,11 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use crate::base64url;
-use crate::detect::{Found, detect};
+use crate::detect::{Found, PMIX_LAUNCHERS, USE_OURS, detect};
 use crate::lex::LineFault;
 use crate::map::NodeMap;
 use crate::pmi1::{Maxes, Reply, Request};
-use crate::{BootError, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::server::LONG_MAPPING;
+use crate::{BootError, KEY_BYTES_MAX, KeyValueSpace, SpaceFault, VALUE_BYTES_MAX};
 
 /// Longest line that every known server takes, newline included (Slurm reads 1024 bytes once; hydra 4 cuts values
 /// at 1023).
@@ -40,13 +41,16 @@ pub struct Boot {
 enum Store {
     /// At the launcher.
     Remote { wire: Wire, value_bytes_max: usize },
+    /// With a library.
+    Space(Box<dyn KeyValueSpace + Send>),
     /// Here: nobody else is there.
     Own(HashMap<String, Vec<u8>>),
 }
 
 impl Boot {
     /// Finds this process's place in its job: under a PMI-1 launcher as the environment says, alone where nobody
-    /// launched it. Cost under a launcher: five round trips.
+    /// launched it. Cost under a launcher: five round trips, six where
+    /// it does not say who is where.
     ///
     /// `env` looks up an environment variable. `duplicate` turns the number of an inherited descriptor into an owned
     /// duplicate of it (`fcntl(fd, F_DUPFD_CLOEXEC, 3)`), or an error where that number is not open; it is an argument
@@ -59,9 +63,35 @@ impl Boot {
         env: impl Fn(&str) -> Option<String>,
         duplicate: impl Fn(RawFd) -> io::Result<OwnedFd>,
     ) -> Result<Boot, BootError> {
+        let no_pmix = || {
+            let missing = "it speaks only PMIx, and this program does not".to_owned();
+            Err(BootError::Foreign { launcher: PMIX_LAUNCHERS, missing, advice: USE_OURS })
+        };
+        Boot::find(env, duplicate, no_pmix)
+    }
+
+    /// The same for who can speak PMIx too: where only that is spoken, `pmix` is asked for the space.
+    ///
+    /// # Errors
+    /// As [`from_env`](Boot::from_env), or that of `pmix`.
+    pub fn from_env_or_pmix(
+        env: impl Fn(&str) -> Option<String>,
+        duplicate: impl Fn(RawFd) -> io::Result<OwnedFd>,
+        pmix: impl FnOnce() -> Result<Box<dyn KeyValueSpace + Send>, SpaceFault>,
+    ) -> Result<Boot, BootError> {
+        let space = || pmix().map_err(|source| BootError::Space { during: "start", source });
+        Boot::find(env, duplicate, space)
+    }
+
+    fn find(
+        env: impl Fn(&str) -> Option<String>,
+        duplicate: impl Fn(RawFd) -> io::Result<OwnedFd>,
+        pmix: impl FnOnce() -> Result<Box<dyn KeyValueSpace + Send>, BootError>,
+    ) -> Result<Boot, BootError> {
         let alive = |fd| duplicate(fd).is_ok_and(|fd| is_connected(fd.as_fd()));
         match detect(&env, alive)? {
             Found::Alone => Ok(Boot::alone()),
+            Found::Pmix => pmix().map(Boot::through),
             Found::Fd { fd, rank, size } => {
                 let lost = |source| BootError::Lost { during: "start", source };
                 let stream = UnixStream::from(duplicate(fd).map_err(lost)?);
@@ -95,6 +125,12 @@ impl Boot {
         }
     }
 
+    /// A place in a job that somebody else's library keeps.
+    pub fn through(space: Box<dyn KeyValueSpace + Send>) -> Boot {
+        let (rank, size, appnum) = (space.rank(), space.size(), space.appnum());
+        Boot { rank, size, appnum, job: space.job(), map: space.map(), store: Store::Space(space) }
+    }
+
     /// Speaks PMI-1 over a connection that one already has, as `rank` of `size`.
     ///
     /// # Errors
@@ -123,10 +159,11 @@ impl Boot {
         };
         let value_bytes_max = value_bytes_max(&job, maxes);
         let mut store = Store::Remote { wire, value_bytes_max };
-        let map = match store.get_text(&job, "PMI_process_mapping")? {
-            Some(text) => Some(NodeMap::parse(&text, size)?),
-            None => None,
-        };
+        let mut mapping = store.get_text(&job, "PMI_process_mapping")?;
+        if mapping.is_none() && size > 1 {
+            mapping = store.get_text(&job, LONG_MAPPING)?;
+        }
+        let map = mapping.map(|text| NodeMap::parse(&text, size)).transpose()?;
         Ok(Boot { rank, size, appnum, job, map, store })
     }
 
@@ -170,6 +207,7 @@ impl Boot {
             return Err(BootError::Value { key: key.to_owned(), bytes: value.len() });
         }
         match &mut self.store {
+            Store::Space(space) => space.put(key, value).map_err(during("put")),
             Store::Own(values) => {
                 values.insert(key.to_owned(), value.to_owned());
                 Ok(())
@@ -196,21 +234,42 @@ impl Boot {
     /// # Errors
     /// The launcher's; most often that it has ended the job.
     pub fn fence(&mut self) -> Result<(), BootError> {
-        let Store::Remote { wire, .. } = &mut self.store else { return Ok(()) };
+        let wire = match &mut self.store {
+            Store::Remote { wire, .. } => wire,
+            Store::Space(space) => return space.fence().map_err(during("fence")),
+            Store::Own(_) => return Ok(()),
+        };
         match wire.ask(&Request::BarrierIn { group: None })? {
             Reply::BarrierOut { .. } => Ok(()),
             other => Err(unexpected("barrier_in", other)),
         }
     }
 
-    /// What a rank has put before the last fence; `None` when nobody has.
+    /// What a rank has put before the last fence; `None` when nobody has. Under PMIx, where each rank has a store of its
+    /// own, all are looked through: who knows the rank asks [`get_from`](Boot::get_from).
     ///
     /// # Errors
     /// As [`put`](Boot::put), or a value that `put` did not write.
     pub fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, BootError> {
+        for rank in 0..self.size {
+            let found = self.get_from(rank, key)?;
+            if found.is_some() || !matches!(self.store, Store::Space(_)) {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same, when it is known whose it is. Keys must still differ from rank to rank: PMI-1 has one store for all.
+    ///
+    /// # Errors
+    /// As [`get`](Boot::get).
+    pub fn get_from(&mut self, rank: u32, key: &str) -> Result<Option<Vec<u8>>, BootError> {
         check_key(key)?;
-        if let Store::Own(values) = &self.store {
-            return Ok(values.get(key).cloned());
+        match &mut self.store {
+            Store::Own(values) => return Ok(values.get(key).cloned()),
+            Store::Space(space) => return space.get(rank, key).map_err(during("get")),
+            Store::Remote { .. } => {}
         }
         let Some(mut text) = self.store.get_text(&self.job, key)? else { return Ok(None) };
         let damaged = || BootError::Damaged { key: key.to_owned() };
@@ -232,9 +291,11 @@ impl Boot {
     /// when the request is on its way; the caller should then exit, with the same code.
     pub fn abort(&mut self, code: i32, message: &str) {
         let message = fit_message(message);
-        if let Store::Remote { wire, .. } = &mut self.store {
+        match &mut self.store {
             // Nobody is left to tell if this fails: the launcher is gone, and so will we be.
-            let _ = wire.send(&Request::Abort { code, message });
+            Store::Remote { wire, .. } => drop(wire.send(&Request::Abort { code, message })),
+            Store::Space(space) => space.abort(code, &message),
+            Store::Own(_) => {}
         }
     }
 
@@ -242,8 +303,12 @@ impl Boot {
     ///
     /// # Errors
     /// The launcher's.
-    pub fn finalize(mut self) -> Result<(), BootError> {
-        let Store::Remote { wire, .. } = &mut self.store else { return Ok(()) };
+    pub fn finalize(self) -> Result<(), BootError> {
+        let mut wire = match self.store {
+            Store::Remote { wire, .. } => wire,
+            Store::Space(space) => return space.finalize().map_err(during("finalize")),
+            Store::Own(_) => return Ok(()),
+        };
         match wire.ask(&Request::Finalize)? {
             Reply::FinalizeAck => Ok(()),
             other => Err(unexpected("finalize", other)),
@@ -276,6 +341,10 @@ impl Store {
             other => Err(unexpected("get", other)),
         }
     }
+}
+
+fn during(during: &'static str) -> impl FnOnce(SpaceFault) -> BootError {
+    move |source| BootError::Space { during, source }
 }
 
 fn check_key(key: &str) -> Result<(), BootError> {

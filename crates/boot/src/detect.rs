@@ -11,12 +11,17 @@ pub(crate) enum Found {
     Fd { fd: RawFd, rank: u32, size: u32 },
     /// A port to connect to.
     Port { address: String, id: u32 },
+    /// A PMIx server.
+    Pmix,
     /// Nobody: a job of one rank.
     Alone,
 }
 
-const USE_OURS: &str = "start it with Selvedge's mpirun, or with any launcher that speaks PMI-1 (mpiexec of MPICH or \
+pub(crate) const USE_OURS: &str = "start it with Selvedge's mpirun, or with any launcher that speaks PMI-1 (mpiexec of MPICH or \
                         Intel MPI, srun --mpi=pmi2)";
+
+/// Who speaks PMIx.
+pub(crate) const PMIX_LAUNCHERS: &str = "Open MPI's mpirun, PRRTE or srun --mpi=pmix";
 
 /// Decides from the environment. `alive` tells whether a descriptor is a connected socket: a `PMI_FD` that a wrapper
 /// inherited and closed names nothing, or something else.
@@ -44,7 +49,11 @@ pub(crate) fn detect(
     let pmix = ["PMIX_NAMESPACE", "PMIX_RANK", "PRTE_LAUNCHED"].iter().any(|name| env(name).is_some());
     let pmix_size = parse_lenient(env, "OMPI_COMM_WORLD_SIZE").or(tasks.filter(|_| pmix));
     if pmix_size.map_or(pmix, |size| size > 1) {
-        return foreign("Open MPI's mpirun, PRRTE or srun --mpi=pmix", "it speaks only PMIx", USE_OURS);
+        if ["PMIX_NAMESPACE", "PMIX_RANK"].iter().all(|name| env(name).is_some()) {
+            return Ok(Found::Pmix);
+        }
+        let missing = "PMIX_NAMESPACE and PMIX_RANK are not in its environment";
+        return foreign(PMIX_LAUNCHERS, missing, USE_OURS);
     }
     if let Some((fd, size)) = stale.filter(|(_, size)| *size > 1) {
         return Err(BootError::Foreign {
@@ -150,12 +159,8 @@ mod tests {
 
     #[test]
     fn launchers_without_pmi_1_are_named_instead_of_starting_singletons() {
-        for vars in [
-            &[("PMIX_NAMESPACE", "x"), ("PMIX_RANK", "1")][..],
-            &[("PRTE_LAUNCHED", "1")],
-            &[("OMPI_COMM_WORLD_SIZE", "2")],
-        ] {
-            assert!(foreign(vars).contains("PMIx"), "{vars:?}");
+        for vars in [&[("PRTE_LAUNCHED", "1")][..], &[("OMPI_COMM_WORLD_SIZE", "2")]] {
+            assert!(foreign(vars).contains("PMIX_NAMESPACE"), "{vars:?}");
         }
         let srun = [("SLURM_PROCID", "1"), ("SLURM_NTASKS", "4"), ("SLURM_STEP_ID", "0")];
         assert!(foreign(&srun).contains("--mpi=pmi2"));
@@ -164,6 +169,15 @@ mod tests {
         assert!(
             foreign(&[("PMI_SIZE", "2"), ("PMI_RANK", "0")]).contains("PMI_FD is not in its environment")
         );
+    }
+
+    #[test]
+    fn pmix_is_spoken_where_no_pmi_1_is_alive() {
+        let pmix = [("PMIX_NAMESPACE", "x"), ("PMIX_RANK", "1")];
+        assert_eq!(found(&pmix).unwrap(), Found::Pmix);
+        let with = |fd| [pmix[0], pmix[1], ("PMI_FD", fd), ("PMI_SIZE", "2"), ("PMI_RANK", "0")];
+        assert_eq!(found(&with("9")).unwrap(), Found::Pmix, "that descriptor is not alive");
+        assert!(matches!(found(&with("5")).unwrap(), Found::Fd { fd: 5, .. }));
     }
 
     #[test]

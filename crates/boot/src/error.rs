@@ -65,6 +65,14 @@ pub enum BootError {
         /// The answer.
         reply: String,
     },
+    /// The launcher speaks PMIx, and that did not go well.
+    #[error("PMIx failed during {during}")]
+    Space {
+        /// The request.
+        during: &'static str,
+        /// Why, in the words of who speaks PMIx for us.
+        source: crate::SpaceFault,
+    },
     /// The launcher said no.
     #[error("the launcher refused {request} (rc={rc} {message})")]
     Refused {

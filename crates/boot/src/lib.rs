@@ -26,6 +26,7 @@ mod map;
 pub mod pmi1;
 pub mod pmi2;
 mod server;
+mod space;
 pub mod spawn;
 pub mod status;
 pub mod tree;
@@ -36,6 +37,7 @@ pub use host::Host;
 pub use lex::{LineFault, Malformed};
 pub use map::{MapFault, Node, NodeMap};
 pub use server::{Event, Job, Output, PAIR_BYTES_MAX, REQUEST_BYTES_MAX, STORE_BYTES_MAX, Server, State};
+pub use space::{KeyValueSpace, SpaceFault};
 pub use tree::{Down, Up};
 
 /// Longest key of [`Boot::put`], in bytes: with the number of a segment still below the 64 that hydra 4 loses.

@@ -85,6 +85,17 @@ impl NodeMap {
         Ok(NodeMap::from_ids(&ids))
     }
 
+    /// Ranks of which one knows only the name of their node, from rank 0 on: equal names, one node.
+    pub fn of_names(names: &[impl AsRef<str>]) -> NodeMap {
+        let mut seen = std::collections::HashMap::new();
+        let mut number = |name| {
+            let next = seen.len() as u32;
+            *seen.entry(name).or_insert(next)
+        };
+        let ids: Vec<u32> = names.iter().map(|name| number(name.as_ref())).collect();
+        NodeMap::from_ids(&ids)
+    }
+
     /// Numbers nodes by first appearance.
     fn from_ids(ids: &[u32]) -> NodeMap {
         let mut seen = std::collections::HashMap::new();

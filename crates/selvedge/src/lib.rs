@@ -36,6 +36,7 @@ mod message;
 mod network;
 mod op;
 mod plan;
+mod pmix;
 mod report;
 mod request;
 mod roads;

@@ -28,6 +28,7 @@ use crate::communicator::Road;
 use crate::error::{Error, Result};
 use crate::job::{Far, Job, Start};
 use crate::network::Network;
+use crate::pmix;
 use crate::report;
 use crate::roads::Roads;
 use crate::routes::{HostCard, RankCard, Refused, Routes};
@@ -83,7 +84,7 @@ fn address_key(round: usize, rank: u32) -> String {
 /// Joins the job of this process: PMI, then the roads between its ranks.
 pub(crate) fn join_job() -> Result<(Road, Job)> {
     let env = |name: &str| std::env::var(name).ok();
-    let mut boot = Boot::from_env(env, duplicate).map_err(start_error)?;
+    let mut boot = Boot::from_env_or_pmix(env, duplicate, || pmix::space(env)).map_err(start_error)?;
     let wishes = match Wishes::from_env(env) {
         Ok(wishes) => wishes,
         Err(complaint) => return refuse(boot, &complaint),
@@ -354,7 +355,7 @@ fn leave(boot: &mut Boot, key: &str, card: &impl Serialize) -> Result<()> {
 
 /// What `rank` has left.
 fn find<T: DeserializeOwned>(boot: &mut Boot, key: &str, rank: u32) -> Result<T> {
-    let bytes = boot.get(key).map_err(start_error)?;
+    let bytes = boot.get_from(rank, key).map_err(start_error)?;
     let bytes =
         bytes.ok_or_else(|| Error::Start(format!("rank {rank} left no {key}; is it another program?")))?;
     read(&bytes, rank)
