@@ -34,6 +34,7 @@ use attributes::Attributes;
 use fence::Fence;
 use groups::Groups;
 use names::Names;
+pub(crate) use requests::LONG_MAPPING;
 pub use store::STORE_BYTES_MAX;
 use store::Store;
 

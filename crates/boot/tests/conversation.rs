@@ -10,7 +10,11 @@ use selvedge_boot::{Boot, BootError, Event, Job, KEY_BYTES_MAX, NodeMap, Server,
 
 /// Runs `rank_main` on `size` ranks, each a thread, against one server; gives back the server's events.
 fn job(size: u32, rank_main: impl Fn(Boot) + Sync) -> Vec<Event> {
-    let map = NodeMap::one_node(size);
+    job_on(NodeMap::one_node(size), rank_main)
+}
+
+fn job_on(map: NodeMap, rank_main: impl Fn(Boot) + Sync) -> Vec<Event> {
+    let size = map.size() as u32;
     let mut server = Server::new(Job::new("job".into(), vec![0; size as usize], map));
     let (ours, theirs): (Vec<_>, Vec<_>) = (0..size).map(|_| UnixStream::pair().unwrap()).unzip();
     let mut events = Vec::new();
@@ -92,6 +96,22 @@ fn the_largest_value_with_the_longest_key_fits_and_one_byte_more_is_refused() {
         for key in ["", "a b", "a=b", "PMI_x", "ä", &"k".repeat(KEY_BYTES_MAX + 1)] {
             assert!(matches!(boot.put(key, b""), Err(BootError::Key { .. })), "{key:?}");
         }
+        boot.finalize().unwrap();
+    });
+}
+
+#[test]
+fn a_mapping_too_long_for_other_clients_is_found_by_ours() {
+    // Ranks strewn over nodes without any order.
+    let size = 300;
+    let text: Vec<String> = (0..size).map(|rank| ((rank * rank * 5 + rank / 3) % 13).to_string()).collect();
+    let map = NodeMap::parse(&format!("(vector,{})", text.join(",")), size).unwrap();
+    assert!(map.to_string().len() > 1023);
+    let mut server = Server::new(Job::new("job".into(), vec![0; size as usize], map.clone()));
+    server.handle_bytes(0, b"cmd=get kvsname=job key=PMI_process_mapping\n");
+    assert_eq!(server.poll_output().unwrap().bytes, b"cmd=get_result rc=1 msg=key_not_found\n");
+    job_on(map.clone(), |boot| {
+        assert_eq!(boot.map(), Some(&map));
         boot.finalize().unwrap();
     });
 }

@@ -16,7 +16,8 @@ pub(super) fn is_reserved(key: &str) -> bool {
     key.starts_with("PMI_")
 }
 
-/// The key under which our own ranks find a mapping that is too long for others.
+/// Where our own ranks find a mapping that is too long for others: they have room for [`VALUE_BYTES_ANNOUNCED`], and go
+/// by the names of hosts where there is none.
 pub(crate) const LONG_MAPPING: &str = "PMI_selvedge_mapping";
 
 /// A line or frame that is not PMI, and what is wrong with it.
