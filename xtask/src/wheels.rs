@@ -122,6 +122,11 @@ impl Installed {
         self.folder.join("bin").join(name)
     }
 
+    /// The environment.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The library that MPI programs use.
     pub fn libmpi(&self) -> &Path {
         &self.libmpi

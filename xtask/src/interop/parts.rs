@@ -232,8 +232,7 @@ pub(super) fn expected(launcher: Launcher, program: Program, hosts: usize) -> Ex
         (Protocol::Pmix, Program::Mpich) => {
             Expected::Refuses("MPICH's wheel is built without PMIx", "unsupported PMI version PMIx")
         }
-        (Protocol::Pmix, Program::Intel | Program::OpenMpi) => Expected::Runs,
-        (Protocol::Pmix, Program::Ours) => Expected::Open("PMIx in our programs is being built"),
+        (Protocol::Pmix, Program::Intel | Program::OpenMpi | Program::Ours) => Expected::Runs,
         (Protocol::None, Program::Ours) => {
             Expected::Refuses("nobody tells the ranks their place, and ours say so", "use srun --mpi=pmi2")
         }
