@@ -23,6 +23,10 @@ const SPIN: Duration = Duration::from_micros(50);
 /// A shorter spin is none at all.
 const SPIN_MIN: Duration = Duration::from_micros(3);
 
+/// Waits without spinning after which it is tried again: what kept the peer from running then (a phase of computing, a compiler
+/// next door) may be over. In vain it costs 50 + 25 + 12 + 6 + 3 microseconds, a tenth of one per wait.
+const WAITS_UNSPUN: u32 = 1000;
+
 /// Up to here a thread with a core of its own loses nothing by yielding, and one that shares it gives way.
 const YIELD: Duration = Duration::from_micros(400);
 
@@ -45,11 +49,13 @@ pub(crate) struct Patience {
     now: Pastime,
     /// How long to spin, as the last waits have taught.
     spin: Duration,
+    /// Waits since spinning was given up.
+    unspun: u32,
 }
 
 impl Patience {
     pub(crate) fn new(is_crowded: bool, can_be_woken: bool) -> Patience {
-        Patience { is_crowded, can_be_woken, idle_since: None, now: Pastime::Spin, spin: SPIN }
+        Patience { is_crowded, can_be_woken, idle_since: None, now: Pastime::Spin, spin: SPIN, unspun: 0 }
     }
 
     /// Something has happened.
@@ -65,8 +71,10 @@ impl Patience {
         self.spin = match self.now {
             Pastime::Spin => (2 * self.spin).clamp(SPIN_MIN, SPIN),
             _ if self.spin > SPIN_MIN => self.spin / 2,
+            _ if self.unspun == WAITS_UNSPUN => SPIN,
             _ => Duration::ZERO,
         };
+        self.unspun = if self.spin.is_zero() { self.unspun + 1 } else { 0 };
     }
 
     /// What to do next. `is_refused`: a send was answered Busy, which the descriptor may not know of.
@@ -127,6 +135,9 @@ mod tests {
             wait(&mut patience, us(60));
         }
         assert_eq!(wait(&mut patience, us(60)), Pastime::Yield, "no more spinning");
+        let unspun = (1..=2 * WAITS_UNSPUN).find(|_| wait(&mut patience, us(10)) == Pastime::Spin);
+        assert!(unspun.is_some_and(|waits| waits <= WAITS_UNSPUN), "after a while it is tried again");
+        assert_eq!(wait(&mut patience, us(10)), Pastime::Spin, "and kept, as it was not in vain");
     }
 
     #[test]
