@@ -1,40 +1,51 @@
-//! The node agent: parent of all ranks of one node. It starts them, answers their PMI, forwards what they read and
-//! write, and outlives mpirun for just as long as it takes to end them.
+//! The node agent: parent of all ranks of one host. It starts them, answers their PMI, forwards what they read and
+//! write, and outlives mpirun for just as long as it takes to end them. With many hosts it also starts further agents
+//! and passes on what these and mpirun say to each other.
 //!
-//! It talks to mpirun over its standard input and output, so that whatever can carry those two can start it. One
+//! It talks to its parent over its standard input and output, so that whatever can carry those two can start it. One
 //! thread, one epoll; nothing blocks. Outputs of ranks hang on an epoll of their own inside the first, so that all of
 //! them can be left alone at once while the output window is used up.
 
 mod rank;
+pub(crate) mod relay;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::process::{Signal, WaitStatus, kill_process_group};
-use selvedge_boot::{Event, Job, NodeMap, Server, State};
+use selvedge_boot::{Host, Job, NodeMap, Server, State};
 
+use crate::channel::{Channel, ChannelError};
 use crate::cores::Cores;
 use crate::proto::{
-    CHUNK_BYTES_MAX, Channel, ChannelError, Launch, OUTPUT_WINDOW_BYTES, Outcome, Stream, ToAgent, ToFront,
+    CHUNK_BYTES_MAX, Hello, Identity, Launch, Outcome, Start, Stream, ToAgent, ToChild, ToFront,
 };
-use crate::reap;
+use crate::pulse::Pulse;
 use crate::spawn::{self, Nursery, Refusal};
 use crate::supervise::code;
-use crate::sys;
+use crate::topology::Topology;
+use crate::tree::Links;
+use crate::{reap, start, sys};
 use rank::{Input, Rank};
+use relay::node_map;
 
 /// How long a rank that has closed its PMI connection may take to end before that is an event of its own.
 const CLOSED_PATIENCE: Duration = Duration::from_secs(1);
 /// How long processes may take to end after SIGKILL.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
+/// The variable that makes one machine pass for several hosts: agents with it hand it to their ranks.
+const MAKE_BELIEVE: &str = "SELVEDGE_HOST";
+/// The variable that says to ranks by which address other hosts reach them.
+const INTERFACE: &str = "SELVEDGE_INTERFACE";
 
 /// Runs the agent. Never gives up before nothing is left of the job.
 pub fn run() -> u8 {
     let _ = rustix::thread::set_name(c"selvedge-agent");
     let outcome = serve();
-    reap::kill_children();
+    reap::kill_children(&[]);
     match outcome {
         // Nobody is left to tell.
         Ok(()) | Err(ChannelError::Closed) => 0,
@@ -50,25 +61,22 @@ fn serve() -> Result<(), ChannelError> {
     let signals = [Signal::CHILD, Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::TSTP];
     let signals = sys::signal_fd(&signals)?;
     reap::become_subreaper()?;
-    let mut channel = Channel::new(rustix::stdio::stdin())?;
-    let launch = loop {
-        match channel.receive()? {
-            Some((ToAgent::Launch(launch), _)) => break launch,
+    let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let output = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+    let mut parent = Channel::new(input, output)?;
+    parent.greet();
+    let start = loop {
+        match parent.receive()? {
+            Some((ToChild::Start(start), _)) => break start,
             Some(_) => return Err(ChannelError::Malformed),
             None => {}
         }
-        wait_readable(channel.as_fd())?;
-        channel.fill()?;
+        wait_readable(parent.input())?;
+        parent.fill()?;
     };
-    let mut agent = Agent::new(channel, signals, &launch)?;
-    match agent.launch(&launch) {
-        Ok(()) => agent.run(),
-        Err(Refusal { code, why }) => {
-            reap::kill_children();
-            agent.channel.send(&ToFront::Refused { code, why }, &[])?;
-            agent.linger()
-        }
-    }
+    let mut agent = Agent::new(parent, signals, &start)?;
+    agent.begin(&start);
+    agent.run()
 }
 
 fn wait_readable(fd: BorrowedFd<'_>) -> Result<(), ChannelError> {
@@ -80,39 +88,50 @@ fn wait_readable(fd: BorrowedFd<'_>) -> Result<(), ChannelError> {
 /// What an epoll event is about; travels as its 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
-    Channel,
+    /// The parent has said something.
+    Parent,
+    /// There is room for what the parent is to hear.
+    ParentRoom,
+    /// Something has happened at a link to an agent below.
+    Links,
     Signals,
     Outputs,
     Input,
+    /// The PMI connection of a rank, by its place on this host.
     Pmi(u32),
+    /// The same for an output.
     Output(u32, Stream),
 }
 
 impl Token {
     fn data(self) -> EventData {
-        let (kind, rank) = match self {
-            Token::Channel => (0, 0),
+        let (kind, local) = match self {
+            Token::Parent => (0, 0),
             Token::Signals => (1, 0),
             Token::Outputs => (2, 0),
             Token::Input => (3, 0),
-            Token::Pmi(rank) => (4, rank),
-            Token::Output(rank, Stream::Out) => (5, rank),
-            Token::Output(rank, Stream::Err) => (6, rank),
+            Token::Pmi(local) => (4, local),
+            Token::Output(local, Stream::Out) => (5, local),
+            Token::Output(local, Stream::Err) => (6, local),
+            Token::ParentRoom => (7, 0),
+            Token::Links => (8, 0),
         };
-        EventData::new_u64(u64::from(rank) << 8 | kind)
+        EventData::new_u64(u64::from(local) << 8 | kind)
     }
 
     fn of(data: EventData) -> Token {
         let data = data.u64();
-        let rank = u32::try_from(data >> 8).expect("made from a u32 by `data`");
+        let local = u32::try_from(data >> 8).expect("made from a u32 by `data`");
         match data & 0xff {
-            0 => Token::Channel,
+            0 => Token::Parent,
             1 => Token::Signals,
             2 => Token::Outputs,
             3 => Token::Input,
-            4 => Token::Pmi(rank),
-            5 => Token::Output(rank, Stream::Out),
-            _ => Token::Output(rank, Stream::Err),
+            4 => Token::Pmi(local),
+            5 => Token::Output(local, Stream::Out),
+            6 => Token::Output(local, Stream::Err),
+            7 => Token::ParentRoom,
+            _ => Token::Links,
         }
     }
 }
@@ -126,17 +145,37 @@ enum End {
     Kill { give_up_at: Instant },
 }
 
+/// How far this host has got with the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// No rank has been started.
+    Waiting,
+    /// Ranks run, or what they wrote is still under way.
+    Running,
+    /// Nothing of the job is left here, and mpirun has been told.
+    Over,
+}
+
 struct Agent {
-    channel: Channel<BorrowedFd<'static>>,
+    host: u32,
+    parent: Channel,
+    parent_pulse: Pulse,
+    parent_wants_write: bool,
+    links: Links,
     signals: OwnedFd,
     main: OwnedFd,
     outputs: OwnedFd,
     outputs_listened: bool,
-    channel_wants_write: bool,
-    server: Server,
+    stage: Stage,
+    /// Part of a tree of servers; else alone.
+    is_one_of_many: bool,
+    address: Option<std::net::IpAddr>,
+    server: Option<Server>,
+    /// By place on this host, and so in the order of their numbers in the job.
     ranks: Vec<Rank>,
     running: u32,
     input: Option<Input>,
+    output_window_bytes: usize,
     unacknowledged: usize,
     end: Option<End>,
     killed: u32,
@@ -144,30 +183,33 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(
-        channel: Channel<BorrowedFd<'static>>,
-        signals: OwnedFd,
-        launch: &Launch,
-    ) -> Result<Agent, ChannelError> {
+    fn new(parent: Channel, signals: OwnedFd, start: &Start) -> Result<Agent, ChannelError> {
         let main = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let outputs = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&main, channel.as_fd(), Token::Channel.data(), EventFlags::IN)?;
+        let links = Links::new()?;
+        epoll::add(&main, parent.input(), Token::Parent.data(), EventFlags::IN)?;
+        epoll::add(&main, links.as_fd(), Token::Links.data(), EventFlags::IN)?;
         epoll::add(&main, &signals, Token::Signals.data(), EventFlags::IN)?;
         epoll::add(&main, &outputs, Token::Outputs.data(), EventFlags::IN)?;
-        let appnums = (0..).zip(&launch.blocks);
-        let appnums = appnums.flat_map(|(appnum, block)| (0..block.ranks).map(move |_| appnum)).collect();
-        let map = NodeMap::one_node(launch.size());
+        let silence_limit = Some(start.ways.silence_limit).filter(|_| start.is_far);
         Ok(Agent {
-            channel,
+            host: start.host,
+            parent,
+            parent_pulse: Pulse::new(silence_limit, Instant::now()),
+            parent_wants_write: false,
+            links,
             signals,
             main,
             outputs,
             outputs_listened: true,
-            channel_wants_write: false,
-            server: Server::new(Job::new(launch.job.clone(), appnums, map)),
+            stage: Stage::Waiting,
+            is_one_of_many: start.says_hello,
+            address: None,
+            server: None,
             ranks: Vec::new(),
             running: 0,
             input: None,
+            output_window_bytes: 0,
             unacknowledged: 0,
             end: None,
             killed: 0,
@@ -175,41 +217,116 @@ impl Agent {
         })
     }
 
+    /// Starts the hosts in our care, and says what this one is.
+    fn begin(&mut self, start: &Start) {
+        self.links.start_there(&start.below, &start.ways, &start.neighbours, Instant::now());
+        if !start.says_hello {
+            return;
+        }
+        let variable = |name| std::env::var(name).ok();
+        self.address = start::address_towards(variable("SSH_CONNECTION").as_deref(), &start.neighbours);
+        let here = Host::here();
+        let here = match variable(MAKE_BELIEVE) {
+            Some(name) => here.called(&name),
+            None => here,
+        };
+        let cores = Cores::ours().map(|cores| cores.numbers()).unwrap_or_default();
+        let topology = Topology::read(Path::new("/sys"), &cores);
+        let hello = Hello { identity: Identity::of(&here), topology, address: self.address };
+        self.report(ToFront::Hello(Box::new(hello)), &[]);
+    }
+
+    /// Starts the ranks of this host.
     fn launch(&mut self, launch: &Launch) -> Result<(), Refusal> {
         let trouble = |errno: rustix::io::Errno| Refusal {
             code: code::INTERNAL,
             why: format!("cannot watch a rank: {errno}"),
         };
-        let descriptors = spawn::make_room(launch.size())?;
+        let locals = u32::try_from(launch.on_host(self.host).count()).expect("a rank is a u32");
+        let descriptors = spawn::make_room(locals)?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let (agent, cores) = (rustix::process::getpid(), Cores::ours().ok());
-        let nursery = Nursery { launch, descriptors, host: &host, agent, cores };
-        let plans = launch.blocks.iter().map(|block| spawn::plan(launch, block));
-        let plans = plans.collect::<Result<Vec<_>, _>>()?;
-        let plan_of_rank =
-            launch.blocks.iter().zip(&plans).flat_map(|(block, plan)| (0..block.ranks).map(move |_| plan));
-        for (rank, plan) in (0..).zip(plan_of_rank) {
-            let newborn = nursery.start(plan, rank, rank == 0)?;
-            epoll::add(&self.main, &newborn.pmi, Token::Pmi(rank).data(), EventFlags::IN).map_err(trouble)?;
+        let extras = self.variables_of_this_host();
+        let nursery = Nursery { launch, locals, descriptors, host: &host, agent, cores, extras };
+        let mut plans: Vec<Option<spawn::Plan<'_>>> = launch.blocks.iter().map(|_| None).collect();
+        for (_, seat) in launch.on_host(self.host) {
+            let (Some(block), Some(plan)) =
+                (launch.blocks.get(seat.block as usize), plans.get_mut(seat.block as usize))
+            else {
+                let why = "a rank has a block that there is not".to_owned();
+                return Err(Refusal { code: code::INTERNAL, why });
+            };
+            if plan.is_none() {
+                *plan = Some(spawn::plan(launch, block)?);
+            }
+        }
+        for (local, (rank, seat)) in (0..).zip(launch.on_host(self.host)) {
+            let Some(plan) = &plans[seat.block as usize] else { continue };
+            let newborn = nursery.start(plan, rank, seat, rank == 0)?;
+            epoll::add(&self.main, &newborn.pmi, Token::Pmi(local).data(), EventFlags::IN)
+                .map_err(trouble)?;
             for (fd, stream) in [(&newborn.out, Stream::Out), (&newborn.err, Stream::Err)] {
-                let token = Token::Output(rank, stream).data();
+                let token = Token::Output(local, stream).data();
                 epoll::add(&self.outputs, fd, token, EventFlags::IN).map_err(trouble)?;
             }
             if let Some(pipe) = newborn.input {
                 epoll::add(&self.main, &pipe, Token::Input.data(), EventFlags::empty()).map_err(trouble)?;
                 self.input = Some(Input::new(pipe));
             }
-            self.ranks.push(Rank::new(newborn.pid, newborn.pmi, newborn.out, newborn.err));
+            self.ranks.push(Rank::new(rank, newborn.pid, newborn.pmi, newborn.out, newborn.err));
             self.running += 1;
         }
         Ok(())
     }
 
+    /// What ranks of this host find in their environment and those of others do not: where they are.
+    fn variables_of_this_host(&self) -> Vec<(&'static str, String)> {
+        let interface = self.address.map(|address| (INTERFACE, address.to_string()));
+        let make_believe = std::env::var(MAKE_BELIEVE).ok().filter(|_| self.is_one_of_many);
+        interface.into_iter().chain(make_believe.map(|name| (MAKE_BELIEVE, name))).collect()
+    }
+
+    fn handle_launch(&mut self, launch: &Launch) {
+        if self.stage != Stage::Waiting {
+            return;
+        }
+        self.output_window_bytes = launch.output_window_bytes as usize;
+        self.server = Some(self.server_for(launch));
+        match self.launch(launch) {
+            Ok(()) => {
+                let pid = |rank: &Rank| rank.pid.as_raw_nonzero().get().unsigned_abs();
+                let pids = self.ranks.iter().map(|rank| (rank.number, pid(rank))).collect();
+                self.stage = Stage::Running;
+                self.report(ToFront::Launched { pids }, &[]);
+            }
+            Err(Refusal { code, why }) => {
+                reap::kill_children(&self.links.processes());
+                self.ranks.clear();
+                self.running = 0;
+                self.input = None;
+                self.stage = Stage::Over;
+                self.report(ToFront::Refused { code, why }, &[]);
+            }
+        }
+    }
+
+    fn server_for(&self, launch: &Launch) -> Server {
+        let appnums = launch.seats.iter().map(|seat| seat.block).collect();
+        if !self.is_one_of_many {
+            return Server::new(Job::new(launch.job.clone(), appnums, NodeMap::one_node(launch.size())));
+        }
+        let hosts: Vec<u32> = launch.seats.iter().map(|seat| seat.host).collect();
+        let job = Job::new(launch.job.clone(), appnums, node_map(&hosts));
+        let local = launch.on_host(self.host).map(|(rank, _)| rank).collect();
+        Server::on_node(job, local, self.links.count(), true)
+    }
+
     fn run(&mut self) -> Result<(), ChannelError> {
-        let pids = self.ranks.iter().map(|rank| rank.pid.as_raw_nonzero().get().unsigned_abs()).collect();
-        self.channel.send(&ToFront::Launched { pids }, &[])?;
         let mut events = Vec::with_capacity(256);
-        while !self.is_over() {
+        self.pump_links();
+        // What came together with the first message.
+        self.take_messages()?;
+        while self.stage != Stage::Over || !self.links.are_over() {
             self.listen()?;
             events.clear();
             let wait = self.deadline().map(|at| at.saturating_duration_since(Instant::now()));
@@ -227,39 +344,54 @@ impl Agent {
                 self.handle(Token::of(event.data))?;
             }
             self.handle_time()?;
-            if self.running == 0 {
-                self.sweep()?;
+            if self.stage == Stage::Running {
+                if self.running == 0 {
+                    self.sweep()?;
+                }
+                if self.is_empty() {
+                    self.leave();
+                }
             }
         }
-        let unkillable = reap::kill_children();
-        self.channel.send(&ToFront::Ended { killed: self.killed, unkillable }, &[])?;
         self.linger()
     }
 
     /// All ranks have ended and all they wrote is on its way; or they will not end.
-    fn is_over(&self) -> bool {
+    fn is_empty(&self) -> bool {
         let given_up = matches!(self.end, Some(End::Kill { give_up_at }) if Instant::now() >= give_up_at);
         given_up || (self.running == 0 && self.ranks.iter().all(Rank::is_mute))
     }
 
-    /// The last words are in the queue: waits until mpirun has read them, or is gone.
+    /// Nothing of the job is left on this host. We stay for those below.
+    fn leave(&mut self) {
+        let unkillable = reap::kill_children(&self.links.processes());
+        self.stage = Stage::Over;
+        self.end = None;
+        self.report(ToFront::Ended { killed: self.killed, unkillable }, &[]);
+    }
+
+    /// The last words are in the queue: waits until the parent has read them, or is gone.
     fn linger(&mut self) -> Result<(), ChannelError> {
-        while self.channel.wants_write() {
-            let fd = self.channel.as_fd();
+        while self.parent.wants_write() {
+            let fd = self.parent.output();
             let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::OUT)];
             rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
-            self.channel.flush()?;
+            self.parent.flush();
         }
         Ok(())
     }
 
     /// Tells the epolls what we want to hear about, where that has changed.
     fn listen(&mut self) -> Result<(), ChannelError> {
-        let wants_write = self.channel.wants_write();
-        if wants_write != self.channel_wants_write {
-            self.channel_wants_write = wants_write;
-            let flags = if wants_write { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-            epoll::modify(&self.main, self.channel.as_fd(), Token::Channel.data(), flags)?;
+        let wants_write = self.parent.wants_write();
+        if wants_write != self.parent_wants_write {
+            self.parent_wants_write = wants_write;
+            match wants_write {
+                true => {
+                    epoll::add(&self.main, self.parent.output(), Token::ParentRoom.data(), EventFlags::OUT)?;
+                }
+                false => epoll::delete(&self.main, self.parent.output())?,
+            }
         }
         let room = self.has_room();
         if room != self.outputs_listened {
@@ -271,33 +403,36 @@ impl Agent {
     }
 
     fn has_room(&self) -> bool {
-        self.unacknowledged < OUTPUT_WINDOW_BYTES
+        self.unacknowledged < self.output_window_bytes
     }
 
     fn handle(&mut self, token: Token) -> Result<(), ChannelError> {
         match token {
-            Token::Channel => {
-                self.channel.flush()?;
-                self.channel.fill()?;
-                while let Some((message, tail)) = self.channel.receive()? {
-                    self.handle_message(message, tail)?;
-                }
+            Token::Parent => self.hear_parent(),
+            Token::ParentRoom => {
+                self.parent.flush();
+                Ok(())
+            }
+            Token::Links => {
+                self.links.handle_ready(Instant::now());
+                self.pump_links();
                 Ok(())
             }
             Token::Signals => self.handle_children(),
             Token::Outputs => self.handle_outputs(),
             Token::Input => self.feed_input(),
-            Token::Pmi(rank) => self.handle_pmi(rank),
+            Token::Pmi(local) => self.handle_pmi(local as usize),
             Token::Output(..) => unreachable!("outputs hang on their own epoll"),
         }
     }
 
+    /// mpirun says something to this host.
     fn handle_message(&mut self, message: ToAgent, tail: Vec<u8>) -> Result<(), ChannelError> {
         match message {
-            ToAgent::Launch(_) => return Err(ChannelError::Malformed),
+            ToAgent::Launch(launch) => self.handle_launch(&launch),
             ToAgent::Input => match &mut self.input {
                 Some(input) => input.push(tail),
-                None => self.acknowledge_input(tail.len())?,
+                None => self.acknowledge_input(tail.len()),
             },
             ToAgent::InputEnd => {
                 if let Some(input) = &mut self.input {
@@ -308,16 +443,18 @@ impl Agent {
                 self.unacknowledged = self.unacknowledged.saturating_sub(bytes as usize);
             }
             ToAgent::OutputClosed(stream) => {
-                for rank in 0..self.ranks.len() {
-                    self.close_output(u32::try_from(rank).expect("a rank is a u32"), stream)?;
-                }
+                (0..self.ranks.len()).for_each(|local| self.close_output(local, stream));
             }
             ToAgent::Signal(number) => {
                 if let Some(signal) = Signal::from_named_raw(number) {
                     self.signal(signal);
                 }
             }
-            ToAgent::End { grace_ms } => self.handle_end(Duration::from_millis(grace_ms.into())),
+            ToAgent::End { grace_ms } => match self.stage {
+                Stage::Waiting => self.leave(),
+                Stage::Running => self.handle_end(Duration::from_millis(grace_ms.into())),
+                Stage::Over => {}
+            },
         }
         self.feed_input()
     }
@@ -354,7 +491,8 @@ impl Agent {
             End::Kill { give_up_at } => give_up_at,
         });
         let closed = self.ranks.iter().filter_map(|rank| rank.closed_at).map(|at| at + CLOSED_PATIENCE);
-        end.into_iter().chain(closed).min()
+        let tree = self.links.deadline().into_iter().chain(self.parent_pulse.deadline());
+        end.into_iter().chain(closed).chain(tree).min()
     }
 
     fn handle_time(&mut self) -> Result<(), ChannelError> {
@@ -366,77 +504,94 @@ impl Agent {
             self.signal(Signal::KILL);
             self.end = Some(End::Kill { give_up_at: now + KILL_PATIENCE });
         }
-        for rank in 0..self.server.size() {
-            let overdue = self.ranks[rank as usize].closed_at.is_some_and(|at| now >= at + CLOSED_PATIENCE);
+        for local in 0..self.ranks.len() {
+            let overdue = self.ranks[local].closed_at.is_some_and(|at| now >= at + CLOSED_PATIENCE);
             if overdue {
-                self.ranks[rank as usize].closed_at = None;
-                if is_unfinished(self.server.state(rank)) {
-                    self.channel.send(&ToFront::Silenced { rank }, &[])?;
+                self.ranks[local].closed_at = None;
+                if self.is_unfinished(local) {
+                    self.report(ToFront::Silenced { rank: self.ranks[local].number }, &[]);
                 }
-                self.server.handle_eof(rank);
-                self.pump_server()?;
+                self.end_conversation(local);
             }
         }
-        Ok(())
+        self.links.handle_time(now);
+        self.pump_links();
+        self.watch_parent(now)
     }
 
     /// Some children have ended: ranks, and orphans that we have inherited.
     fn handle_children(&mut self) -> Result<(), ChannelError> {
         while sys::next_signal(&self.signals).is_some() {}
-        let mut ended: Vec<(u32, WaitStatus)> = Vec::new();
+        let mut ended: Vec<(usize, WaitStatus)> = Vec::new();
         while let Some((pid, status)) = reap::reap() {
-            let rank = self.ranks.iter().position(|rank| rank.running && rank.pid == pid);
-            if let Some(rank) = rank {
-                self.ranks[rank].running = false;
-                ended.push((u32::try_from(rank).expect("a rank is a u32"), status));
+            if self.links.handle_child(pid, status, Instant::now()) {
+                continue;
+            }
+            let local = self.ranks.iter().position(|rank| rank.running && rank.pid == pid);
+            if let Some(local) = local {
+                self.ranks[local].running = false;
+                ended.push((local, status));
             }
         }
+        self.pump_links();
         // All that ended since we last looked ended "at the same time". A signal is more often a cause than an exit
         // code, which may be an answer to it; then the lowest rank.
-        ended.sort_by_key(|(rank, status)| (!status.signaled(), *rank));
-        for (rank, status) in ended {
-            self.handle_exit(rank, status)?;
+        ended.sort_by_key(|(local, status)| (!status.signaled(), *local));
+        for (local, status) in ended {
+            self.handle_exit(local, status)?;
         }
         Ok(())
     }
 
-    fn handle_exit(&mut self, rank: u32, status: WaitStatus) -> Result<(), ChannelError> {
+    fn handle_exit(&mut self, local: usize, status: WaitStatus) -> Result<(), ChannelError> {
         self.running -= 1;
         // What it has said before it died counts: an abort, a goodbye, the last lines.
-        while self.read_pmi(rank)? {}
-        self.pump_server()?;
+        while self.read_pmi(local)? {}
+        self.pump_server();
         for stream in [Stream::Out, Stream::Err] {
-            while self.has_room() && self.read_output(rank, stream)? {}
+            while self.has_room() && self.read_output(local, stream)? {}
         }
-        let unfinished = is_unfinished(self.server.state(rank));
+        let unfinished = self.is_unfinished(local);
         let outcome = match status.terminating_signal() {
             Some(signal) => Outcome::Signal(signal),
             None => Outcome::Code(status.exit_status().unwrap_or(1)),
         };
-        self.channel.send(&ToFront::Exited { rank, outcome, unfinished }, &[])?;
-        self.ranks[rank as usize].close_pmi();
-        self.ranks[rank as usize].closed_at = None;
-        self.server.handle_eof(rank);
-        self.pump_server()
+        let this = &mut self.ranks[local];
+        let rank = this.number;
+        this.close_pmi();
+        this.closed_at = None;
+        self.report(ToFront::Exited { rank, outcome, unfinished }, &[]);
+        self.end_conversation(local);
+        Ok(())
     }
 
     /// All ranks have ended: so has everything they started, and what is in the pipes is the last of it.
     fn sweep(&mut self) -> Result<(), ChannelError> {
-        reap::kill_children();
-        for rank in 0..self.server.size() {
+        reap::kill_children(&self.links.processes());
+        for local in 0..self.ranks.len() {
             for stream in [Stream::Out, Stream::Err] {
-                while self.has_room() && self.read_output(rank, stream)? {}
+                while self.has_room() && self.read_output(local, stream)? {}
                 if self.has_room() {
                     // Empty, and all who could have written are dead; or a stranger was handed it.
-                    self.close_output(rank, stream)?;
+                    self.close_output(local, stream);
                 }
             }
         }
         Ok(())
     }
-}
 
-/// Whether a process that ends in this state has left without saying goodbye.
-fn is_unfinished(state: State) -> bool {
-    matches!(state, State::Active | State::InBarrier)
+    /// Whether a rank that ends now has left without saying goodbye.
+    fn is_unfinished(&self, local: usize) -> bool {
+        let state = self.server.as_ref().map(|server| server.state(self.ranks[local].number));
+        matches!(state, Some(State::Active | State::InBarrier))
+    }
+
+    /// A rank will say no more.
+    fn end_conversation(&mut self, local: usize) {
+        let rank = self.ranks[local].number;
+        if let Some(server) = &mut self.server {
+            server.handle_eof(rank);
+        }
+        self.pump_server();
+    }
 }

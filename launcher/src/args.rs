@@ -132,6 +132,8 @@ pub struct AgentWish {
     pub kind: AgentKind,
     /// The command in its place, with its first arguments: `ssh -F config`.
     pub command: Option<OsString>,
+    /// Where mpirun is on the other hosts; where it is here, if nobody says.
+    pub program: Option<OsString>,
 }
 
 /// A kind of command that starts agents on other hosts.

@@ -1,66 +1,91 @@
 //! What the user talks to: the process that is called mpirun. It reads standard input, prints whole lines, takes
-//! signals and watches the time; the ranks are its agent's.
+//! signals and watches the time; the ranks are its agents'. It is the root of the tree of agents.
+
+mod gather;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
+use selvedge_boot::{Job, Server};
 
+use crate::agent::relay::{link_number, node_map, told};
+use crate::args::{JobWish, Usage};
+use crate::display;
+use crate::hosts::HostWish;
 use crate::output::Printer;
+use crate::place::HostFacts;
 use crate::proto::{
-    CHUNK_BYTES_MAX, Channel, ChannelError, INPUT_WINDOW_BYTES, Launch, Stream, ToAgent, ToFront,
+    Block, CHUNK_BYTES_MAX, Environment, INPUT_WINDOW_BYTES, Launch, Seat, Stream, ToAgent, ToChild, ToFront,
+    ToParent, Ways, output_window_bytes,
 };
 use crate::sink::{self, Sink, Written};
 use crate::supervise::{Action, Supervisor, code};
-use crate::{AGENT_ARGUMENT, reap, sys};
+use crate::tree::{self, Links};
+use crate::{place, reap, sys};
+use gather::Gathering;
+pub(crate) use gather::merge_here;
 
 /// How long a terminal waits for the end of a line before it gets what there is of it.
 const PROMPT_PATIENCE: Duration = Duration::from_millis(100);
+/// How long the commands of agents may take to end when nothing is left of the job.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How the job is to be shown and watched.
-#[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    /// Put `[rank] ` before every line.
-    pub labels: bool,
-    /// End the job after so long.
-    pub time_limit: Option<Duration>,
+/// A job, and all that it takes to start it.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// What the command line says.
+    pub wish: JobWish,
+    /// Unique name.
+    pub name: String,
+    /// The different environments of blocks.
+    pub envs: Vec<Environment>,
+    /// Which of them each block has.
+    pub env_of_block: Vec<u32>,
+    /// Where mpirun was called.
+    pub dir: Vec<u8>,
+    /// The hosts, in order, none twice.
+    pub hosts: Vec<HostWish>,
+    /// Index of this one, where it is among them.
+    pub here: Option<usize>,
+    /// How agents are started on other hosts.
+    pub ways: Ways,
 }
 
 /// Runs a job to its end and gives the exit code.
 ///
 /// # Errors
 /// The system's, before anything was started.
-pub fn run(launch: Launch, manner: Manner) -> io::Result<u8> {
+pub fn run(order: Order) -> io::Result<u8> {
     let started = Instant::now();
-    let signals = sys::signal_fd(&heeded_signals())?;
-    // Should the agent die before its time, what it leaves comes to us.
+    let mut signals = heeded_signals();
+    signals.push(Signal::CHILD);
+    let signals = sys::signal_fd(&signals)?;
+    // Should an agent die before its time, what it leaves comes to us.
     reap::become_subreaper()?;
-    let (ours, theirs) = UnixStream::pair()?;
-    let agent = start_agent(theirs)?;
     let one_place = sink::is_one_place();
+    let gathering = Gathering::new(&order);
     let mut front = Front {
         started,
         signals,
-        channel: Channel::new(ours)?,
-        agent,
-        agent_is_heard: true,
-        supervisor: Supervisor::new(
-            rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            manner.time_limit,
-        ),
-        printer: Printer::new(launch.size(), manner.labels, one_place),
+        links: Links::new()?,
+        supervisor: Supervisor::new(gathering.names(), order.wish.time_limit),
+        printer: Printer::new(0, order.wish.labels, one_place),
+        one_place,
         sink: Sink::start(one_place)?,
         prompts: [Stream::Out, Stream::Err].map(|stream| (stream, is_terminal(stream))),
         held_since: None,
-        input: Input::Open { under_way: 0 },
+        input: Input::Waiting,
+        input_host: 0,
+        server: None,
+        gathering: Some(gathering),
+        leave_by: None,
         chunk: vec![0; CHUNK_BYTES_MAX],
+        order,
     };
-    front.tell(&ToAgent::Launch(launch), &[]);
+    front.gather();
     Ok(front.run())
 }
 
@@ -79,20 +104,6 @@ fn heeded_signals() -> Vec<Signal> {
     all.into_iter().filter(|signal| !sys::is_ignored(*signal)).collect()
 }
 
-/// Our own program once more, in a process group of its own: what the terminal, or a `kill -9` of our group, does to us
-/// does not reach it, and it can clean up.
-fn start_agent(socket: UnixStream) -> io::Result<Child> {
-    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
-    let output = OwnedFd::from(socket.try_clone()?);
-    Command::new(program)
-        .arg(AGENT_ARGUMENT)
-        .stdin(OwnedFd::from(socket))
-        .stdout(output)
-        .stderr(Stdio::inherit())
-        .process_group(0)
-        .spawn()
-}
-
 fn is_terminal(stream: Stream) -> bool {
     match stream {
         Stream::Out => rustix::termios::isatty(rustix::stdio::stdout()),
@@ -102,6 +113,8 @@ fn is_terminal(stream: Stream) -> bool {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
+    /// Nobody is there yet to read it.
+    Waiting,
     /// So many bytes are on their way to rank 0.
     Open { under_way: usize },
     /// At its end, or nobody reads it.
@@ -111,21 +124,28 @@ enum Input {
 struct Front {
     started: Instant,
     signals: OwnedFd,
-    channel: Channel<UnixStream>,
-    agent: Child,
-    agent_is_heard: bool,
+    order: Order,
+    links: Links,
+    /// While hosts are being started; `None` once the ranks are.
+    gathering: Option<Gathering>,
     supervisor: Supervisor,
+    /// The root of the PMI servers, where there are several.
+    server: Option<Server>,
     printer: Printer,
+    one_place: bool,
     sink: Sink,
     prompts: [(Stream, bool); 2],
     held_since: Option<Instant>,
     input: Input,
+    /// The host of rank 0.
+    input_host: u32,
+    leave_by: Option<Instant>,
     chunk: Vec<u8>,
 }
 
 /// What of the polled descriptors has something.
 struct Ready {
-    agent: bool,
+    links: bool,
     signals: bool,
     input: bool,
 }
@@ -133,21 +153,17 @@ struct Ready {
 impl Front {
     fn run(&mut self) -> u8 {
         loop {
-            if self.act() {
-                return self.leave();
-            }
-            if self.supervisor.exit_code().is_some() && self.sink.is_empty() {
-                return self.leave();
+            self.pump_links();
+            if self.act() || self.is_through() {
+                reap::kill_children(&[]);
+                return self.supervisor.exit_code().unwrap_or(code::INTERNAL);
             }
             let ready = self.wait();
             if ready.signals {
-                while let Some(signal) = sys::next_signal(&self.signals) {
-                    let now = self.started.elapsed();
-                    self.supervisor.handle_signal(signal, now);
-                }
+                self.take_signals();
             }
-            if ready.agent {
-                self.hear_agent();
+            if ready.links {
+                self.links.handle_ready(Instant::now());
             }
             while let Some(written) = self.sink.poll_written() {
                 self.handle_written(written);
@@ -155,8 +171,32 @@ impl Front {
             if ready.input {
                 self.read_input();
             }
+            self.links.handle_time(Instant::now());
+            self.pump_links();
+            self.watch_gathering();
             self.supervisor.handle_time(self.started.elapsed());
             self.release_prompts();
+        }
+    }
+
+    /// Nothing is left of the job, all is written, and the agents have gone, or do not want to.
+    fn is_through(&mut self) -> bool {
+        if self.supervisor.exit_code().is_none() {
+            return false;
+        }
+        let leave_by = *self.leave_by.get_or_insert_with(|| Instant::now() + LEAVE_PATIENCE);
+        self.sink.is_empty() && (self.links.are_over() || Instant::now() >= leave_by)
+    }
+
+    fn take_signals(&mut self) {
+        while let Some(signal) = sys::next_signal(&self.signals) {
+            if signal == Signal::CHILD {
+                while let Some((pid, status)) = reap::reap() {
+                    self.links.handle_child(pid, status, Instant::now());
+                }
+            } else {
+                self.supervisor.handle_signal(signal, self.started.elapsed());
+            }
         }
     }
 
@@ -164,17 +204,20 @@ impl Front {
     fn act(&mut self) -> bool {
         while let Some(action) = self.supervisor.poll_action() {
             match action {
-                Action::Signal(signal) => self.tell(&ToAgent::Signal(signal.as_raw()), &[]),
+                Action::Signal(signal) => self.tell_all(ToAgent::Signal(signal.as_raw())),
                 Action::End(grace) => {
                     let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-                    self.tell(&ToAgent::End { grace_ms }, &[]);
+                    self.tell_all(ToAgent::End { grace_ms });
+                    self.links.give_up_mute(Instant::now());
+                    self.gathering = None;
+                    self.pump_links();
                 }
-                Action::Say(line) => {
-                    let line = self.printer.say(&line);
-                    self.sink.write(Stream::Err, line, 0);
-                }
+                Action::Say(line) => self.say(&line),
                 Action::Suspend => {
+                    self.links.broadcast(&ToChild::Pause);
                     let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP);
+                    self.links.handle_continue(Instant::now());
+                    self.links.broadcast(&ToChild::Alive);
                 }
                 Action::Quit => return true,
             }
@@ -182,20 +225,22 @@ impl Front {
         false
     }
 
+    fn say(&mut self, line: &str) {
+        let line = self.printer.say(line);
+        self.sink.write(Stream::Err, line, 0, 0);
+    }
+
     fn wait(&mut self) -> Ready {
-        let channel_events =
-            if self.channel.wants_write() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let stdin = rustix::stdio::stdin();
         let bell = self.sink.bell();
-        let agent = self.channel.as_fd();
+        let links = self.links.as_fd();
         let signals = self.signals.as_fd();
-        // A descriptor that we do not want to hear about is replaced by one that we do.
-        let heard = self.agent_is_heard;
-        let wants_input = heard && self.wants_input();
+        let wants_input = self.wants_input();
         let mut fds = [
             PollFd::new(&signals, PollFlags::IN),
             PollFd::new(&bell, PollFlags::IN),
-            if heard { PollFd::new(&agent, channel_events) } else { PollFd::new(&bell, PollFlags::IN) },
+            PollFd::new(&links, PollFlags::IN),
+            // A descriptor that we do not want to hear about is replaced by one that we do.
             if wants_input { PollFd::new(&stdin, PollFlags::IN) } else { PollFd::new(&bell, PollFlags::IN) },
         ];
         let timeout = self.timeout().map(|wait| Timespec {
@@ -205,53 +250,74 @@ impl Front {
         // Interrupted or out of memory: the worst that happens is another turn of the loop.
         let _ = poll(&mut fds, timeout.as_ref());
         let ready = |at: usize| !fds[at].revents().is_empty();
-        Ready { signals: ready(0), agent: heard && ready(2), input: wants_input && ready(3) }
+        Ready { signals: ready(0), links: ready(2), input: wants_input && ready(3) }
     }
 
     fn timeout(&self) -> Option<Duration> {
         let deadline = self.supervisor.deadline().map(|at| at.saturating_sub(self.started.elapsed()));
         let prompt = self.held_since.map(|since| PROMPT_PATIENCE.saturating_sub(since.elapsed()));
-        deadline.into_iter().chain(prompt).min()
+        let gathering = self.gathering.as_ref().map(Gathering::deadline);
+        let instants = self.links.deadline().into_iter().chain(self.leave_by).chain(gathering);
+        let instants = instants.map(|at| at.saturating_duration_since(Instant::now()));
+        deadline.into_iter().chain(prompt).chain(instants).min()
     }
 
-    /// Tells the agent something; if it is gone, [`hear_agent`](Front::hear_agent) will notice.
-    fn tell(&mut self, message: &ToAgent, tail: &[u8]) {
-        let _ = self.channel.send(message, tail);
+    /// Tells all agents something.
+    fn tell_all(&mut self, message: ToAgent) {
+        self.links.broadcast(&ToChild::ForAll(message));
     }
 
-    fn hear_agent(&mut self) {
-        let mut outcome = self.channel.flush().and_then(|()| self.channel.fill());
-        loop {
-            match self.channel.receive::<ToFront>() {
-                Ok(Some((message, tail))) => self.handle_message(message, &tail),
-                Ok(None) => break,
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
+    /// Takes what agents have said.
+    fn pump_links(&mut self) {
+        while let Some(event) = self.links.poll_event() {
+            match event {
+                tree::Event::Message { message: ToParent::From { host, message }, tail, .. } => {
+                    self.handle_message(host, message, &tail);
+                }
+                tree::Event::Message { link, message: ToParent::Pmi(up), .. } => {
+                    if let Some(server) = &mut self.server {
+                        server.handle_up(link_number(link), up);
+                    }
+                    self.pump_server();
+                }
+                tree::Event::Message { message: ToParent::Alive, .. } => {}
+                tree::Event::About { host, message } => self.handle_message(host, message, &[]),
+                tree::Event::Over { link } => {
+                    if let Some(server) = &mut self.server {
+                        server.handle_child_gone(link_number(link));
+                    }
+                    self.pump_server();
                 }
             }
         }
-        if let Err(error) = outcome {
-            self.bury_agent(&error);
-        }
     }
 
-    fn handle_message(&mut self, message: ToFront, tail: &[u8]) {
+    fn handle_message(&mut self, host: u32, message: ToFront, tail: &[u8]) {
         match message {
+            ToFront::Hello(hello) => {
+                if let Some(gathering) = &mut self.gathering {
+                    gathering.handle_hello(host, *hello);
+                }
+            }
+            ToFront::Said { line } => {
+                let name = self.order.hosts.get(host as usize).map_or("", |host| &host.name);
+                let line = format!("{name}: {line}\n").into_bytes();
+                self.sink.write(Stream::Err, line, 0, 0);
+            }
             ToFront::Output { rank, stream } => {
                 let bytes = self.printer.handle_chunk(rank, stream, tail);
                 let taken = u32::try_from(tail.len()).unwrap_or(u32::MAX);
                 if bytes.is_empty() {
-                    self.tell(&ToAgent::OutputTaken { bytes: taken }, &[]);
+                    self.links.send_to(host, ToAgent::OutputTaken { bytes: taken }, &[]);
                 } else {
-                    self.sink.write(stream, bytes, taken);
+                    self.sink.write(stream, bytes, host, taken);
                 }
                 self.held_since = Some(Instant::now());
             }
             ToFront::OutputEnd { rank, stream } => {
                 let bytes = self.printer.handle_end(rank, stream);
                 if !bytes.is_empty() {
-                    self.sink.write(stream, bytes, 0);
+                    self.sink.write(stream, bytes, host, 0);
                 }
             }
             ToFront::InputTaken { bytes } => {
@@ -259,35 +325,37 @@ impl Front {
                     *under_way = under_way.saturating_sub(bytes as usize);
                 }
             }
-            other => self.supervisor.handle_message(other),
+            lost @ ToFront::Lost { .. } => {
+                // What an agent of our own host leaves behind is ours now.
+                reap::kill_children(&self.links.processes());
+                self.supervisor.handle_message(host, lost);
+            }
+            other => self.supervisor.handle_message(host, other),
         }
     }
 
-    /// The agent has closed its end: its work is done, or it has died over it.
-    fn bury_agent(&mut self, error: &ChannelError) {
-        self.agent_is_heard = false;
-        if self.supervisor.exit_code().is_none() {
-            // Its ranks die with it, by the kernel; what they have started is ours now.
-            let _ = self.agent.kill();
-            let how = match (self.agent.wait(), error) {
-                (Ok(status), ChannelError::Closed) => match status.signal() {
-                    Some(signal) => format!("was killed by signal {signal}"),
-                    None => format!("has ended ({status})"),
-                },
-                (_, error) => format!("is not to be understood: {error}"),
-            };
-            reap::kill_children();
-            self.supervisor.handle_agent_death(&how);
+    /// Carries out what our part of the PMI servers says.
+    fn pump_server(&mut self) {
+        let Some(server) = &mut self.server else { return };
+        while let Some((child, down)) = server.poll_down() {
+            self.links.send(child as usize, &ToChild::Pmi(down), &[]);
+        }
+        while let Some(event) = server.poll_event() {
+            if let Some(message) = told(event) {
+                self.supervisor.handle_message(0, message);
+            }
         }
     }
 
     fn handle_written(&mut self, written: Written) {
         match written {
-            Written::Taken(0) => {}
-            Written::Taken(bytes) => self.tell(&ToAgent::OutputTaken { bytes }, &[]),
+            Written::Taken { bytes: 0, .. } => {}
+            Written::Taken { host, bytes } => {
+                self.links.send_to(host, ToAgent::OutputTaken { bytes }, &[]);
+            }
             // Whoever read it has what it wants: the ranks learn so as in a shell.
             Written::Broken(stream, error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.tell(&ToAgent::OutputClosed(stream), &[]);
+                self.tell_all(ToAgent::OutputClosed(stream));
             }
             Written::Broken(stream, error) => {
                 let name = if stream == Stream::Out { "output" } else { "error" };
@@ -315,12 +383,11 @@ impl Front {
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
             Ok(0) | Err(_) => {
                 self.input = Input::Closed;
-                self.tell(&ToAgent::InputEnd, &[]);
+                self.links.send_to(self.input_host, ToAgent::InputEnd, &[]);
             }
             Ok(got) => {
                 self.input = Input::Open { under_way: under_way + got };
-                // `tell` borrows all of us, and the chunk is part of it.
-                let _ = self.channel.send(&ToAgent::Input, &self.chunk[..got]);
+                self.links.send_to(self.input_host, ToAgent::Input, &self.chunk[..got]);
             }
         }
     }
@@ -334,16 +401,8 @@ impl Front {
         for (stream, is_terminal) in self.prompts {
             if is_terminal && self.printer.holds(stream) {
                 let bytes = self.printer.release(stream);
-                self.sink.write(stream, bytes, 0);
+                self.sink.write(stream, bytes, 0, 0);
             }
         }
-    }
-
-    fn leave(&mut self) -> u8 {
-        // Closing the channel ends an agent that is not through yet, and all it has.
-        if self.supervisor.exit_code().is_some() {
-            let _ = self.agent.wait();
-        }
-        self.supervisor.exit_code().unwrap_or(code::INTERNAL)
     }
 }

@@ -20,6 +20,7 @@
 
 pub mod agent;
 pub mod args;
+pub mod channel;
 pub mod cores;
 pub mod display;
 pub mod env;
@@ -28,23 +29,33 @@ pub mod hosts;
 pub mod output;
 pub mod place;
 pub mod proto;
+pub mod pulse;
 pub mod reap;
 pub mod sink;
 pub mod spawn;
+pub mod start;
 pub mod supervise;
 pub mod sys;
 pub mod topology;
+pub mod tree;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::args::{BlockWish, JobWish, Wish};
-use crate::proto::{Block, Launch};
+use crate::args::{Export, Inherit, JobWish, Usage, Wish};
+use crate::hosts::HostWish;
+use crate::proto::Environment;
 use crate::supervise::code;
 
 /// The argument that makes this program a node agent. Not for people.
 pub(crate) const AGENT_ARGUMENT: &str = "--selvedge-node-agent";
+
+/// How long hosts may take to be there, where nobody says: ssh with a slow name service, and then some.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a host may be silent: a network that is being repaired, or a machine that swaps.
+const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 
 /// `mpirun`, from the command line to the exit code.
 pub fn main() -> ExitCode {
@@ -61,46 +72,61 @@ pub fn main() -> ExitCode {
 }
 
 fn start(wish: JobWish) -> ExitCode {
-    let (env, missing) = env::for_ranks(std::env::vars_os(), &wish.exports);
-    for name in missing {
-        eprintln!("mpirun: warning: -x {}: there is no such variable to pass on", name.display());
-    }
-    let Ok(dir) = std::env::current_dir() else {
-        return complain("the directory it was called in does not exist any more", code::USAGE);
-    };
     let job = match job_name() {
         Ok(job) => job,
         Err(error) => {
             return complain(&format!("no random number for the job's name: {error}"), code::INTERNAL);
         }
     };
-    let launch = Launch {
-        job,
-        blocks: wish.blocks.into_iter().map(block).collect(),
-        env: env.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect(),
-        dir: dir.into_os_string().into_vec(),
-        binding: wish.binding,
+    match order(wish, job).map(front::run) {
+        Ok(Ok(code)) => code.into(),
+        Ok(Err(error)) => complain(&format!("cannot start: {error}"), code::INTERNAL),
+        Err(usage) => complain(&usage.to_string(), code::USAGE),
+    }
+}
+
+/// What the front needs: the wish, with its hosts and environments, and how to get there.
+fn order(wish: JobWish, name: String) -> Result<front::Order, Usage> {
+    let Ok(dir) = std::env::current_dir() else {
+        return Err(Usage::new("the directory it was called in does not exist any more"));
     };
-    let manner = front::Manner { labels: wish.labels, time_limit: wish.time_limit };
-    match front::run(launch, manner) {
-        Ok(code) => code.into(),
-        Err(error) => complain(&format!("cannot start: {error}"), code::INTERNAL),
+    let (envs, env_of_block) = environments(&wish);
+    let variable = |name: &str| std::env::var_os(name);
+    let nodename = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut hosts = hosts::wished(&wish, &variable, &|path| std::fs::read(path))?;
+    if hosts.is_empty() {
+        hosts.push(HostWish::named(nodename.clone()));
     }
+    let is_here = |host: &HostWish| host.user.is_none() && start::is_here(&host.name, &nodename);
+    let here = front::merge_here(&mut hosts, is_here);
+    let limits = (wish.start_limit.unwrap_or(START_LIMIT), wish.host_limit.unwrap_or(SILENCE_LIMIT));
+    let ways = start::ways(&wish.agent, &variable, limits, wish.tree_width.0)?;
+    let dir = dir.into_os_string().into_vec();
+    Ok(front::Order { wish, name, envs, env_of_block, dir, hosts, here, ways })
 }
 
-fn block(wish: BlockWish) -> Block {
-    Block {
-        ranks: wish.ranks.unwrap_or_else(cores),
-        program: wish.program.into_vec(),
-        args: wish.args.into_iter().map(OsString::into_vec).collect(),
-        wdir: wish.wdir.map(OsString::into_vec),
+/// The environments of the blocks, each different one once, and which of them each block has.
+fn environments(wish: &JobWish) -> (Vec<Environment>, Vec<u32>) {
+    let here: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let mut envs: Vec<Environment> = Vec::new();
+    let mut kinds: Vec<(&Inherit, &[Export])> = Vec::new();
+    let mut env_of_block = Vec::new();
+    let mut warned: Vec<OsString> = Vec::new();
+    for block in &wish.blocks {
+        let kind = (block.inherit.as_ref().unwrap_or(&wish.inherit), block.exports.as_slice());
+        let at = kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
+            let (env, missing) = env::for_block(&here, wish, block);
+            for name in missing.into_iter().filter(|name| !warned.contains(name)).collect::<Vec<_>>() {
+                eprintln!("mpirun: warning: -x {}: there is no such variable to pass on", name.display());
+                warned.push(name);
+            }
+            envs.push(env.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect());
+            kinds.push(kind);
+            kinds.len() - 1
+        });
+        env_of_block.push(u32::try_from(at).expect("there are fewer environments than blocks"));
     }
-}
-
-/// One rank for each core that we may use.
-fn cores() -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    u32::try_from(cores).unwrap_or(1)
+    (envs, env_of_block)
 }
 
 /// A name that no other job has, on this host or any other, now or later.

@@ -1,22 +1,36 @@
-//! What mpirun and its node agent say to each other, and how it travels.
+//! What mpirun and its node agents say to each other. How it travels is in [`channel`](crate::channel).
+//!
+//! Agents form a tree with mpirun at its root. Over each connection go [`ToChild`] and [`ToParent`]: what concerns these
+//! two neighbours, and in an envelope what mpirun and an agent anywhere below say to each other, [`ToAgent`] and
+//! [`ToFront`].
 //!
 //! ```text
-//! frame = head length (u32, little endian) | tail length (u32) | head (postcard) | tail (raw bytes)
+//!   agent            mpirun
+//!     <---- Start ----          who you are, and whom to start in your turn
+//!     ----- Hello --->          what this host is
+//!     <---- Launch ---          once all have said hello
+//!     ----- Launched ->
+//!     <---> output, input, signals, ends of ranks, PMI
+//!     <---- End ------
+//!     ----- Ended ---->         nothing of the job is left on this host
 //! ```
-//! The tail is what ranks read and write: it is never looked at, and copied once on each side. Output has a window: an
-//! agent sends at most [`OUTPUT_WINDOW_BYTES`] that mpirun has not acknowledged, so a reader that stops costs memory on
-//! neither side and never delays what else there is to say. Input has one of its own.
+//! What ranks read and write travels as the tail of a message: it is never looked at on the way. Output has a window: an
+//! agent sends at most [`Launch::output_window_bytes`] that mpirun has not acknowledged, so a reader that stops costs
+//! memory nowhere and never delays what else there is to say. Input has one of its own.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::IpAddr;
+use std::time::Duration;
 
+use selvedge_boot::Host;
+use selvedge_boot::tree::{Down, Up};
 use serde::{Deserialize, Serialize};
 
-use crate::cores::Binding;
+use crate::topology::Topology;
 
-/// Output that may be under way without an acknowledgement.
-pub const OUTPUT_WINDOW_BYTES: usize = 1 << 20;
+/// Output of one host that may be under way without an acknowledgement, where there are few hosts.
+pub const OUTPUT_WINDOW_BYTES: u32 = 1 << 20;
+/// Output of all hosts that may be under way, as long as each has a chunk.
+pub const OUTPUT_WINDOW_BYTES_SUM: u32 = 64 << 20;
 /// Standard input that may be under way without an acknowledgement.
 pub const INPUT_WINDOW_BYTES: usize = 256 << 10;
 /// One read from a rank or from standard input: the capacity of a pipe.
@@ -34,42 +48,197 @@ pub enum Stream {
 /// Some ranks that run the same program. Names and paths are bytes: they need not be UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
-    /// How many.
-    pub ranks: u32,
     /// The program as the user wrote it.
     pub program: Vec<u8>,
     /// Its arguments.
     pub args: Vec<Vec<u8>>,
     /// Working directory, relative to the launch directory; the launch directory itself where there is none.
     pub wdir: Option<Vec<u8>>,
+    /// Index of its environment.
+    pub env: u32,
 }
 
-/// A job as an agent needs to know it.
+/// Variables and their values, before each rank's own.
+pub type Environment = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The place of one rank.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// Its host, as an index into the list of hosts.
+    pub host: u32,
+    /// Its place among the ranks of that host, in rank order.
+    pub local: u32,
+    /// Its block, as an index.
+    pub block: u32,
+    /// The hardware threads that it may use; empty where it is not bound.
+    pub cpus: Vec<u32>,
+}
+
+/// A job as an agent needs to know it. The same for all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// Unique name.
     pub job: String,
-    /// The blocks of the command line, in rank order.
+    /// The blocks of the command line.
     pub blocks: Vec<Block>,
-    /// Environment of all ranks, before each one's own variables.
-    pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// By rank.
+    pub seats: Vec<Seat>,
+    /// The environments of blocks, each different one once.
+    pub envs: Vec<Environment>,
     /// Where mpirun was called.
     pub dir: Vec<u8>,
-    /// How ranks are placed on cores.
-    pub binding: Binding,
+    /// Where programs are looked for by a block whose environment has no PATH.
+    pub path: Vec<u8>,
+    /// Output of one host that may be under way without an acknowledgement.
+    pub output_window_bytes: u32,
 }
 
 impl Launch {
     /// Number of ranks.
     pub fn size(&self) -> u32 {
-        self.blocks.iter().map(|block| block.ranks).sum()
+        u32::try_from(self.seats.len()).expect("a rank is a u32")
+    }
+
+    /// The environment of a block. Empty where there is none.
+    pub fn env(&self, block: &Block) -> &[(Vec<u8>, Vec<u8>)] {
+        self.envs.get(block.env as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// The ranks of a host, ascending, with their seats.
+    pub fn on_host(&self, host: u32) -> impl Iterator<Item = (u32, &Seat)> {
+        (0..).zip(&self.seats).filter(move |(_, seat)| seat.host == host)
     }
 }
 
-/// From mpirun to its agent.
+/// What one of `hosts` hosts may have under way. Sum: at most 64 MiB, or a chunk for each host where that is more.
+pub fn output_window_bytes(hosts: u32) -> u32 {
+    let chunk = u32::try_from(CHUNK_BYTES_MAX).expect("a pipe is smaller than 4 GiB");
+    (OUTPUT_WINDOW_BYTES_SUM / hosts.max(1)).clamp(chunk, OUTPUT_WINDOW_BYTES)
+}
+
+/// A host that is to be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Its index in the list of hosts.
+    pub host: u32,
+    /// Name or address.
+    pub name: String,
+    /// Whom to be there.
+    pub user: Option<String>,
+}
+
+/// How agents are started on other hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ways {
+    /// The command in front of the agent's own, in words.
+    pub command: Vec<String>,
+    /// Our own program, as it is called there.
+    pub program: String,
+    /// How many agents each node of the tree starts.
+    pub width: u32,
+    /// How long a host may take until it says hello.
+    pub start_limit: Duration,
+    /// How long it may be silent.
+    pub silence_limit: Duration,
+}
+
+/// The first words of an agent's parent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The index of this host.
+    pub host: u32,
+    /// The hosts in its care.
+    pub below: Vec<Target>,
+    /// How to start them.
+    pub ways: Ways,
+    /// Whether the connection to the parent can break without a word, so that its silence counts.
+    pub is_far: bool,
+    /// Whether mpirun waits for its [`Hello`]: it does where there are several hosts.
+    pub says_hello: bool,
+    /// Names of hosts that this one should be able to reach.
+    pub neighbours: Vec<String>,
+}
+
+/// What a host is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// What tells it from all others; more than a name.
+    pub identity: Identity,
+    /// What it is made of.
+    pub topology: Topology,
+    /// Its address as other hosts of the job see it, as far as the host itself can know.
+    pub address: Option<IpAddr>,
+}
+
+/// What tells a host from all others: two names with one identity are one host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// What the host calls itself; for people.
+    pub name: String,
+    /// Identity of the running kernel; empty where it is not known.
+    pub boot_id: String,
+    /// Its process, network and IPC namespaces: those of a container.
+    pub namespaces: [u64; 3],
+}
+
+impl Identity {
+    /// Of a host.
+    pub fn of(host: &Host) -> Identity {
+        Identity {
+            name: host.name.clone(),
+            boot_id: host.boot_id.clone(),
+            namespaces: [host.pid_namespace, host.net_namespace, host.ipc_namespace],
+        }
+    }
+
+    /// Whether both are one host beyond doubt.
+    pub fn is_same(&self, other: &Identity) -> bool {
+        !self.boot_id.is_empty() && self.boot_id == other.boot_id && self.namespaces == other.namespaces
+    }
+}
+
+/// From a node of the tree to one right below it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToChild {
+    /// Said first, and once.
+    Start(Start),
+    /// I live.
+    Alive,
+    /// I shall be silent for as long as somebody stops me: until I say something again, that is no death.
+    Pause,
+    /// From its PMI server to ours.
+    Pmi(Down),
+    /// For it, and for all below it.
+    ForAll(ToAgent),
+    /// For one host: it, or one below it.
+    For {
+        /// Which.
+        host: u32,
+        /// What.
+        message: ToAgent,
+    },
+}
+
+/// From a node of the tree to the one right above it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToParent {
+    /// I live.
+    Alive,
+    /// From its PMI server to ours.
+    Pmi(Up),
+    /// A host says something to mpirun: the sender, or one below it.
+    From {
+        /// Which.
+        host: u32,
+        /// What.
+        message: ToFront,
+    },
+}
+
+/// From mpirun to an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToAgent {
-    /// Start the job. Said first, and once.
+    /// Start the ranks of your host. Said once.
     Launch(Launch),
     /// Bytes (the tail) for standard input.
     Input,
@@ -84,7 +253,8 @@ pub enum ToAgent {
     OutputClosed(Stream),
     /// Send all ranks this signal.
     Signal(i32),
-    /// End all ranks: SIGTERM, and after the grace SIGKILL. Said again, the shorter grace counts.
+    /// End all ranks: SIGTERM, and after the grace SIGKILL. Said again, the shorter grace counts. An agent that has
+    /// started no rank yet never will.
     End {
         /// Milliseconds; 0 means SIGKILL at once.
         grace_ms: u32,
@@ -103,12 +273,26 @@ pub enum Outcome {
 /// From an agent to mpirun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToFront {
-    /// All ranks run; their process ids in rank order.
-    Launched {
-        /// Process ids.
-        pids: Vec<u32>,
+    /// The host is there.
+    Hello(Box<Hello>),
+    /// A line that the command which starts an agent on this host has written to standard error.
+    Said {
+        /// Without its end.
+        line: String,
     },
-    /// The job cannot be started; nothing of it is left. Last message.
+    /// This host and those in its care are lost: said by the node above it, in its place. Last message.
+    Lost {
+        /// How: "has ended with exit code 255", "was silent for 20 s".
+        how: String,
+        /// The hosts below that are lost with it.
+        with: Vec<u32>,
+    },
+    /// All ranks of the host run.
+    Launched {
+        /// Rank and process id of each.
+        pids: Vec<(u32, u32)>,
+    },
+    /// The ranks of this host cannot be started; nothing of the job is left on it. Last message.
     Refused {
         /// What mpirun should exit with.
         code: u8,
@@ -171,217 +355,11 @@ pub enum ToFront {
         /// It was in a PMI conversation and had not said goodbye.
         unfinished: bool,
     },
-    /// Nothing of the job is left on this node. Last message.
+    /// Nothing of the job is left on this host. Last message.
     Ended {
         /// Ranks that had to be killed because they did not leave within the grace.
         killed: u32,
         /// Processes that even SIGKILL has not ended yet: they hang in the kernel.
         unkillable: u32,
     },
-}
-
-/// The other side, or the way to it, is not what it should be.
-#[derive(Debug, thiserror::Error)]
-pub enum ChannelError {
-    /// Nobody is there any more.
-    #[error("the connection has ended")]
-    Closed,
-    /// The system's.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// Not one of our frames.
-    #[error("the other side sent something that is no frame")]
-    Malformed,
-}
-
-impl From<rustix::io::Errno> for ChannelError {
-    fn from(errno: rustix::io::Errno) -> ChannelError {
-        match errno {
-            rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => ChannelError::Closed,
-            other => ChannelError::Io(other.into()),
-        }
-    }
-}
-
-/// A nonblocking socket that carries frames both ways.
-#[derive(Debug)]
-pub struct Channel<Fd> {
-    fd: Fd,
-    inbox: Vec<u8>,
-    start: usize,
-    outbox: VecDeque<u8>,
-}
-
-const PREFIX_BYTES: usize = 8;
-/// A head holds a command line and an environment at most; the kernel allows 6 MiB of those to a process.
-const HEAD_BYTES_MAX: usize = 16 << 20;
-
-impl<Fd: AsFd> Channel<Fd> {
-    /// A channel over `fd`, which it makes nonblocking.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn new(fd: Fd) -> io::Result<Channel<Fd>> {
-        rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Channel { fd, inbox: Vec::new(), start: 0, outbox: VecDeque::new() })
-    }
-
-    /// For polling.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
-    /// Whether something waits to be written.
-    pub fn wants_write(&self) -> bool {
-        !self.outbox.is_empty()
-    }
-
-    /// Sends a message with its tail, or queues what does not fit. The queue is bounded by the two windows and the few
-    /// messages beside them.
-    ///
-    /// # Errors
-    /// The other side is gone.
-    pub fn send(&mut self, head: &impl Serialize, tail: &[u8]) -> Result<(), ChannelError> {
-        let head =
-            postcard::to_allocvec(head).expect("messages have lengths and no maps, so they can be encoded");
-        let mut prefix = [0; PREFIX_BYTES];
-        prefix[..4].copy_from_slice(&length(&head).to_le_bytes());
-        prefix[4..].copy_from_slice(&length(tail).to_le_bytes());
-        let parts = [&prefix[..], &head, tail];
-        let mut written = 0;
-        if self.outbox.is_empty() {
-            let slices = parts.map(IoSlice::new);
-            written = match rustix::io::retry_on_intr(|| rustix::io::writev(&self.fd, &slices)) {
-                Ok(written) => written,
-                Err(rustix::io::Errno::AGAIN) => 0,
-                Err(errno) => return Err(errno.into()),
-            };
-        }
-        for part in parts {
-            let skip = written.min(part.len());
-            written -= skip;
-            self.outbox.extend(&part[skip..]);
-        }
-        Ok(())
-    }
-
-    /// Writes what is queued, as far as it goes without waiting.
-    ///
-    /// # Errors
-    /// The other side is gone.
-    pub fn flush(&mut self) -> Result<(), ChannelError> {
-        while !self.outbox.is_empty() {
-            let (front, _) = self.outbox.as_slices();
-            match rustix::io::retry_on_intr(|| rustix::io::write(&self.fd, front)) {
-                Ok(written) => drop(self.outbox.drain(..written)),
-                Err(rustix::io::Errno::AGAIN) => break,
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads once, without waiting. Then take what has come with [`receive`](Channel::receive), until there is nothing.
-    ///
-    /// # Errors
-    /// The other side is gone.
-    pub fn fill(&mut self) -> Result<(), ChannelError> {
-        const READ_BYTES: usize = 256 << 10;
-        self.inbox.drain(..self.start);
-        self.start = 0;
-        let kept = self.inbox.len();
-        self.inbox.resize(kept + READ_BYTES, 0);
-        let got = rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut self.inbox[kept..]));
-        self.inbox.truncate(kept + got.unwrap_or(0));
-        match got {
-            Ok(0) => Err(ChannelError::Closed),
-            Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    /// The next whole message and its tail; `None` when more must be read first.
-    ///
-    /// # Errors
-    /// The bytes are none of our frames.
-    pub fn receive<M: for<'a> Deserialize<'a>>(&mut self) -> Result<Option<(M, Vec<u8>)>, ChannelError> {
-        let bytes = &self.inbox[self.start..];
-        let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
-        let [a, b, c, d, e, f, g, h] = *prefix;
-        let head = u32::from_le_bytes([a, b, c, d]) as usize;
-        let tail = u32::from_le_bytes([e, f, g, h]) as usize;
-        if head > HEAD_BYTES_MAX || tail > CHUNK_BYTES_MAX {
-            return Err(ChannelError::Malformed);
-        }
-        if rest.len() < head + tail {
-            return Ok(None);
-        }
-        let message = postcard::from_bytes(&rest[..head]).map_err(|_| ChannelError::Malformed)?;
-        let tail = rest[head..head + tail].to_vec();
-        self.start += PREFIX_BYTES + head + tail.len();
-        Ok(Some((message, tail)))
-    }
-}
-
-fn length(bytes: &[u8]) -> u32 {
-    u32::try_from(bytes.len()).expect("heads and tails are far below 4 GiB")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-    use std::os::unix::net::UnixStream;
-
-    fn pair() -> (Channel<UnixStream>, Channel<UnixStream>) {
-        let (a, b) = UnixStream::pair().unwrap();
-        (Channel::new(a).unwrap(), Channel::new(b).unwrap())
-    }
-
-    #[test]
-    fn frames_larger_than_the_socket_arrive_whole_and_in_order() {
-        let (mut ours, mut theirs) = pair();
-        let tail = |i: u8| vec![i; CHUNK_BYTES_MAX];
-        for i in 0..40 {
-            ours.send(&ToFront::Output { rank: i.into(), stream: Stream::Err }, &tail(i)).unwrap();
-        }
-        let mut got = 0;
-        while got < 40 {
-            ours.flush().unwrap();
-            theirs.fill().unwrap();
-            while let Some((message, bytes)) = theirs.receive::<ToFront>().unwrap() {
-                assert_eq!(message, ToFront::Output { rank: got.into(), stream: Stream::Err });
-                assert_eq!(bytes, tail(got));
-                got += 1;
-            }
-        }
-        assert!(!ours.wants_write());
-    }
-
-    #[test]
-    fn the_end_and_a_stranger_are_told_apart() {
-        let (a, mut b) = UnixStream::pair().unwrap();
-        let mut ours = Channel::new(a).unwrap();
-        b.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-        ours.fill().unwrap();
-        assert!(matches!(ours.receive::<ToAgent>(), Err(ChannelError::Malformed)));
-        drop(b);
-        assert!(matches!(ours.fill(), Err(ChannelError::Closed)));
-    }
-
-    #[test]
-    fn a_message_without_its_last_byte_is_not_there_yet() {
-        let (a, mut b) = UnixStream::pair().unwrap();
-        let mut ours = Channel::new(a).unwrap();
-        let head = postcard::to_allocvec(&ToAgent::Signal(10)).unwrap();
-        let mut frame = vec![u8::try_from(head.len()).unwrap(), 0, 0, 0, 0, 0, 0, 0];
-        frame.extend(head);
-        let (last, first) = frame.split_last().unwrap();
-        b.write_all(first).unwrap();
-        ours.fill().unwrap();
-        assert!(ours.receive::<ToAgent>().unwrap().is_none());
-        b.write_all(&[*last]).unwrap();
-        ours.fill().unwrap();
-        assert_eq!(ours.receive::<ToAgent>().unwrap().unwrap().0, ToAgent::Signal(10));
-    }
 }

@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait, waitpid};
 
 /// Makes this process inherit the orphans among its descendants.
 ///
@@ -28,15 +28,18 @@ pub fn has_children() -> bool {
     !matches!(rustix::process::waitid(rustix::process::WaitId::All, look), Err(rustix::io::Errno::CHILD))
 }
 
-/// Kills and reaps children until there are none, new orphans included. Gives back how many even SIGKILL has not ended
-/// within two seconds: they hang in the kernel. Cost: one walk through `/proc` for each generation, none at all where
-/// there are no children.
-pub fn kill_children() -> u32 {
+/// Kills and reaps children until there are none but those to `keep`, new orphans included. Gives back how many even
+/// SIGKILL has not ended within two seconds: they hang in the kernel. Cost: one walk through `/proc` for each
+/// generation, none at all where there are no children.
+pub fn kill_children(keep: &[Pid]) -> u32 {
     const PATIENCE: Duration = Duration::from_secs(2);
     let start = Instant::now();
     let mut pause = Duration::from_micros(200);
     while has_children() {
-        let children = children();
+        let children: Vec<Pid> = children().into_iter().filter(|pid| !keep.contains(pid)).collect();
+        if children.is_empty() && !keep.is_empty() {
+            return 0;
+        }
         for pid in &children {
             // It may have ended meanwhile; then there is nothing to do.
             let _ = kill_process(*pid, Signal::KILL);
@@ -46,12 +49,14 @@ pub fn kill_children() -> u32 {
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
-        while reap().is_some() {}
+        for pid in children {
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
     }
     0
 }
 
-/// The processes whose parent we are, by a walk through `/proc`.
+/// The processes whose parent we are, ended ones that nobody has waited for included, by a walk through `/proc`.
 fn children() -> Vec<Pid> {
     let me = rustix::process::getpid().as_raw_nonzero().get().to_string();
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };

@@ -11,23 +11,29 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use crate::proto::Stream;
 
-/// Bytes on their way out, and how much of the agent's output they account for.
+/// Bytes on their way out, and for how much of which agent's output they account.
 struct Parcel {
     stream: Stream,
     bytes: Vec<u8>,
+    host: u32,
     taken_bytes: u32,
 }
 
 /// What the writing threads have to tell.
 #[derive(Debug)]
 pub enum Written {
-    /// So much of the agent's output is out, or thrown away because nobody reads it.
-    Taken(u32),
+    /// So much of an agent's output is out, or thrown away because nobody reads it.
+    Taken {
+        /// Whose.
+        host: u32,
+        /// How much.
+        bytes: u32,
+    },
     /// Nothing more can be written here. Said once; what follows is thrown away.
     Broken(Stream, io::Error),
 }
 
-/// Where the lines of the job go. Unbounded by itself: bounded by the output window of the agent.
+/// Where the lines of the job go. Unbounded by itself: bounded by the output windows of the agents.
 #[derive(Debug)]
 pub struct Sink {
     parcels: [Sender<Parcel>; 2],
@@ -60,10 +66,10 @@ impl Sink {
         self.bell.as_fd()
     }
 
-    /// Queues bytes. Never waits.
-    pub fn write(&mut self, stream: Stream, bytes: Vec<u8>, taken_bytes: u32) {
+    /// Queues bytes, which account for so much of the output of `host`. Never waits.
+    pub fn write(&mut self, stream: Stream, bytes: Vec<u8>, host: u32, taken_bytes: u32) {
         self.outstanding += 1;
-        let parcel = Parcel { stream, bytes, taken_bytes };
+        let parcel = Parcel { stream, bytes, host, taken_bytes };
         // The thread ends only with this end of the channel, or by a panic that has already been shown.
         let _ = self.parcels[usize::from(stream == Stream::Err)].send(parcel);
     }
@@ -73,7 +79,7 @@ impl Sink {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.bell, &mut count);
         let written = self.written.try_recv().ok()?;
-        self.outstanding -= usize::from(matches!(written, Written::Taken(_)));
+        self.outstanding -= usize::from(matches!(written, Written::Taken { .. }));
         Some(written)
     }
 
@@ -111,7 +117,7 @@ fn work(inbox: &Receiver<Parcel>, tell: &Sender<Written>, bell: &OwnedFd) {
                 let _ = tell.send(Written::Broken(stream, error));
             }
             for parcel in batch.drain(..alike) {
-                let _ = tell.send(Written::Taken(parcel.taken_bytes));
+                let _ = tell.send(Written::Taken { host: parcel.host, bytes: parcel.taken_bytes });
             }
             let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
         }

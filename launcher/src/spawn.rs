@@ -13,7 +13,7 @@ use rustix::fs::Access;
 use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::cores::Cores;
-use crate::proto::{Block, Launch};
+use crate::proto::{Block, Launch, Seat};
 use crate::supervise::code;
 use crate::sys::{self, Birth};
 
@@ -49,11 +49,13 @@ pub struct Newborn {
     pub input: Option<OwnedFd>,
 }
 
-/// What all ranks of a node share.
+/// What all ranks of a host share.
 #[derive(Debug)]
 pub struct Nursery<'a> {
     /// The job.
     pub launch: &'a Launch,
+    /// How many ranks this host has.
+    pub locals: u32,
     /// Limit of descriptors that the user had.
     pub descriptors: Rlimit,
     /// Name of this host.
@@ -62,6 +64,8 @@ pub struct Nursery<'a> {
     pub agent: Pid,
     /// Where ranks may run; unknown where the system does not say.
     pub cores: Option<Cores>,
+    /// Variables that only ranks of this host have, as far as the user does not set them.
+    pub extras: Vec<(&'static str, String)>,
 }
 
 /// Finds the program and the working directory of a block.
@@ -79,8 +83,9 @@ pub fn plan<'a>(launch: &Launch, block: &'a Block) -> Result<Plan<'a>, Refusal> 
         let why = format!("the working directory {} {what}", wdir.display());
         return Err(Refusal { code: code::USAGE, why });
     }
-    let path = launch.env.iter().find(|(name, _)| name == b"PATH").map(|(_, value)| OsStr::from_bytes(value));
-    let program = find(OsStr::from_bytes(&block.program), dir, &wdir, path.unwrap_or_default())?;
+    let wished = launch.env(block).iter().find(|(name, _)| name == b"PATH");
+    let path = wished.map_or(&launch.path, |(_, path)| path);
+    let program = find(OsStr::from_bytes(&block.program), dir, &wdir, OsStr::from_bytes(path))?;
     Ok(Plan { block, program, wdir })
 }
 
@@ -156,22 +161,26 @@ fn judge(path: &Path) -> Fit {
 }
 
 impl Nursery<'_> {
-    /// Starts `rank`, which is on this node the `local`-th of `locals`. `has_input`: its standard input comes through
-    /// us; else it is empty.
+    /// Starts `rank` on its seat. `has_input`: its standard input comes through us; else it is empty.
     ///
     /// # Errors
     /// 126 where the system does not take it for a program, 1 where the system has no room for it.
-    pub fn start(&self, plan: &Plan<'_>, rank: u32, has_input: bool) -> Result<Newborn, Refusal> {
+    pub fn start(
+        &self,
+        plan: &Plan<'_>,
+        rank: u32,
+        seat: &Seat,
+        has_input: bool,
+    ) -> Result<Newborn, Refusal> {
         let trouble = |error: io::Error| Refusal {
             code: code::INTERNAL,
             why: format!("cannot start rank {rank}: {error}; {}", advice(&error)),
         };
         let (pmi, theirs) = UnixStream::pair().map_err(trouble)?;
         pmi.set_nonblocking(true).map_err(trouble)?;
-        let mut command = self.command(plan, rank, theirs.as_raw_fd());
+        let mut command = self.command(plan, rank, seat, theirs.as_raw_fd());
         command.stdin(if has_input { Stdio::piped() } else { Stdio::null() });
-        let cores = self.cores.as_ref();
-        let confined = cores.and_then(|cores| cores.confine(self.launch.binding, rank, self.launch.size()));
+        let confined = self.cores.as_ref().and_then(|cores| cores.bind(&seat.cpus));
         let child = command.spawn();
         drop(confined);
         let mut child = child.map_err(|error| match error.raw_os_error() {
@@ -194,7 +203,7 @@ impl Nursery<'_> {
         Ok(Newborn { pid, pmi, out, err, input })
     }
 
-    fn command(&self, plan: &Plan<'_>, rank: u32, pmi_fd: i32) -> Command {
+    fn command(&self, plan: &Plan<'_>, rank: u32, seat: &Seat, pmi_fd: i32) -> Command {
         let os = |bytes: &Vec<u8>| OsString::from_vec(bytes.clone());
         let size = self.launch.size();
         let mut command = Command::new(&plan.program);
@@ -206,19 +215,23 @@ impl Nursery<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .env_clear()
-            .envs(self.launch.env.iter().map(|(name, value)| (os(name), os(value))));
+            .envs(self.launch.env(plan.block).iter().map(|(name, value)| (os(name), os(value))));
         for (name, number) in [
             ("PMI_FD", i64::from(pmi_fd)),
             ("PMI_RANK", rank.into()),
             ("PMI_SIZE", size.into()),
-            ("MPI_LOCALRANKID", rank.into()),
-            ("MPI_LOCALNRANKS", size.into()),
+            ("MPI_LOCALRANKID", seat.local.into()),
+            ("MPI_LOCALNRANKS", self.locals.into()),
             ("SELVEDGE_RANK", rank.into()),
             ("SELVEDGE_SIZE", size.into()),
-            ("SELVEDGE_LOCAL_RANK", rank.into()),
+            ("SELVEDGE_LOCAL_RANK", seat.local.into()),
         ] {
             command.env(name, number.to_string());
         }
+        let is_wished =
+            |name: &str| self.launch.env(plan.block).iter().any(|(known, _)| known == name.as_bytes());
+        command
+            .envs(self.extras.iter().filter(|(name, _)| !is_wished(name)).map(|(name, value)| (name, value)));
         command.env("PMI_HOSTNAME", self.host).env("SELVEDGE_JOB", &self.launch.job);
         if plan.block.wdir.is_some() {
             command.env("PWD", &plan.wdir);
@@ -247,8 +260,8 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Descriptors an agent needs: for each rank two outputs and the PMI connection; for all of them input, its own nine,
-/// and eight that are open while a rank is being started.
+/// Descriptors an agent needs: for each rank two outputs and the PMI connection; for all of them input; its own nine, and
+/// eight that are open while a rank is being started. Those of links to agents below come on top, 3 for each.
 pub fn descriptors_for(ranks: u32) -> u64 {
     3 * u64::from(ranks) + 1 + 9 + 8
 }

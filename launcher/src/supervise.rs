@@ -2,13 +2,17 @@
 //! events and the time in, actions out.
 //!
 //! ```text
-//!            first failure, time-out, abort         agent: nothing is left
-//!   Running ---------------------------------> Ending ---------------------> Over
-//!      |  signal: forwarded                       ^
-//!      `-----------> Interrupted -----------------'
+//!               no host, no answer, signal
+//!   Starting -----------------------------------.
+//!      | all hosts are there                     v      all agents: nothing is left
+//!   Running ---------------------------------> Ending -----------------------------> Over
+//!      |       first failure, time-out, abort    ^
+//!      |  signal: forwarded                      |
+//!      `-----------> Interrupted ----------------'
 //!                      second signal, grace over
 //! ```
-//! The first rank that fails decides; whatever happens to ranks after we began to end them is our own doing.
+//! The first rank that fails decides; whatever happens to ranks after we began to end them is our own doing. A host that
+//! is lost is a failure as a rank's is, and what it has not said it never will.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -66,17 +70,33 @@ pub enum Action {
 /// The state of the job as the front sees it.
 #[derive(Debug)]
 pub struct Supervisor {
-    host: String,
-    pids: Vec<u32>,
+    hosts: Vec<Host>,
+    ranks: Vec<Place>,
     running: u32,
+    killed: u32,
     time_limit: Option<Duration>,
     phase: Phase,
     verdict: Option<Verdict>,
     actions: VecDeque<Action>,
 }
 
+#[derive(Debug)]
+struct Host {
+    name: String,
+    /// Nothing of the job is left on it, or nobody will ever know.
+    is_over: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    host: u32,
+    pid: u32,
+    runs: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    Starting,
     Running,
     Interrupted { by: Signal, since: Duration, deadline: Duration },
     Ending { others: u32 },
@@ -90,14 +110,15 @@ struct Verdict {
 }
 
 impl Supervisor {
-    /// A job on `host` that has not started yet. `time_limit` counts from time 0.
-    pub fn new(host: String, time_limit: Option<Duration>) -> Supervisor {
+    /// A job on `hosts` that has not started yet. `time_limit` counts from time 0.
+    pub fn new(hosts: impl IntoIterator<Item = String>, time_limit: Option<Duration>) -> Supervisor {
         Supervisor {
-            host,
-            pids: Vec::new(),
+            hosts: hosts.into_iter().map(|name| Host { name, is_over: false }).collect(),
+            ranks: Vec::new(),
             running: 0,
+            killed: 0,
             time_limit,
-            phase: Phase::Running,
+            phase: Phase::Starting,
             verdict: None,
             actions: VecDeque::new(),
         }
@@ -111,7 +132,7 @@ impl Supervisor {
     /// When [`handle_time`](Supervisor::handle_time) has something to do next.
     pub fn deadline(&self) -> Option<Duration> {
         match self.phase {
-            Phase::Running => self.time_limit,
+            Phase::Starting | Phase::Running => self.time_limit,
             Phase::Interrupted { deadline, .. } => {
                 Some(self.time_limit.map_or(deadline, |limit| limit.min(deadline)))
             }
@@ -124,18 +145,35 @@ impl Supervisor {
         (self.phase == Phase::Over).then(|| self.verdict.as_ref().map_or(0, |verdict| verdict.code))
     }
 
-    /// The agent says something. Output is not the supervisor's business.
-    pub fn handle_message(&mut self, message: ToFront) {
+    /// The agents are told to start ranks on these hosts, in rank order.
+    pub fn handle_launch(&mut self, host_of_rank: impl IntoIterator<Item = u32>) {
+        self.ranks = host_of_rank.into_iter().map(|host| Place { host, pid: 0, runs: true }).collect();
+        self.running = u32::try_from(self.ranks.len()).expect("a rank is a u32");
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Running;
+        }
+    }
+
+    /// The agent of a host says something. Output is not the supervisor's business.
+    pub fn handle_message(&mut self, host: u32, message: ToFront) {
         match message {
             ToFront::Launched { pids } => {
-                self.running = u32::try_from(pids.len()).unwrap_or(u32::MAX);
-                self.pids = pids;
+                for (rank, pid) in pids {
+                    if let Some(place) = self.ranks.get_mut(rank as usize) {
+                        place.pid = pid;
+                    }
+                }
             }
             ToFront::Refused { code, why } => {
-                self.actions.push_back(Action::Say(why.clone()));
-                self.verdict = Some(Verdict { code, why });
-                self.phase = Phase::Over;
+                let why = match self.hosts.len() {
+                    1 => why,
+                    _ => format!("{why} (on {})", self.host_name(host)),
+                };
+                self.leave_host(host);
+                self.refuse(code, why);
+                self.finish_if_over();
             }
+            ToFront::Lost { how, with } => self.handle_lost(host, &how, &with),
             ToFront::Exited { rank, outcome, unfinished } => self.handle_exit(rank, outcome, unfinished),
             ToFront::Abort { rank, code, message } => {
                 let colon = if message.is_empty() { "" } else { ": " };
@@ -159,13 +197,31 @@ impl Supervisor {
                 let why = format!("{} closed its connection to mpirun without MPI_Finalize", self.name(rank));
                 self.condemn(code::INTERNAL, why, 1);
             }
-            ToFront::Ended { killed, unkillable } => self.finish(killed, unkillable),
-            ToFront::Output { .. } | ToFront::OutputEnd { .. } | ToFront::InputTaken { .. } => {}
+            ToFront::Ended { killed, unkillable } => {
+                self.killed += killed;
+                if unkillable > 0 {
+                    self.actions.push_back(Action::Say(format!(
+                        "{unkillable} processes on {} hang in the kernel and do not die; ask the administrator",
+                        self.host_name(host)
+                    )));
+                }
+                self.leave_host(host);
+                self.finish_if_over();
+            }
+            ToFront::Hello(_)
+            | ToFront::Said { .. }
+            | ToFront::Output { .. }
+            | ToFront::OutputEnd { .. }
+            | ToFront::InputTaken { .. } => {}
         }
     }
 
     fn handle_exit(&mut self, rank: u32, outcome: Outcome, unfinished: bool) {
-        self.running = self.running.saturating_sub(1);
+        match self.ranks.get_mut(rank as usize) {
+            Some(place) if place.runs => place.runs = false,
+            _ => return,
+        }
+        self.running -= 1;
         let (code, how) = match outcome {
             Outcome::Code(0) if unfinished => (1, "left without MPI_Finalize (exit code 0)".to_owned()),
             Outcome::Code(0) => return,
@@ -185,7 +241,7 @@ impl Supervisor {
                 let code = if unfinished && outcome == Outcome::Code(0) { exit_code_of(by) } else { code };
                 self.verdict.get_or_insert(Verdict { code, why });
             }
-            Phase::Ending { .. } | Phase::Over => {}
+            Phase::Starting | Phase::Ending { .. } | Phase::Over => {}
         }
     }
 
@@ -201,6 +257,11 @@ impl Supervisor {
             other => return self.actions.push_back(Action::Signal(other)),
         };
         match self.phase {
+            Phase::Starting => {
+                let why =
+                    format!("stopped by {} before all hosts were there", describe_signal(signal.as_raw()));
+                self.refuse(exit_code_of(signal), why);
+            }
             Phase::Running => {
                 self.phase = Phase::Interrupted { by: signal, since: now, deadline: now + grace };
                 self.actions.push_back(Action::Signal(signal));
@@ -234,24 +295,55 @@ impl Supervisor {
         }
     }
 
-    /// The agent is gone without having said that the job is over.
-    pub fn handle_agent_death(&mut self, how: &str) {
-        if self.phase == Phase::Over {
-            return;
+    /// The job cannot be started, for a reason that is no host's: nothing runs yet, and nothing will.
+    pub fn refuse(&mut self, code: u8, why: String) {
+        if matches!(self.phase, Phase::Starting | Phase::Running | Phase::Interrupted { .. }) {
+            self.verdict.get_or_insert(Verdict { code, why });
+            self.phase = Phase::Ending { others: 0 };
+            if self.hosts.iter().any(|host| !host.is_over) {
+                self.actions.push_back(Action::End(Duration::ZERO));
+            }
         }
-        let ranks = self.pids.len();
-        self.actions.push_back(Action::Say(format!(
-            "the node agent on {} {how}; its {ranks} ranks were ended",
-            self.host
-        )));
-        self.verdict.get_or_insert(Verdict { code: code::INTERNAL, why: String::new() });
-        self.phase = Phase::Over;
+    }
+
+    /// A host is gone without having said that nothing is left on it, and those below it with it.
+    fn handle_lost(&mut self, host: u32, how: &str, with: &[u32]) {
+        let was_starting = self.phase == Phase::Starting;
+        let lost: u32 = [host].iter().chain(with).map(|host| self.leave_host(*host)).sum();
+        let mut why = format!("the node agent on {} {how}", self.host_name(host));
+        if !with.is_empty() {
+            let names: Vec<&str> = with.iter().map(|host| self.host_name(*host)).collect();
+            why += &format!(" (and with it {}, reached through it)", names.join(", "));
+        }
+        if was_starting {
+            self.refuse(code::INTERNAL, why);
+        } else {
+            let whose = if with.is_empty() { "its" } else { "their" };
+            let ranks = if lost == 1 { "rank was" } else { "ranks were" };
+            self.condemn(code::INTERNAL, format!("{why}; {whose} {lost} {ranks} ended"), 0);
+        }
+        self.finish_if_over();
+    }
+
+    /// Nothing more will come from a host. How many ranks still ran there.
+    fn leave_host(&mut self, host: u32) -> u32 {
+        let Some(this) = self.hosts.get_mut(host as usize) else { return 0 };
+        this.is_over = true;
+        let mut left = 0;
+        for place in self.ranks.iter_mut().filter(|place| place.host == host && place.runs) {
+            place.runs = false;
+            left += 1;
+        }
+        self.running -= left;
+        left
     }
 
     /// What the ranks write is being lost, and not because its reader has gone away: a full disk, most often.
     pub fn handle_lost_output(&mut self, why: String) {
         match self.phase {
-            Phase::Running | Phase::Interrupted { .. } => self.condemn(code::INTERNAL, why, 0),
+            Phase::Starting | Phase::Running | Phase::Interrupted { .. } => {
+                self.condemn(code::INTERNAL, why, 0);
+            }
             Phase::Ending { .. } | Phase::Over => {
                 self.actions.push_back(Action::Say(why.clone()));
                 self.verdict.get_or_insert(Verdict { code: code::INTERNAL, why });
@@ -268,7 +360,7 @@ impl Supervisor {
 
     /// Decides the job, unless it is decided: `culprits` of the running ranks are not "the others".
     fn condemn(&mut self, code: u8, why: String, culprits: u32) {
-        if !matches!(self.phase, Phase::Running | Phase::Interrupted { .. }) {
+        if !matches!(self.phase, Phase::Starting | Phase::Running | Phase::Interrupted { .. }) {
             return;
         }
         self.verdict.get_or_insert(Verdict { code, why });
@@ -276,28 +368,32 @@ impl Supervisor {
         self.actions.push_back(Action::End(GRACE));
     }
 
-    fn finish(&mut self, killed: u32, unkillable: u32) {
+    /// The last host has left.
+    fn finish_if_over(&mut self) {
+        if self.phase == Phase::Over || self.hosts.iter().any(|host| !host.is_over) {
+            return;
+        }
         if let Some(verdict) = &self.verdict {
+            let size = self.ranks.len();
             let what = match self.phase {
                 Phase::Ending { others: 0 } | Phase::Over => String::new(),
-                Phase::Ending { others } => ended(others, killed, self.pids.len()),
-                _ if self.pids.len() > 1 => "; all ranks have left".to_owned(),
+                Phase::Ending { others } => ended(others, self.killed, size),
+                _ if size > 1 => "; all ranks have left".to_owned(),
                 _ => String::new(),
             };
             self.actions.push_back(Action::Say(format!("{}{what}", verdict.why)));
         }
-        if unkillable > 0 {
-            self.actions.push_back(Action::Say(format!(
-                "{unkillable} processes on {} hang in the kernel and do not die; ask the administrator",
-                self.host
-            )));
-        }
         self.phase = Phase::Over;
     }
 
+    fn host_name(&self, host: u32) -> &str {
+        self.hosts.get(host as usize).map_or("?", |host| &host.name)
+    }
+
     fn name(&self, rank: u32) -> String {
-        let pid = self.pids.get(rank as usize).copied().unwrap_or(0);
-        format!("rank {rank} on {} (pid {pid})", self.host)
+        let place = self.ranks.get(rank as usize);
+        let (host, pid) = place.map_or(("?", 0), |place| (self.host_name(place.host), place.pid));
+        format!("rank {rank} on {host} (pid {pid})")
     }
 }
 

@@ -9,12 +9,15 @@ use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::{Agent, Event, Stream, Token};
-use crate::proto::{ChannelError, ToFront};
+use super::{Agent, Stream, Token};
+use crate::channel::ChannelError;
+use crate::proto::ToFront;
 
 /// A rank's process and our ends of its connections.
 #[derive(Debug)]
 pub(super) struct Rank {
+    /// Its number in the job.
+    pub(super) number: u32,
     pub(super) pid: Pid,
     /// Not waited for yet.
     pub(super) running: bool,
@@ -31,9 +34,17 @@ pub(super) struct Rank {
 const REPLIES_BYTES_MAX: usize = 64 << 10;
 
 impl Rank {
-    pub(super) fn new(pid: Pid, pmi: UnixStream, out: OwnedFd, err: OwnedFd) -> Rank {
-        let replies = VecDeque::new();
-        Rank { pid, running: true, closed_at: None, pmi: Some(pmi), replies, out: Some(out), err: Some(err) }
+    pub(super) fn new(number: u32, pid: Pid, pmi: UnixStream, out: OwnedFd, err: OwnedFd) -> Rank {
+        Rank {
+            number,
+            pid,
+            running: true,
+            closed_at: None,
+            pmi: Some(pmi),
+            replies: VecDeque::new(),
+            out: Some(out),
+            err: Some(err),
+        }
     }
 
     /// Whether it can write no more.
@@ -79,27 +90,30 @@ impl Input {
 
 impl Agent {
     /// Something has arrived on a rank's PMI connection, or there is room for answers.
-    pub(super) fn handle_pmi(&mut self, rank: u32) -> Result<(), ChannelError> {
-        self.write_replies(rank)?;
-        if self.ranks[rank as usize].replies.len() < REPLIES_BYTES_MAX {
-            self.read_pmi(rank)?;
+    pub(super) fn handle_pmi(&mut self, local: usize) -> Result<(), ChannelError> {
+        self.write_replies(local)?;
+        if self.ranks[local].replies.len() < REPLIES_BYTES_MAX {
+            self.read_pmi(local)?;
         }
-        self.pump_server()
+        self.pump_server();
+        Ok(())
     }
 
     /// Reads once from a rank's PMI connection. Whether there may be more.
-    pub(super) fn read_pmi(&mut self, rank: u32) -> Result<bool, ChannelError> {
-        let Some(pmi) = &self.ranks[rank as usize].pmi else { return Ok(false) };
+    pub(super) fn read_pmi(&mut self, local: usize) -> Result<bool, ChannelError> {
+        let Some(pmi) = &self.ranks[local].pmi else { return Ok(false) };
         match rustix::io::retry_on_intr(|| rustix::io::read(pmi, &mut self.chunk[..])) {
             Ok(0) | Err(Errno::CONNRESET) => {
-                let this = &mut self.ranks[rank as usize];
+                let this = &mut self.ranks[local];
                 this.close_pmi();
                 // Most likely it is about to end, and its end says more than this.
                 this.closed_at = this.running.then(Instant::now);
                 Ok(false)
             }
             Ok(got) => {
-                self.server.handle_bytes(rank, &self.chunk[..got]);
+                if let Some(server) = &mut self.server {
+                    server.handle_bytes(self.ranks[local].number, &self.chunk[..got]);
+                }
                 Ok(true)
             }
             Err(Errno::AGAIN) => Ok(false),
@@ -107,35 +121,19 @@ impl Agent {
         }
     }
 
-    /// Carries out what the PMI server says.
-    pub(super) fn pump_server(&mut self) -> Result<(), ChannelError> {
-        while let Some(output) = self.server.poll_output() {
-            let rank = &mut self.ranks[output.rank as usize];
-            if rank.pmi.is_some() {
-                rank.replies.extend(output.bytes);
-                self.write_replies(output.rank)?;
-            }
+    /// Bytes for a rank from the PMI server.
+    pub(super) fn reply(&mut self, rank: u32, bytes: Vec<u8>) {
+        let Ok(local) = self.ranks.binary_search_by_key(&rank, |rank| rank.number) else { return };
+        let this = &mut self.ranks[local];
+        if this.pmi.is_some() {
+            this.replies.extend(bytes);
+            // A connection that cannot be watched any more is found closed when its rank has ended.
+            let _ = self.write_replies(local);
         }
-        while let Some(event) = self.server.poll_event() {
-            let message = match event {
-                Event::Barrier | Event::Finalized { .. } => continue,
-                Event::Abort { rank, code, message } => ToFront::Abort { rank, code, message },
-                Event::Violation { rank, malformed } => {
-                    ToFront::Violation { rank, why: malformed.to_string() }
-                }
-                Event::Stuck { waiting, absent } => ToFront::Stuck { waiting, absent },
-                Event::Spawn { rank, .. } => {
-                    self.server.answer_spawn(rank, Err("spawn_is_not_supported".into()));
-                    return self.pump_server();
-                }
-            };
-            self.channel.send(&message, &[])?;
-        }
-        Ok(())
     }
 
-    fn write_replies(&mut self, rank: u32) -> Result<(), ChannelError> {
-        let this = &mut self.ranks[rank as usize];
+    fn write_replies(&mut self, local: usize) -> Result<(), ChannelError> {
+        let this = &mut self.ranks[local];
         let Some(pmi) = &this.pmi else { return Ok(()) };
         let waited = !this.replies.is_empty();
         while !this.replies.is_empty() {
@@ -152,7 +150,8 @@ impl Agent {
                 bytes if bytes < REPLIES_BYTES_MAX => EventFlags::IN | EventFlags::OUT,
                 _ => EventFlags::OUT,
             };
-            epoll::modify(&self.main, pmi, Token::Pmi(rank).data(), flags)?;
+            let token = Token::Pmi(u32::try_from(local).expect("a rank is a u32"));
+            epoll::modify(&self.main, pmi, token.data(), flags)?;
         }
         Ok(())
     }
@@ -166,26 +165,27 @@ impl Agent {
             Err(errno) => return Err(errno.into()),
         }
         for event in events {
-            if let Token::Output(rank, stream) = Token::of(event.data)
+            if let Token::Output(local, stream) = Token::of(event.data)
                 && self.has_room()
             {
-                self.read_output(rank, stream)?;
+                self.read_output(local as usize, stream)?;
             }
         }
         Ok(())
     }
 
     /// Forwards one chunk of a rank's output. Whether there may be more.
-    pub(super) fn read_output(&mut self, rank: u32, stream: Stream) -> Result<bool, ChannelError> {
-        let Some(fd) = self.ranks[rank as usize].output(stream) else { return Ok(false) };
+    pub(super) fn read_output(&mut self, local: usize, stream: Stream) -> Result<bool, ChannelError> {
+        let rank = self.ranks[local].number;
+        let Some(fd) = self.ranks[local].output(stream) else { return Ok(false) };
         match rustix::io::retry_on_intr(|| rustix::io::read(&*fd, &mut self.chunk[..])) {
             Ok(0) => {
-                self.close_output(rank, stream)?;
+                self.close_output(local, stream);
                 Ok(false)
             }
             Ok(got) => {
                 self.unacknowledged += got;
-                self.channel.send(&ToFront::Output { rank, stream }, &self.chunk[..got])?;
+                self.report_chunk(ToFront::Output { rank, stream }, got);
                 Ok(true)
             }
             Err(Errno::AGAIN) => Ok(false),
@@ -193,10 +193,11 @@ impl Agent {
         }
     }
 
-    pub(super) fn close_output(&mut self, rank: u32, stream: Stream) -> Result<(), ChannelError> {
-        match self.ranks[rank as usize].output(stream).take() {
-            Some(_) => self.channel.send(&ToFront::OutputEnd { rank, stream }, &[]),
-            None => Ok(()),
+    pub(super) fn close_output(&mut self, local: usize, stream: Stream) {
+        let this = &mut self.ranks[local];
+        let rank = this.number;
+        if this.output(stream).take().is_some() {
+            self.report(ToFront::OutputEnd { rank, stream }, &[]);
         }
     }
 
@@ -226,13 +227,13 @@ impl Agent {
             let flags = if input.queue.is_empty() { EventFlags::empty() } else { EventFlags::OUT };
             epoll::modify(&self.main, input.pipe.as_fd(), Token::Input.data(), flags)?;
         }
-        self.acknowledge_input(taken)
+        self.acknowledge_input(taken);
+        Ok(())
     }
 
-    pub(super) fn acknowledge_input(&mut self, bytes: usize) -> Result<(), ChannelError> {
-        match u32::try_from(bytes) {
-            Ok(bytes @ 1..) => self.channel.send(&ToFront::InputTaken { bytes }, &[]),
-            _ => Ok(()),
+    pub(super) fn acknowledge_input(&mut self, bytes: usize) {
+        if let Ok(bytes @ 1..) = u32::try_from(bytes) {
+            self.report(ToFront::InputTaken { bytes }, &[]);
         }
     }
 }

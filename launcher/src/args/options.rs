@@ -55,6 +55,7 @@ pub(super) enum Opt {
     BlocksFile,
     Pmi,
     AgentCommand,
+    AgentProgram,
     AgentKind,
     TreeWidth,
     StartLimit,
@@ -118,6 +119,7 @@ pub(super) const OPTIONS: &[(&[&str], Opt)] = &[
     (&["configfile", "app"], Opt::BlocksFile),
     (&["pmi"], Opt::Pmi),
     (&["agent", "launcher-exec", "bootstrap-exec", "rsh-agent"], Opt::AgentCommand),
+    (&["agent-program"], Opt::AgentProgram),
     (&["launcher", "bootstrap"], Opt::AgentKind),
     (&["tree-width", "branch-count"], Opt::TreeWidth),
     (&["start-timeout"], Opt::StartLimit),
@@ -302,6 +304,7 @@ impl Line<'_> {
         match opt {
             Opt::Pmi => job.pmi = self.pmi(word)?,
             Opt::AgentCommand => job.agent.command = Some(self.value(word, "a command")?),
+            Opt::AgentProgram => job.agent.program = Some(self.value(word, "a path")?),
             Opt::AgentKind => {
                 let kind = self.value(word, "ssh or slurm")?;
                 job.agent.kind = match kind.as_bytes() {

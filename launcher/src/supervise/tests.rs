@@ -3,13 +3,23 @@ use super::*;
 const ZERO: Duration = Duration::ZERO;
 
 fn started(ranks: u32) -> Supervisor {
-    let mut job = Supervisor::new("h".into(), None);
-    job.handle_message(ToFront::Launched { pids: (100..100 + ranks).collect() });
+    on_hosts(&["h"], &vec![0; ranks as usize])
+}
+
+/// A job with these hosts, and the ranks on these of them; rank R has process 100 + R.
+fn on_hosts(names: &[&str], host_of_rank: &[u32]) -> Supervisor {
+    let mut job = Supervisor::new(names.iter().map(|name| (*name).to_owned()), None);
+    job.handle_launch(host_of_rank.iter().copied());
+    for host in 0..names.len() as u32 {
+        let here = (0u32..).zip(host_of_rank).filter(|(_, of)| **of == host);
+        let pids = here.map(|(rank, _)| (rank, 100 + rank)).collect();
+        job.handle_message(host, ToFront::Launched { pids });
+    }
     job
 }
 
 fn exit(job: &mut Supervisor, rank: u32, outcome: Outcome) {
-    job.handle_message(ToFront::Exited { rank, outcome, unfinished: false });
+    job.handle_message(0, ToFront::Exited { rank, outcome, unfinished: false });
 }
 
 fn actions(job: &mut Supervisor) -> Vec<Action> {
@@ -19,7 +29,12 @@ fn actions(job: &mut Supervisor) -> Vec<Action> {
 /// The agent reports the end; gives back exit code and the line that is said.
 fn end(job: &mut Supervisor, killed: u32) -> (u8, String) {
     assert_eq!(job.exit_code(), None);
-    job.handle_message(ToFront::Ended { killed, unkillable: 0 });
+    job.handle_message(0, ToFront::Ended { killed, unkillable: 0 });
+    over(job)
+}
+
+/// The job is over: exit code and the line that is said.
+fn over(job: &mut Supervisor) -> (u8, String) {
     let said: Vec<String> = actions(job)
         .into_iter()
         .filter_map(|action| match action {
@@ -63,7 +78,7 @@ fn a_signal_is_128_and_its_number() {
 fn an_abort_gives_its_low_byte_and_never_0() {
     for (code, expected) in [(7, 7), (0, 1), (256, 1), (-1, 255), (263, 7)] {
         let mut job = started(2);
-        job.handle_message(ToFront::Abort { rank: 1, code, message: "no bread".into() });
+        job.handle_message(0, ToFront::Abort { rank: 1, code, message: "no bread".into() });
         exit(&mut job, 1, Outcome::Code(9));
         let (given, line) = end(&mut job, 0);
         assert_eq!(given, expected);
@@ -79,7 +94,7 @@ fn an_abort_gives_its_low_byte_and_never_0() {
 #[test]
 fn leaving_without_goodbye_is_a_failure_even_with_code_0() {
     let mut job = started(2);
-    job.handle_message(ToFront::Exited { rank: 0, outcome: Outcome::Code(0), unfinished: true });
+    job.handle_message(0, ToFront::Exited { rank: 0, outcome: Outcome::Code(0), unfinished: true });
     let (code, line) = end(&mut job, 0);
     assert_eq!(code, 1);
     assert!(line.contains("left without MPI_Finalize"), "{line}");
@@ -88,7 +103,7 @@ fn leaving_without_goodbye_is_a_failure_even_with_code_0() {
 #[test]
 fn an_exit_code_of_its_own_counts_more_than_a_missing_goodbye() {
     let mut job = started(2);
-    job.handle_message(ToFront::Exited { rank: 0, outcome: Outcome::Code(5), unfinished: true });
+    job.handle_message(0, ToFront::Exited { rank: 0, outcome: Outcome::Code(5), unfinished: true });
     assert_eq!(end(&mut job, 0).0, 5);
 }
 
@@ -96,7 +111,7 @@ fn an_exit_code_of_its_own_counts_more_than_a_missing_goodbye() {
 fn a_fence_that_cannot_complete_ends_the_job() {
     let mut job = started(3);
     exit(&mut job, 2, Outcome::Code(0));
-    job.handle_message(ToFront::Stuck { waiting: 0, absent: 2 });
+    job.handle_message(0, ToFront::Stuck { waiting: 0, absent: 2 });
     assert_eq!(actions(&mut job), [Action::End(GRACE)]);
     let (code, line) = end(&mut job, 0);
     assert_eq!(code, 1);
@@ -158,8 +173,8 @@ fn ranks_that_handle_the_interrupt_and_leave_with_0_are_a_success() {
 #[test]
 fn the_time_limit_is_124_even_while_interrupted() {
     for interrupted in [false, true] {
-        let mut job = Supervisor::new("h".into(), Some(Duration::from_millis(1500)));
-        job.handle_message(ToFront::Launched { pids: vec![1, 2] });
+        let mut job = Supervisor::new(["h".into()], Some(Duration::from_millis(1500)));
+        job.handle_launch([0, 0]);
         if interrupted {
             job.handle_signal(Signal::INT, ZERO);
         }
@@ -175,7 +190,7 @@ fn the_time_limit_is_124_even_while_interrupted() {
 #[test]
 fn a_rank_that_was_alone_is_not_called_the_other_one() {
     let mut job = started(1);
-    job.handle_message(ToFront::Violation { rank: 0, why: "garbage".into() });
+    job.handle_message(0, ToFront::Violation { rank: 0, why: "garbage".into() });
     let line = "rank 0 on h (pid 100) does not speak PMI-1 to its launcher: garbage; the rank was ended";
     assert_eq!(end(&mut job, 0), (1, line.into()));
 }
@@ -201,8 +216,8 @@ fn a_signal_when_only_output_is_left_lets_us_go() {
 
 #[test]
 fn a_job_that_cannot_start_has_the_agents_code_and_words() {
-    let mut job = Supervisor::new("h".into(), None);
-    job.handle_message(ToFront::Refused { code: 127, why: "nope".into() });
+    let mut job = started(1);
+    job.handle_message(0, ToFront::Refused { code: 127, why: "nope".into() });
     assert_eq!(actions(&mut job), [Action::Say("nope".into())]);
     assert_eq!(job.exit_code(), Some(127));
 }
@@ -210,10 +225,9 @@ fn a_job_that_cannot_start_has_the_agents_code_and_words() {
 #[test]
 fn a_dead_agent_is_our_own_trouble() {
     let mut job = started(2);
-    job.handle_agent_death("was killed by signal 9");
+    lose(&mut job, 0, &[]);
     let expected = "the node agent on h was killed by signal 9; its 2 ranks were ended";
-    assert_eq!(actions(&mut job), [Action::Say(expected.into())]);
-    assert_eq!(job.exit_code(), Some(1));
+    assert_eq!(over(&mut job), (1, expected.into()));
 }
 
 #[test]
@@ -228,4 +242,67 @@ fn output_that_is_lost_is_a_failure_whenever_it_is_noticed() {
     job.handle_lost_output("no space".into());
     assert_eq!(actions(&mut job), [Action::Say("no space".into())]);
     assert_eq!(job.exit_code(), Some(1));
+}
+
+fn lose(job: &mut Supervisor, host: u32, with: &[u32]) {
+    let how = "was killed by signal 9".into();
+    job.handle_message(host, ToFront::Lost { how, with: with.to_vec() });
+}
+
+#[test]
+fn a_job_on_several_hosts_is_over_when_the_last_has_left() {
+    let mut job = on_hosts(&["a", "b"], &[0, 1]);
+    exit(&mut job, 0, Outcome::Code(0));
+    job.handle_message(0, ToFront::Ended { killed: 0, unkillable: 0 });
+    assert_eq!(job.exit_code(), None);
+    job.handle_message(1, ToFront::Exited { rank: 1, outcome: Outcome::Code(5), unfinished: false });
+    job.handle_message(1, ToFront::Ended { killed: 0, unkillable: 0 });
+    assert_eq!(over(&mut job), (5, "rank 1 on b (pid 101) exited with code 5".into()));
+}
+
+#[test]
+fn a_host_that_is_lost_ends_the_job_on_the_others() {
+    let mut job = on_hosts(&["a", "b", "c"], &[0, 0, 1, 1, 2]);
+    lose(&mut job, 1, &[2]);
+    assert_eq!(actions(&mut job), [Action::End(GRACE)]);
+    exit(&mut job, 0, Outcome::Signal(15));
+    let (code, line) = end(&mut job, 0);
+    let expected = "the node agent on b was killed by signal 9 (and with it c, reached through it); their 3 ranks were \
+                    ended; the 2 ranks that were still running were ended";
+    assert_eq!((code, line.as_str()), (1, expected));
+}
+
+#[test]
+fn a_host_that_is_lost_while_the_job_ends_changes_nothing_but_is_not_waited_for() {
+    let mut job = on_hosts(&["a", "b"], &[0, 1]);
+    exit(&mut job, 0, Outcome::Code(7));
+    lose(&mut job, 1, &[]);
+    assert_eq!(end(&mut job, 0).0, 7);
+}
+
+#[test]
+fn a_program_that_one_host_does_not_have_ends_the_others() {
+    let mut job = on_hosts(&["a", "b"], &[0, 1]);
+    job.handle_message(1, ToFront::Refused { code: 127, why: "nope".into() });
+    assert_eq!(actions(&mut job), [Action::End(ZERO)]);
+    assert_eq!(end(&mut job, 1), (127, "nope (on b)".into()));
+}
+
+#[test]
+fn an_interrupt_before_all_hosts_are_there_ends_what_there_is() {
+    let mut job = Supervisor::new(["a".into(), "b".into()], None);
+    job.handle_signal(Signal::INT, ZERO);
+    assert_eq!(actions(&mut job), [Action::End(ZERO)]);
+    lose(&mut job, 1, &[]);
+    let (code, line) = end(&mut job, 0);
+    assert_eq!((code, line.as_str()), (130, "stopped by SIGINT (interrupt) before all hosts were there"));
+}
+
+#[test]
+fn a_host_that_cannot_be_had_is_named_with_those_behind_it() {
+    let mut job = Supervisor::new(["a".into(), "b".into(), "c".into()], None);
+    lose(&mut job, 1, &[2]);
+    assert_eq!(actions(&mut job), [Action::End(ZERO)]);
+    let expected = "the node agent on b was killed by signal 9 (and with it c, reached through it)";
+    assert_eq!(end(&mut job, 0), (1, expected.into()));
 }
