@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Error;
-use crate::sys::{Exports, ServerExports, Status};
+use crate::sys::{Exports, PMIX_SUCCESS, ServerExports, Status};
 
 /// The name of every libpmix from 2.x to 5.x.
 const NAME: &str = "libpmix.so.2";
@@ -146,7 +146,7 @@ impl Library {
 
     /// The answer of a call that says 0 when it went well.
     pub(crate) fn check(&self, call: &'static str, status: Status) -> Result<(), Error> {
-        if status == 0 { Ok(()) } else { Err(self.error(call, status)) }
+        if status == PMIX_SUCCESS { Ok(()) } else { Err(self.error(call, status)) }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::job::Job;
 use crate::library::Library;
 use crate::queue::{Bell, Event, Queue, Ticket};
 use crate::scratch::Scratch;
-use crate::sys::{Infos, Item, PMIX_SUCCESS, Proc, Shared};
+use crate::sys::{Infos, Item, Proc, Shared};
 
 /// The PMIx server of one node for one job.
 ///
@@ -35,7 +35,7 @@ pub struct Server {
     shared: Arc<Shared>,
     bell: Bell,
     // Last: libpmix's files are in use until it has stopped.
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl Server {
@@ -60,7 +60,7 @@ impl Server {
         let shared = Arc::new(Shared::new(name, job.size(), job.ranks_here().len(), queue));
         library.check("PMIx_server_init", exports.start(shared.clone(), own_infos(&job, scratch.path())))?;
         // From here on dropping it cleans up.
-        let server = Server { library: library.clone(), job, name, shared, bell, _scratch: scratch };
+        let server = Server { library: library.clone(), job, name, shared, bell, scratch };
         server.register()?;
         Ok(server)
     }
@@ -71,7 +71,7 @@ impl Server {
         let packed = |call, result: Result<_, i32>| result.map_err(|status| self.library.error(call, status));
         let hosts = packed("PMIx_generate_regex", exports.pack_hosts(&job.host_list()))?;
         let ranks = packed("PMIx_generate_ppn", exports.pack_ranks(&job.rank_lists()))?;
-        let infos = job.infos(hosts, ranks, self._scratch.path());
+        let infos = job.infos(hosts, ranks, self.scratch.path());
         let here = job.ranks_here();
         self.library
             .check("PMIx_server_register_nspace", exports.register_job(&self.name, here.len(), infos))?;
@@ -178,8 +178,6 @@ fn server_name(job: &str) -> String {
     }
     name
 }
-
-const _: () = assert!(PMIX_SUCCESS == 0, "Library::check compares with it");
 
 #[cfg(test)]
 mod tests {
