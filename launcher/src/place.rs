@@ -173,7 +173,7 @@ fn dealt(job: &JobWish, hosts: &[HostFacts]) -> Result<Vec<Spot>, Usage> {
 /// What a host gets in each round of dealing.
 fn entry(job: &JobWish, hosts: &[HostFacts], host: u32, wish: &HostWish) -> Entry {
     let facts = &hosts[host as usize];
-    let cores = facts.topology.count(unit(job)).max(1);
+    let cores = facts.topology.worth(unit(job));
     let slots = match (wish.slots, facts.wish.slots) {
         (Slots::Mentioned(slots) | Slots::Stated(slots), _) => slots,
         (Slots::Cores, Slots::Stated(slots)) => slots,

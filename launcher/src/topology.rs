@@ -9,11 +9,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cores::Cores;
+
 /// What a host is made of. Travels from its agent to mpirun.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {
     threads: Vec<Thread>,
     nics: Vec<Nic>,
+    /// How many threads a quota lets run at once, where it is fewer than there are.
+    quota: Option<u32>,
 }
 
 /// A hardware thread: the smallest thing that runs a program.
@@ -56,6 +60,14 @@ pub enum Level {
 }
 
 impl Topology {
+    /// What this host is made of, as far as this process may use it.
+    pub fn here() -> Topology {
+        let allowed = Cores::ours().map(|cores| cores.numbers()).unwrap_or_default();
+        let quota =
+            std::thread::available_parallelism().ok().and_then(|quota| u32::try_from(quota.get()).ok());
+        Topology { quota, ..Topology::read(Path::new("/sys"), &allowed) }
+    }
+
     /// Reads what `sysfs` (usually `/sys`) says about the hardware threads `allowed`. Where it says nothing, as in some
     /// containers, every hardware thread is a core and all of them are on one socket.
     pub fn read(sysfs: &Path, allowed: &[u32]) -> Topology {
@@ -83,19 +95,19 @@ impl Topology {
             .flat_map(|&(class, rdma)| nics(&sysfs.join(class), rdma, &numa_here))
             .collect();
         nics.sort_by(|a, b| b.rdma.cmp(&a.rdma).then_with(|| a.cmp(b)));
-        Topology { threads, nics }
+        Topology { threads, nics, quota: None }
     }
 
     /// A host of so many cores on one socket, each with one hardware thread.
     pub fn flat(cores: u32) -> Topology {
         let thread = |cpu| Thread { cpu, core: cpu, numa: 0, socket: 0 };
-        Topology { threads: (0..cores).map(thread).collect(), nics: Vec::new() }
+        Topology { threads: (0..cores).map(thread).collect(), ..Topology::default() }
     }
 
     /// Of these hardware threads, which are in order, and no cards.
     #[cfg(test)]
     pub(crate) fn of(threads: Vec<Thread>) -> Topology {
-        Topology { threads, nics: Vec::new() }
+        Topology { threads, ..Topology::default() }
     }
 
     /// The same with these cards.
@@ -112,6 +124,12 @@ impl Topology {
     /// The network cards; those for libfabric first.
     pub fn nics(&self) -> &[Nic] {
         &self.nics
+    }
+
+    /// How many ranks it is worth to start where nobody says: one for each part of a kind, cores or threads, but no more
+    /// than a quota (that of a container, say) lets run at once.
+    pub fn worth(&self, level: Level) -> u32 {
+        self.count(level).min(self.quota.unwrap_or(u32::MAX)).max(1)
     }
 
     /// How many parts of a kind there are. A host without any threads known still is one node.

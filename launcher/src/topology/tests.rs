@@ -128,9 +128,17 @@ fn lists_of_the_kernel_are_understood_and_nonsense_is_not() {
 }
 
 #[test]
+fn a_quota_bounds_how_many_ranks_are_worth_it() {
+    let topology = Topology { quota: Some(2), ..Topology::flat(8) };
+    assert_eq!((topology.worth(Level::Core), topology.count(Level::Core)), (2, 8));
+    assert_eq!(Topology::flat(8).worth(Level::Core), 8);
+    assert_eq!(Topology::default().worth(Level::Core), 1);
+}
+
+#[test]
 fn this_host_has_something_to_run_on() {
     let ours = crate::cores::Cores::ours().unwrap().numbers();
-    let topology = Topology::read(Path::new("/sys"), &ours);
+    let topology = Topology::here();
     assert_eq!(topology.threads().len(), ours.len());
     assert!(topology.count(Level::Core) >= 1 && topology.count(Level::Core) <= topology.count(Level::Thread));
 }
