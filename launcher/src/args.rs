@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::cores::Binding;
 use crate::display::Display;
+use crate::files::Files;
 use crate::hosts::{self, HostWish, Read};
 use crate::place::policy::{MapBy, RankBy};
 use crate::place::rankfile::RankLine;
@@ -47,12 +48,10 @@ pub struct JobWish {
     pub inherit: Inherit,
     /// Put `[rank] ` before every line.
     pub labels: bool,
-    /// Put the time before every line.
+    /// Put the seconds since the start before every line.
     pub timestamps: bool,
-    /// File for what each rank writes to standard output; `%r` is the rank, `%h` the host.
-    pub out_file: Option<OsString>,
-    /// The same for standard error.
-    pub err_file: Option<OsString>,
+    /// Files for what ranks write.
+    pub files: Files,
     /// End the job after so long.
     pub time_limit: Option<Duration>,
     /// How ranks are bound to cores.

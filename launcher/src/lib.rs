@@ -1,22 +1,29 @@
-//! `mpirun`: starts the ranks of a job, gives each its place by PMI-1, passes on what they read and write, and leaves
-//! nothing behind, whoever dies.
+//! `mpirun`: starts the ranks of a job on one host or many, gives each its place by PMI, passes on what they read and
+//! write, and leaves nothing behind, whoever dies.
 //!
 //! ```text
-//!   terminal, pipe, file                 one node
-//!         |                  +---------------------------------+
-//!   +-----------+   frames   |  +-------+  PMI-1, pipes  +------+
-//!   |   front   |<---------->|  | agent |<-------------->| rank | ...
-//!   +-----------+ socketpair |  +-------+                +------+
-//!                            +---------------------------------+
+//!   terminal, pipe, file          this host
+//!         |            +---------------------------------+
+//!   +-----------+      |  +-------+     PMI, pipes    +------+
+//!   |   front   |<------->| agent |<----------------->| rank | ...
+//!   +-----------+ socket  +-------+                   +------+
+//!      ^    ^          +---------------------------------+
+//!      |    |  pipes of ssh, srun, ...    +-------+      +------+
+//!      |    `---------------------------->| agent |<---->| rank | ...      another host
+//!      v                                  +-------+      +------+
+//!     ...                                   ^   ^
+//!                                           v   v
+//!                                       agents of further hosts
 //! ```
-//! Two processes of one program: [`front`] is what the user talks to, [`agent`] is the parent of the ranks. Either may
-//! be killed at any moment: the agent sees the end of its connection and ends the ranks and all that they have started;
-//! the ranks die with their agent by the kernel's hand, and what they have started falls to the front. With many hosts
-//! there will be an agent on each.
+//! Two processes of one program: [`front`] is what the user talks to, [`agent`] is the parent of the ranks of a host.
+//! Agents form a tree with the front at its root. Anybody may be killed at any moment: an agent sees the end of its
+//! connection, or its silence, and ends the ranks and all that they have started; the ranks die with their agent by the
+//! kernel's hand, and what they have started falls to the front where that is on the same host.
 //!
-//! Read [`supervise`] for what decides the exit code, [`proto`] for what the two say to each other, [`output`] for how
-//! lines stay whole. What is *not* here: the PMI protocol (`selvedge-boot`), placement on several hosts. All unsafe code
-//! is in `sys.rs`. This crate is a library only so that its two programs, its tests and its examples share it.
+//! Read [`supervise`] for what decides the exit code, [`proto`] for what front and agents say to each other, [`tree`] and
+//! [`start`] for how agents are brought about, [`hosts`] and [`place`] for who sits where, [`output`] for how lines stay
+//! whole. What is *not* here: the PMI protocol (`selvedge-boot`). Nothing here listens on a port. All unsafe code is in
+//! `sys.rs`. This crate is a library only so that its two programs, its tests and its examples share it.
 
 pub mod agent;
 pub mod args;
@@ -24,6 +31,7 @@ pub mod channel;
 pub mod cores;
 pub mod display;
 pub mod env;
+pub mod files;
 pub mod front;
 pub mod hosts;
 pub mod output;

@@ -321,8 +321,8 @@ impl Line<'_> {
             Opt::Labels => job.labels = true,
             Opt::Timestamps => job.timestamps = true,
             Opt::Output => self.output(word, job)?,
-            Opt::OutFile => job.out_file = Some(self.pattern(word)?),
-            Opt::ErrFile => job.err_file = Some(self.pattern(word)?),
+            Opt::OutFile => job.files.out = Some(self.pattern(word)?),
+            Opt::ErrFile => job.files.err = Some(self.pattern(word)?),
             Opt::OutputFile => {
                 let file = self.value(word, "a file")?;
                 super::settings::files_of(&file, job);

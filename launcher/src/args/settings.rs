@@ -1,10 +1,11 @@
 //! Values of options that are more than a word or a number.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
 use super::options::{Opt, Word};
 use super::{Export, JobWish, Line, Pmi, Usage, os};
+use crate::files::{Files, Pattern};
 
 /// Names of the roads that ranks can take, which `selvedge::init` looks for.
 const TRANSPORTS: [&str; 4] = ["shm", "efa-direct", "efa", "tcp"];
@@ -136,19 +137,11 @@ impl Line<'_> {
         Ok(())
     }
 
-    /// A file for each rank: `%r` is the rank, `%h` the host, `%%` a percent sign.
-    pub(super) fn pattern(&mut self, word: &mut Word<'_>) -> Result<OsString, Usage> {
-        let pattern = self.value(word, "a file with %r for the rank")?;
-        let mut bytes = pattern.as_bytes().iter();
-        while let Some(byte) = bytes.next() {
-            if *byte == b'%' && !bytes.next().is_some_and(|after| b"rh%".contains(after)) {
-                return Err(word.wrong(&pattern, "%r (rank), %h (host) or %% after '%'"));
-            }
-        }
-        if pattern.is_empty() {
-            return Err(word.wrong(&pattern, "a file with %r for the rank"));
-        }
-        Ok(pattern)
+    /// A file for each rank.
+    pub(super) fn pattern(&mut self, word: &mut Word<'_>) -> Result<Pattern, Usage> {
+        const EXPECTED: &str = "a file with %r for the rank; %h is the host, %% a percent sign";
+        let pattern = self.value(word, EXPECTED)?;
+        Pattern::new(&pattern).ok_or_else(|| word.wrong(&pattern, EXPECTED))
     }
 
     pub(super) fn pmi(&mut self, word: &mut Word<'_>) -> Result<Pmi, Usage> {
@@ -165,11 +158,5 @@ impl Line<'_> {
 
 /// A pair of files for each rank, as Open MPI's `--output-filename` makes them: `FILE.0.out`, `FILE.0.err`.
 pub(super) fn files_of(file: &OsStr, job: &mut JobWish) {
-    let escaped: Vec<u8> = file
-        .as_bytes()
-        .iter()
-        .flat_map(|&byte| if byte == b'%' { vec![b'%', b'%'] } else { vec![byte] })
-        .collect();
-    let with = |ending: &[u8]| OsString::from_vec([&escaped, ending].concat());
-    (job.out_file, job.err_file) = (Some(with(b".%r.out")), Some(with(b".%r.err")));
+    job.files = Files { out: Some(Pattern::beside(file, "out")), err: Some(Pattern::beside(file, "err")) };
 }

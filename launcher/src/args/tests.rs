@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::files::Pattern;
 use crate::place::policy::{Deal, Oversubscribe};
 use crate::topology::Level;
 
@@ -247,13 +248,16 @@ fn pmi_has_three_dialects() {
 
 #[test]
 fn output_can_be_marked_and_put_into_files() {
-    let wish = job("--output tag,timestamp -outfile-pattern o.%r.%h -errfile-pattern e%% prog");
+    let pattern = |text: &str| Pattern::new(OsStr::new(text));
+    let wish = job("--output tag,timestamp -outfile-pattern o.%r.%h -errfile-pattern e%r prog");
     assert!(wish.labels && wish.timestamps);
-    assert_eq!(wish.out_file.as_deref(), Some(OsStr::new("o.%r.%h")));
-    let wish = job("--output-filename a%b prog");
-    assert_eq!(wish.out_file.as_deref(), Some(OsStr::new("a%%b.%r.out")));
-    assert_eq!(wish.err_file.as_deref(), Some(OsStr::new("a%%b.%r.err")));
-    assert!(refusal("-outfile-pattern %x prog").contains("%r (rank)"));
+    assert_eq!(wish.files, Files { out: pattern("o.%r.%h"), err: pattern("e%r") });
+    for spelling in ["--output-filename a%b", "--output file=a%b"] {
+        let files = job(&format!("{spelling} prog")).files;
+        assert_eq!(files, Files { out: pattern("a%%b.%r.out"), err: pattern("a%%b.%r.err") });
+    }
+    assert!(refusal("-outfile-pattern %x prog").contains("%r for the rank"));
+    assert!(refusal("-errfile-pattern all prog").contains("%r for the rank"));
     assert!(refusal("--output xml prog").contains("tag, rank"));
 }
 
