@@ -96,7 +96,8 @@ impl Srd {
         if let Some(number) = out.poll_lost(now) {
             let slot = *out.open(number)?;
             self.counters.retrans_pkts.one();
-            self.counters.retrans_bytes.add(u64::from(slot.len) + HEADER_BYTES as u64);
+            let body = if slot.kind == Kind::Read { 0 } else { slot.len };
+            self.counters.retrans_bytes.add(u64::from(body) + HEADER_BYTES as u64);
             return Some(self.request(id, number, &slot, now));
         }
         let (work, kind, offset, len) = self.next_piece(id, now)?;

@@ -85,6 +85,10 @@ pub(super) struct Outbound {
     newest_read: Nanos,
     /// The window was halved at this time; losses of packets sent earlier are the same event.
     halved_at: Nanos,
+    /// What it was before, until it is known whether anything was lost at all.
+    before_halving: u32,
+    /// Time of ours in the answer that is being looked at.
+    echo: Nanos,
     /// Whether it stands in the queue pair's row of flows with something to send.
     pub(super) is_in_row: bool,
 }
@@ -111,6 +115,8 @@ impl Outbound {
             newest: 0,
             newest_read: 0,
             halved_at: 0,
+            before_halving: 0,
+            echo: 0,
             is_in_row: false,
         }
     }
@@ -199,6 +205,9 @@ impl Outbound {
         let slot = self.open_mut(number)?;
         let was = *slot;
         slot.work = None;
+        if was.is_lost || was.copies > 1 {
+            self.learn(&was);
+        }
         if !was.is_lost {
             self.on_the_way -= was.weight();
         }
@@ -208,6 +217,16 @@ impl Outbound {
             self.lowest += 1;
         }
         Some(was)
+    }
+
+    /// A packet that was taken for lost has been answered. If it was a copy before the last that the peer had seen when it
+    /// answered, nothing was lost: it was late, as when the peer had no processor, and the window is as before. (The Eifel
+    /// algorithm, RFC 3522 and 4015.)
+    fn learn(&mut self, was: &Slot) {
+        if was.is_lost || self.echo < was.sent_at {
+            self.window = self.window.max(self.before_halving);
+        }
+        self.before_halving = 0;
     }
 
     /// A packet of this weight has arrived: the window grows, by an eighth in a round trip.
@@ -235,10 +254,11 @@ impl Outbound {
     ) {
         self.has_answered = true;
         self.quiet_since = now;
+        self.echo = answer.echo;
         self.timing.alive();
         if answer.echo > self.newest {
             self.newest = answer.echo;
-            self.timing.sample(now.saturating_sub(answer.echo));
+            self.timing.sample(now.saturating_sub(answer.echo), now);
         }
         if is_read {
             self.newest_read = self.newest_read.max(answer.echo);
@@ -321,6 +341,7 @@ impl Outbound {
             self.halved_at = newest_lost + 1;
             // At least two packets, so that the second can betray the loss of the first.
             let least = 2 * (config.chunk_bytes.max(config.message_bytes_max) + PACKET_BYTES);
+            self.before_halving = self.before_halving.max(self.window);
             self.window = (self.window / 2).max(least.min(config.window_bytes));
         }
         found

@@ -2,9 +2,18 @@
 
 use super::{Config, Nanos};
 
-/// Estimate of one flow's round trip: smoothed value and deviation as in RFC 6298, section 2.
+/// How long the longest round trip is remembered. The smoothed value forgets a pause of the peer within as many answers as
+/// arrive in a millisecond; on a machine with more threads than cores the next pause comes soon.
+const MEMORY: Nanos = 1_000_000_000;
+
+/// Longest round trip that is remembered so.
+const LONGEST_MAX: Nanos = 100_000_000;
+
+/// Estimate of one flow's round trip: smoothed value and deviation as in RFC 6298, section 2, and the longest of late.
 #[derive(Debug, Default)]
 pub(super) struct Timing {
+    /// The longest round trip of late, and when it was.
+    longest: (Nanos, Nanos),
     /// Smoothed round trip and its deviation; none before the first answer.
     known: Option<(Nanos, Nanos)>,
     /// Times that the timer went off since the last answer; each doubles it.
@@ -12,8 +21,11 @@ pub(super) struct Timing {
 }
 
 impl Timing {
-    /// An answer has come, `trip` after the packet it answers was sent.
-    pub(super) fn sample(&mut self, trip: Nanos) {
+    /// An answer has come `now`, `trip` after the packet it answers was sent.
+    pub(super) fn sample(&mut self, trip: Nanos, now: Nanos) {
+        if trip >= self.longest.0 || now > self.longest.1 + MEMORY {
+            self.longest = (trip.min(LONGEST_MAX), now);
+        }
         self.known = Some(match self.known {
             None => (trip, trip / 2),
             Some((smooth, deviation)) => {
@@ -46,7 +58,9 @@ impl Timing {
     pub(super) fn resend_after(&self, config: &Config) -> Nanos {
         let base = match self.known {
             None => config.resend_first,
-            Some((smooth, deviation)) => (smooth + 4 * deviation).max(config.resend_min),
+            Some((smooth, deviation)) => {
+                (smooth + 4 * deviation).max(2 * self.longest.0).max(config.resend_min)
+            }
         };
         base.saturating_mul(1 << self.backoff.min(10)).min(config.resend_max)
     }
@@ -62,7 +76,7 @@ mod tests {
         let mut timing = Timing::default();
         assert_eq!(timing.resend_after(&config), config.resend_first);
         for _ in 0..100 {
-            timing.sample(10_000);
+            timing.sample(10_000, 0);
         }
         assert_eq!(timing.resend_after(&config), config.resend_min);
         timing.expired();
@@ -71,8 +85,21 @@ mod tests {
         assert_eq!(timing.resend_after(&config), config.resend_max);
         timing.alive();
         for _ in 0..100 {
-            timing.sample(80_000_000);
+            timing.sample(80_000_000, 0);
         }
-        assert!((80_000_000..160_000_000).contains(&timing.resend_after(&config)));
+        assert_eq!(timing.resend_after(&config), 160_000_000);
+    }
+
+    #[test]
+    fn a_pause_of_the_peer_is_remembered_for_a_while() {
+        let config = Config::default();
+        let mut timing = Timing::default();
+        timing.sample(20_000_000, 0);
+        for time in 1..1000 {
+            timing.sample(10_000, time * 1_000_000);
+        }
+        assert_eq!(timing.resend_after(&config), 40_000_000);
+        timing.sample(10_000, MEMORY + 1);
+        assert_eq!(timing.resend_after(&config), config.resend_min);
     }
 }
