@@ -62,6 +62,15 @@ impl<T: Transport> Engine<T> {
         std::mem::take(&mut self.faults.fresh)
     }
 
+    /// Of what [`Engine::take_faults`] would give, what is wrong on this side and with no peer: a device that was left, say. It
+    /// is worth telling a person, and changes nothing for any operation. Cost: a load while nothing is wrong.
+    pub fn take_local_faults(&mut self) -> Vec<Fault> {
+        if self.faults.fresh.is_empty() {
+            return Vec::new();
+        }
+        self.faults.fresh.extract_if(.., |fault| fault.scope == Scope::Local).collect()
+    }
+
     /// Whether anything was ever wrong with a peer, or one has left. Cost: a load.
     #[inline]
     pub fn has_faulty_peers(&self) -> bool {

@@ -288,6 +288,10 @@ impl<T: Transport> Runtime<T> {
         }
         let at_most = if self.watch.is_some() { at_most.min(watch::PATIENCE) } else { at_most };
         self.engine.wait(at_most);
+        for fault in self.engine.take_local_faults() {
+            // Nobody's operation fails by it, so nobody else would say it.
+            eprintln!("selvedge: rank {}: {fault}", self.engine.transport().me().index());
+        }
     }
 
     /// Writes down what this rank waits for, if it is time to.
