@@ -34,7 +34,10 @@ impl Ofi {
         assert!(self.peers.is_reached(peer), "{peer:?} has given no card");
         if self.peers.contacts[peer.index()].address.is_none() {
             match self.insert(Way { own: 0, peer, theirs: 0 }) {
-                Ok(address) => self.peers.contacts[peer.index()].address = Some(address),
+                Ok(address) => {
+                    self.peers.contacts[peer.index()].address = Some(address);
+                    self.open_passage(peer, address);
+                }
                 Err(error) => {
                     self.lose(peer, faults::not_inserted(peer, &error));
                     return false;
@@ -100,7 +103,8 @@ impl Ofi {
     /// under way: they tell as well.
     fn probe(&mut self, peer: Peer) {
         let is_watched = self.lines.as_ref().is_some_and(|lines| lines.has(peer));
-        if self.is_efa && !is_watched && self.peers.is_known(peer) && self.rail.has_many_free() {
+        let own = self.packet_way(peer).map_or(0, |(way, _)| way.own);
+        if self.is_efa && !is_watched && self.peers.is_known(peer) && self.rail(own).has_many_free() {
             self.send_probe(peer);
         }
     }

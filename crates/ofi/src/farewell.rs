@@ -19,15 +19,18 @@ use std::time::{Duration, Instant};
 use selvedge_transport::{Buf, Event, Fault, Peer, Transport};
 
 use crate::acquaintance::FAMILIAR_PEERS;
+use crate::error::Code;
+use crate::fabric::Address;
 use crate::faults;
 use crate::lifeline::Ending;
 use crate::peers::Label;
+use crate::rails::Way;
 use crate::transport::Ofi;
 
 /// First byte of a packet of ours.
 const GOODBYE: u8 = 1;
 const SEEN_OFF: u8 = 2;
-const PROBE: u8 = 3;
+pub(crate) const PROBE: u8 = 3;
 
 /// The longest that leaving may take: for peers that do not poll meanwhile. They lose nothing on EFA, where what is complete
 /// has arrived; on TCP what the kernels have not yet exchanged.
@@ -172,15 +175,21 @@ impl Ofi {
 
     /// Sends a packet of ours. False when there is no room; then nothing was sent.
     pub(crate) fn send_control(&mut self, to: Peer, bytes: &[u8]) -> bool {
-        let contact = self.peers.contacts[to.index()];
-        let Some(address) = contact.address else { return true };
-        let Some(slot) = self.rail.outbound.take(to) else { return false };
-        let len = self.rail.outbound.fill(slot, bytes, Buf::EMPTY);
-        let sent = self.rail.send_slot(slot, len, address, contact.word.control());
+        self.packet_way(to).is_none_or(|way| self.send_control_by(way, bytes))
+    }
+
+    /// The same, by this way.
+    pub(crate) fn send_control_by(&mut self, (way, address): (Way, Address), bytes: &[u8]) -> bool {
+        let data = self.peers.contacts[way.peer.index()].word.control();
+        let rail = self.rail(way.own);
+        let Some(slot) = rail.outbound.take(way.peer) else { return false };
+        let len = rail.outbound.fill(slot, bytes, Buf::EMPTY);
+        rail.outbound.note(slot, len, data, way.theirs);
+        let sent = rail.send_slot(slot, len, address, data);
         if sent.is_err() {
-            self.rail.outbound.give_back(slot);
+            rail.outbound.give_back(slot);
         }
-        sent != Err(crate::error::Code::AGAIN)
+        sent != Err(Code::AGAIN)
     }
 
     /// Sends a word that asks for nothing: whether it arrives is what we want to know.
@@ -191,11 +200,11 @@ impl Ofi {
 
     /// A packet that is not the engine's has come.
     #[cold]
-    pub(crate) fn take_control(&mut self, data: u64, slot: usize) {
+    pub(crate) fn take_control(&mut self, data: u64, rail: usize, slot: usize) {
         if let Label::Control(from) = self.expected_label(data)
             && self.peers.is_reached(from)
         {
-            let word = match *self.rail.inbound.packet(slot) {
+            let word = match *self.rail(rail).inbound.packet(slot) {
                 [GOODBYE, a, b, c, d] => Some(Parting::Goodbye(u32::from_le_bytes([a, b, c, d]))),
                 [SEEN_OFF] => {
                     self.farewells.unanswered.retain(|&peer| peer != from);
@@ -210,9 +219,7 @@ impl Ofi {
                 self.part(from, sign);
             }
         }
-        self.rail.inbound.give_back(slot);
-        self.rail.post_receive(slot);
-        self.has_news |= self.rail.has_unposted();
+        self.give_slot_back(rail, slot);
     }
 
     /// Says goodbye to all we have had to do with (in small jobs, to all), and stays until they have answered or

@@ -156,9 +156,15 @@ pub(crate) fn refused_by_provider(
 /// Nothing gets through between two rails.
 pub(crate) fn way_left(way: Way, nic: &str, fault: &Fault) -> Box<Fault> {
     fault_of_rail(format!(
-        "nothing gets through between {nic} and rail {} of {:?}: {}; its operations go by other rails",
+        "nothing gets through between {nic} and rail {} of {:?}: {}; its packets and operations go by other rails",
         way.theirs, way.peer, fault.detail
     ))
+}
+
+/// Nothing gets through to a peer by any of the ways there are.
+pub(crate) fn no_way(peer: Peer, ways: usize, fault: &Fault) -> Box<Fault> {
+    let detail = format!("nothing gets through to it by any of {ways} ways: {}", fault.detail);
+    Box::new(Fault { scope: Scope::Peer(peer), detail, ..fault.clone() })
 }
 
 /// One of our rails is given up.

@@ -95,7 +95,6 @@ impl Opening {
         // Keys of two rails must fit what travels.
         let rails_max = if abilities.memory_key_bytes <= 4 { order.len() } else { 1 };
         for nic in order.into_iter().take(rails_max) {
-            let plan = if rails.is_empty() { plan } else { plan.beside() };
             let mut rail = Rail::open(&choice.infos[nic], &plan)?;
             let address = own_address(&mut rail, choice.provider.is_efa())?;
             addresses.push(address.into_boxed_slice());

@@ -163,31 +163,27 @@ impl Ofi {
     }
 
     /// Nothing gets through on a way: it is told once, and others are taken.
-    fn leave_way(&mut self, way: Way, fault: &Fault) {
+    pub(crate) fn leave_way(&mut self, way: Way, fault: &Fault) {
         if self.ways.has_failed(way) {
             return;
         }
         self.events.push_back(Event::Fault(faults::way_left(way, &self.nics[way.own], fault)));
-        if self.ways.fail(way) {
+        self.has_news = true;
+        let mut peers = vec![way.peer];
+        if self.ways.fail(way, self.loads.len()) {
             self.events.push_back(Event::Fault(faults::rail_left(&self.nics[way.own])));
+            peers.extend(self.peers_on(way.own));
         }
+        peers.into_iter().for_each(|peer| self.go_round(peer, fault));
     }
 
     /// Looks what the rails beside the home rail have done.
     pub(crate) fn take_from_others(&mut self) {
-        for index in 0..self.others.len() {
+        for rail in 1..=self.others.len() {
             loop {
-                match self.others[index].poll() {
-                    Polled::Done(Completion { operation: Some(number), .. }) => {
-                        self.take_from_other(index, number)
-                    }
-                    Polled::Done(completion) => self.unknown(&completion),
-                    Polled::Failed(failure) => {
-                        let operation = failure.operation.map(|number| self.others[index].operation(number));
-                        if let Some(Operation::OneSided(number)) = operation {
-                            self.fail_one_sided(number, &failure);
-                        }
-                    }
+                match self.others[rail - 1].poll() {
+                    Polled::Done(completion) => self.take_from_other(rail, &completion),
+                    Polled::Failed(failure) => self.fail(rail, *failure),
                     Polled::Nothing => break,
                     Polled::Broken(code) => {
                         let words = words(self.rail.domain(), code);
@@ -199,15 +195,16 @@ impl Ofi {
         }
     }
 
-    fn take_from_other(&mut self, index: usize, number: u32) {
-        let rail = &mut self.others[index];
-        match rail.operation(number) {
-            Operation::OneSided(number) => {
-                self.finish_work(number);
+    fn take_from_other(&mut self, rail: usize, completion: &Completion) {
+        let Some(number) = completion.operation else { return self.unknown(completion) };
+        match self.rail(rail).operation(number) {
+            Operation::OneSided(number) => self.finish_work(number),
+            Operation::Send(slot) => self.confirm(rail, slot),
+            Operation::Receive(slot) => {
+                self.rail(rail).inbound.take(slot, completion.bytes);
+                let event = self.take_other(completion.data, rail, slot);
+                self.events.extend(event);
             }
-            // Nobody sends us packets there; what comes all the same is not for us.
-            Operation::Receive(slot) => rail.post_receive(slot),
-            Operation::Send(slot) => rail.outbound.give_back(slot),
         }
     }
 

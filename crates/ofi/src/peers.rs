@@ -14,8 +14,8 @@ use crate::faults;
 /// Bits of the immediate data that name the sender.
 const PEER_BITS: u32 = 24;
 
-/// Most peers there can be.
-pub(crate) const PEERS_MAX: usize = 1 << PEER_BITS;
+/// Most peers there can be. One bit says that the number of a packet stands there as well, see `numbers.rs`.
+pub(crate) const PEERS_MAX: usize = 1 << (PEER_BITS - 1);
 
 const PEER_MASK: u64 = (1 << PEER_BITS) - 1;
 
@@ -63,6 +63,12 @@ impl Word {
     #[inline]
     pub(crate) fn sender(self, data: u64) -> Option<Peer> {
         ((data ^ self.0) & !PEER_MASK == 0).then_some(Peer((data & PEER_MASK) as u32))
+    }
+
+    /// The bits of `data` that name the sender.
+    #[inline]
+    pub(crate) fn name(data: u64) -> u32 {
+        (data & PEER_MASK) as u32
     }
 
     /// What `data` says, to whom `self` is expected.

@@ -141,15 +141,29 @@ impl Inbound {
 pub(crate) struct Outbound {
     slab: Slab,
     free: Vec<u32>,
-    /// Whom the packet in each slot is for.
-    to: Vec<Peer>,
+    /// Of the packet in each slot.
+    sent: Vec<Sent>,
+}
+
+/// A packet in a slot that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Whom it is for.
+    pub(crate) to: Peer,
+    /// The rest is known where [`Outbound::note`] was called: by which of the peer's rails it goes,
+    pub(crate) theirs: u8,
+    /// how long it is,
+    pub(crate) len: u32,
+    /// and what goes beside it.
+    pub(crate) data: u64,
 }
 
 impl Outbound {
     /// Room for `slots` packets of `packet_bytes` each.
     pub(crate) fn new(slots: usize, packet_bytes: usize) -> Result<Outbound, Errno> {
         let slab = Slab::new(slots, packet_bytes)?;
-        Ok(Outbound { slab, free: (0..slots as u32).rev().collect(), to: vec![Peer(0); slots] })
+        let nothing = Sent { to: Peer(0), theirs: 0, len: 0, data: 0 };
+        Ok(Outbound { slab, free: (0..slots as u32).rev().collect(), sent: vec![nothing; slots] })
     }
 
     /// The memory.
@@ -161,8 +175,14 @@ impl Outbound {
     #[inline]
     pub(crate) fn take(&mut self, to: Peer) -> Option<usize> {
         let index = self.free.pop()? as usize;
-        self.to[index] = to;
+        self.sent[index].to = to;
         Some(index)
+    }
+
+    /// Keeps in mind what else there is to know of the packet in slot `index`, for who may have to send it again.
+    #[inline]
+    pub(crate) fn note(&mut self, index: usize, len: usize, data: u64, theirs: usize) {
+        self.sent[index] = Sent { to: self.sent[index].to, theirs: theirs as u8, len: len as u32, data };
     }
 
     /// Puts a packet in a slot that was taken, and returns its length. Panics when it is too long.
@@ -176,9 +196,15 @@ impl Outbound {
         len
     }
 
-    /// Whom the packet in slot `index` is for.
-    pub(crate) fn to(&self, index: usize) -> Peer {
-        self.to[index]
+    /// What is known of the packet in slot `index`.
+    #[inline]
+    pub(crate) fn sent(&self, index: usize) -> Sent {
+        self.sent[index]
+    }
+
+    /// A claim on the packet in slot `index`, of which [`Outbound::note`] knows.
+    pub(crate) fn packet(&self, index: usize) -> Buf {
+        self.slab.slot(index).slice(0..self.sent[index].len as usize)
     }
 
     /// Its packet is on its way, or will never be.
@@ -219,7 +245,7 @@ mod tests {
         }
         for &index in &taken {
             assert_eq!(out.slab.slot(index).as_ptr(), out.slab.whole().as_ptr().wrapping_add(100 * index));
-            assert_eq!(out.to(index), Peer(index as u32));
+            assert_eq!(out.sent(index).to, Peer(index as u32));
         }
         taken.iter().for_each(|&index| out.give_back(index));
         assert_eq!(out.in_use(), 0);

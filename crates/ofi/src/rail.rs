@@ -64,12 +64,6 @@ impl Plan {
         }
     }
 
-    /// The same for a rail beside the home rail, which has one-sided operations only. The few receives are for peers of
-    /// providers whose own protocol wants to shake hands.
-    pub(crate) fn beside(self) -> Plan {
-        Plan { receives: 8, sends: 1, ..self }
-    }
-
     /// Entries of the completion queue.
     ///
     /// Sum: every receive, every send and every one-sided operation completes once, and none is posted again before its

@@ -1,11 +1,12 @@
 //! Several NICs for one rank: how a registration on two of them is named, and which ways between two ranks have failed.
 //! Which it takes is decided in `spread.rs`.
 //!
-//! Packets go by one NIC, the rank's *home*; ranks of a host are spread so that all NICs are somebody's home. One-sided
-//! operations, which carry what is large, go by several: memory is registered on two of the rank's NICs, and
-//! operations take turns between them. Two are enough to use a host's NICs where ranks are at least half as many; all of
-//! them for every registration would cost a registration each. Where a rank has more, different memory is
-//! registered on different pairs.
+//! Packets go by one NIC, the rank's *home*, and by another when nothing gets through there (`passages.rs`); ranks of a host
+//! are spread so that all NICs are somebody's home. One-sided operations, which carry what is large, go by several: memory is
+//! registered on two of the rank's NICs, and operations take turns between them. Two are enough to use a host's NICs where
+//! ranks are at least half as many; all of them for every registration would cost a registration each, and their keys would
+//! not fit the sixteen bytes that name memory to a peer. Where a rank has more, different memory is registered on
+//! different pairs.
 
 use std::collections::HashMap;
 
@@ -68,7 +69,16 @@ pub(crate) struct Way {
     pub(crate) theirs: usize,
 }
 
-/// The ways that one-sided operations take beside that of the packets.
+/// The ways between rails of the same number. Where one side has fewer, its rails have several.
+pub(crate) fn straight(peer: Peer, own_rails: usize, their_rails: usize) -> impl Iterator<Item = Way> {
+    (0..own_rails.max(their_rails)).map(move |rail| Way {
+        own: rail % own_rails,
+        peer,
+        theirs: rail % their_rails,
+    })
+}
+
+/// The ways between our rails and those of peers, and which of them have failed.
 #[derive(Debug, Default)]
 pub(crate) struct Ways {
     addresses: HashMap<Way, Address>,
@@ -113,13 +123,22 @@ impl Ways {
         crossed.into_iter().find(|candidate| is_good(&candidate)).unwrap_or(by_turns[0])
     }
 
-    /// Nothing gets through on a way. True when our rail is given up by that: it failed towards several peers.
-    pub(crate) fn fail(&mut self, way: Way) -> bool {
+    /// The way for packets to a peer with so many rails, of ours the best: between rails of the same number, the home rails
+    /// first, on a rail that is not given up if there is one. `None` when all have failed.
+    pub(crate) fn for_packets(&self, peer: Peer, own_rails: usize, their_rails: usize) -> Option<Way> {
+        let mut good: Vec<Way> = straight(peer, own_rails, their_rails).collect();
+        good.retain(|way| !self.failed.contains(way));
+        good.iter().find(|way| !self.left.contains(&way.own)).or(good.first()).copied()
+    }
+
+    /// Nothing gets through on a way of one of our `rails`. True when that rail is given up by that: it failed towards several
+    /// peers, and there are others.
+    pub(crate) fn fail(&mut self, way: Way, rails: usize) -> bool {
         if !self.failed.contains(&way) {
             self.failed.push(way);
         }
         let elsewhere = self.failed.iter().any(|failed| failed.own == way.own && failed.peer != way.peer);
-        if way.own == 0 || !elsewhere || self.left.contains(&way.own) {
+        if rails == 1 || !elsewhere || self.left.contains(&way.own) {
             return false;
         }
         self.left.push(way.own);
@@ -158,12 +177,12 @@ mod tests {
     #[test]
     fn a_way_that_has_failed_is_left_and_a_rail_that_fails_towards_several_as_well() {
         let (mut ways, peer) = (Ways::default(), Peer(7));
-        assert!(!ways.fail(Way { own: 1, peer, theirs: 1 }), "it may be theirs");
+        assert!(!ways.fail(Way { own: 1, peer, theirs: 1 }, 2), "it may be theirs");
         let idle = [0, 0];
         assert!(
             (0..4).all(|turn| ways.choose(peer, [0, 1], &idle, turn).1 != Way { own: 1, peer, theirs: 1 })
         );
-        assert!(ways.fail(Way { own: 1, peer: Peer(8), theirs: 1 }), "towards two peers: it is ours");
+        assert!(ways.fail(Way { own: 1, peer: Peer(8), theirs: 1 }, 2), "towards two peers: it is ours");
         assert!((0..4).all(|turn| ways.choose(peer, [0, 1], &idle, turn).1.own == 0));
     }
 
@@ -173,7 +192,7 @@ mod tests {
         let mut tried = Vec::new();
         for _ in 0..4 {
             let way = ways.choose(peer, [0, 1], &[0, 0], 0).1;
-            ways.fail(way);
+            ways.fail(way, 2);
             tried.push((way.own, way.theirs));
         }
         assert_eq!(tried, [(0, 0), (1, 1), (0, 1), (1, 0)]);

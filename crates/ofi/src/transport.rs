@@ -11,45 +11,34 @@ use selvedge_transport::{Buf, Busy, Caps, Event, Fault, Key, Peer, RemoteSlice, 
 use crate::acquaintance::ROLL_CALL;
 use crate::endpoint::{Completion, Polled};
 use crate::error::Code;
-use crate::farewell::{Farewells, Parting};
+use crate::farewell::Farewells;
 use crate::faults;
 use crate::lifeline::{Doorway, Lifelines};
 use crate::monitor::Monitor;
 use crate::one_sided::{Direction, Registrations, Work, Works};
+use crate::passages::Passages;
 use crate::patience::{Pastime, Patience};
 use crate::peers::{Peers, Word};
 use crate::pool::Inbound;
 use crate::queue::Failure;
 use crate::rail::{Operation, Rail, words};
 use crate::rails::Ways;
+use crate::sending::Waiting;
 
 /// Polls without an event between two looks at the clock, for callers that never wait: some milliseconds.
 const QUIET_POLLS: u32 = 1 << 12;
 
-/// Packets to one peer that wait for the provider to take them, as it does while it connects. Bounds what one peer that does
-/// not answer may keep of the slots that all need.
-const WAITING_MAX: u16 = 8;
-
 /// Polls that look for packets first before one looks at everything else first.
 const STREAK: u32 = 4;
 
-/// Waiting packets that one poll tries to hand to the provider.
-const TRIES: usize = 4;
-
 /// Set in the numbers of slots that hold packets to ourselves.
-const OWN: u64 = 1 << 32;
+pub(crate) const OWN: u64 = 1 << 32;
+
+/// Where the number of a rail stands in the numbers of slots; home is 0.
+const RAIL_SHIFT: u32 = 33;
 
 /// Packets to ourselves that may be under way.
 const OWN_SLOTS: usize = 16;
-
-/// A packet that waits for the provider to take it.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    to: Peer,
-    slot: u32,
-    len: u32,
-    data: u64,
-}
 
 /// Peers over libfabric: a [`Transport`].
 ///
@@ -67,6 +56,8 @@ pub struct Ofi {
     pub(crate) turn: usize,
     /// Names of the devices, by rail.
     pub(crate) nics: Vec<String>,
+    /// Where a rank has several rails.
+    pub(crate) passages: Option<Passages>,
     pub(crate) caps: Caps,
     pub(crate) peers: Peers,
     /// What comes beside packets to us.
@@ -79,14 +70,16 @@ pub struct Ofi {
     streak: u32,
     quiet_polls: u32,
     /// Packets that came while all slots were on loan, by sender and slot. Bounded by the receives.
-    stash: VecDeque<(Peer, u64)>,
+    pub(crate) stash: VecDeque<(Peer, u64)>,
     /// Everything else that is to be told. Bounded by the slots, the one-sided operations and the peers.
     pub(crate) events: VecDeque<Event>,
-    /// Bounded by the sends of the rail.
-    backlog: VecDeque<Waiting>,
+    /// What `wait` has found: told before everything else.
+    found: Option<Event>,
+    /// Bounded by the sends of the rails.
+    pub(crate) backlog: VecDeque<Waiting>,
     /// Packets to ourselves.
-    own: Inbound,
-    own_free: Vec<u32>,
+    pub(crate) own: Inbound,
+    pub(crate) own_free: Vec<u32>,
     pub(crate) works: Works,
     /// One-sided operations whose end was not told yet.
     pub(crate) in_flight: usize,
@@ -95,8 +88,8 @@ pub struct Ofi {
     pub(crate) lines: Option<Lifelines>,
     _doorway: Option<Doorway>,
     patience: Patience,
-    /// The last send found no room.
-    is_refused: bool,
+    /// The last send found no room, with so many packets under way.
+    pub(crate) refused_at: Option<usize>,
     pub(crate) last_roll_call: Instant,
     /// The peer looked after last.
     pub(crate) asked: usize,
@@ -128,6 +121,8 @@ impl Ofi {
         let domains = rails.iter().map(|rail| rail.domain().clone()).collect();
         let loads = vec![0; rails.len()];
         let mut rail = rails.remove(0);
+        let has_several = !rails.is_empty() || peers.others().any(|peer| peers.rails(peer) > 1);
+        let passages = has_several.then(|| Passages::new(peers.count())).flatten();
         let can_be_woken = rail.endpoint().wait_fd().is_some();
         // Registering costs nothing over sockets, so that nothing is kept and nothing has to be watched.
         let (monitor, not_kept) = match parts.is_efa.then(Monitor::start) {
@@ -142,6 +137,7 @@ impl Ofi {
             quiet_polls: 0,
             stash: VecDeque::new(),
             events: VecDeque::with_capacity(64),
+            found: None,
             backlog: VecDeque::new(),
             own,
             own_free: (0..OWN_SLOTS as u32).collect(),
@@ -152,7 +148,7 @@ impl Ofi {
             lines,
             _doorway: doorway,
             patience: Patience::new(parts.is_crowded, can_be_woken),
-            is_refused: false,
+            refused_at: None,
             last_roll_call: Instant::now(),
             asked: me.index(),
             is_efa: parts.is_efa,
@@ -163,6 +159,7 @@ impl Ofi {
             ways: Ways::default(),
             turn: 0,
             nics,
+            passages,
             caps,
             peers,
             expected,
@@ -196,7 +193,7 @@ impl Ofi {
 
     /// Looks at the next completions until there is an event among them.
     #[inline]
-    fn take_completions(&mut self) -> Option<Event> {
+    pub(crate) fn take_completions(&mut self) -> Option<Event> {
         loop {
             match self.rail.poll() {
                 Polled::Done(completion) => {
@@ -205,7 +202,7 @@ impl Ofi {
                     }
                 }
                 Polled::Nothing => return None,
-                Polled::Failed(failure) => self.fail(*failure),
+                Polled::Failed(failure) => self.fail(0, *failure),
                 Polled::Broken(code) => {
                     self.broken(code);
                     return None;
@@ -227,8 +224,7 @@ impl Ofi {
                 let Some((from, contact)) =
                     from.and_then(|from| Some((from, self.peers.contacts.get_mut(from.index())?)))
                 else {
-                    self.take_control(completion.data, slot);
-                    return None;
+                    return self.take_other(completion.data, 0, slot);
                 };
                 contact.received = contact.received.wrapping_add(1);
                 if contact.address.is_none() {
@@ -237,16 +233,47 @@ impl Ofi {
                 self.lend(from, slot as u64)
             }
             Operation::Send(slot) => {
-                self.rail.outbound.give_back(slot);
+                match self.passages {
+                    None => self.rail.outbound.give_back(slot),
+                    Some(_) => self.confirm(0, slot),
+                }
                 None
             }
             Operation::OneSided(number) => self.end_work(number).map(|work| Event::Done(work.token)),
         }
     }
 
+    /// A packet that is not one of the engine's without a number.
+    #[inline(never)]
+    pub(crate) fn take_other(&mut self, data: u64, rail: usize, slot: usize) -> Option<Event> {
+        match self.numbered(data) {
+            Some(label) => self.take_numbered(label, rail, slot),
+            None => {
+                self.take_control(data, rail, slot);
+                None
+            }
+        }
+    }
+
+    /// What a slot is called by who has it on loan.
+    #[inline]
+    pub(crate) fn slot_name(rail: usize, slot: usize) -> u64 {
+        (rail as u64) << RAIL_SHIFT | slot as u64
+    }
+
+    /// The packet in a slot was dealt with: the next one may come there.
+    #[inline]
+    pub(crate) fn give_slot_back(&mut self, rail: usize, slot: usize) {
+        let rail = self.rail(rail);
+        rail.inbound.give_back(slot);
+        rail.post_receive(slot);
+        let has_unposted = rail.has_unposted();
+        self.has_news |= has_unposted;
+    }
+
     /// Lends a packet, or keeps it while all slots are on loan.
     #[inline]
-    fn lend(&mut self, from: Peer, slot: u64) -> Option<Event> {
+    pub(crate) fn lend(&mut self, from: Peer, slot: u64) -> Option<Event> {
         if self.lent == self.caps.slots_max {
             self.stash.push_back((from, slot));
             self.has_news = true;
@@ -282,12 +309,12 @@ impl Ofi {
     /// Does what is to be done: hands waiting packets and operations to the provider, answers, concludes.
     #[cold]
     pub(crate) fn tend(&mut self) {
-        if self.rail.has_unposted() {
-            self.rail.post_refused();
+        for rail in std::iter::once(&mut self.rail).chain(&mut self.others) {
+            if rail.has_unposted() {
+                rail.post_refused();
+            }
         }
-        for _ in 0..self.backlog.len().min(TRIES) {
-            self.try_waiting();
-        }
+        self.try_waiting();
         if self.works.has_waiting() {
             for number in self.works.take_waiting() {
                 self.start(number as usize);
@@ -303,27 +330,8 @@ impl Ofi {
                 && self.backlog.is_empty()
                 && !self.works.has_waiting()
                 && !self.rail.has_unposted()
+                && !self.others.iter().any(Rail::has_unposted)
                 && self.farewells.is_quiet());
-    }
-
-    /// Tries the packet that has waited longest.
-    fn try_waiting(&mut self) {
-        let Some(waiting) = self.backlog.pop_front() else { return };
-        let Waiting { to, slot, len, data } = waiting;
-        let code = match self.peers.contacts[to.index()].address {
-            Some(address) => self.rail.send_slot(slot as usize, len as usize, address, data),
-            // It has gone meanwhile.
-            None => Err(Code::NOT_ENABLED),
-        };
-        match code {
-            Err(Code::AGAIN) => return self.backlog.push_back(waiting),
-            Ok(()) => {}
-            Err(code) => {
-                self.rail.outbound.give_back(slot as usize);
-                self.not_taken(to, code);
-            }
-        }
-        *self.peers.waiting(to) -= 1;
     }
 
     /// Whether packets of a peer are kept until there are slots to lend.
@@ -336,92 +344,32 @@ impl Ofi {
         self.expected.label(data)
     }
 
+    /// Whom immediate data of a packet of the engine names.
+    #[inline]
+    pub(crate) fn expected_sender(&self, data: u64) -> Option<Peer> {
+        self.expected.sender(data)
+    }
+
     /// From now on any number of slots may be on loan.
     pub(crate) fn lend_all(&mut self) {
         self.caps.slots_max = usize::MAX;
     }
 
-    /// Packets that have not been handed to the provider, or are not complete.
-    pub(crate) fn sends_pending(&self) -> usize {
-        self.rail.outbound.in_use()
-    }
-
-    /// A send that is not the common case: to ourselves, to somebody for the first time, or to nobody.
-    #[cold]
-    fn send_rare(&mut self, to: Peer, header: &[u8], payload: Buf) -> Result<(), Busy> {
-        if to == self.me {
-            let Some(slot) = self.own_free.pop() else { return Err(Busy) };
-            self.own.put(slot as usize, header, payload);
-            self.stash.push_back((to, OWN | u64::from(slot)));
-            self.has_news = true;
-            return Ok(());
-        }
-        if !self.peers.is_gone(to) && self.meet(to) {
-            return self.send(to, header, payload);
-        }
-        Ok(())
-    }
-
-    /// A send that the provider did not take. While it connects, some packets wait here.
-    #[cold]
-    fn send_later(
-        &mut self,
-        to: Peer,
-        data: u64,
-        header: &[u8],
-        payload: Buf,
-        code: Code,
-    ) -> Result<(), Busy> {
-        if code != Code::AGAIN {
-            self.not_taken(to, code);
-            return Ok(());
-        }
-        // What has completed makes room, and connections come about.
-        while let Some(event) = self.take_completions() {
-            self.events.push_back(event);
-            self.has_news = true;
-        }
-        if !self.keep_waiting(to, data, header, payload) {
-            self.is_refused = true;
-            return Err(Busy);
-        }
-        Ok(())
-    }
-
-    /// Keeps a packet for later. False when there is no room.
-    pub(crate) fn keep_waiting(&mut self, to: Peer, data: u64, header: &[u8], payload: Buf) -> bool {
-        if *self.peers.waiting(to) >= WAITING_MAX {
-            return false;
-        }
-        let Some(slot) = self.rail.outbound.take(to) else { return false };
-        let len = self.rail.outbound.fill(slot, header, payload) as u32;
-        *self.peers.waiting(to) += 1;
-        self.backlog.push_back(Waiting { to, slot: slot as u32, len, data });
-        self.has_news = true;
-        true
-    }
-
     /// An operation has failed.
     #[cold]
-    fn fail(&mut self, failure: Failure) {
+    pub(crate) fn fail(&mut self, rail: usize, failure: Failure) {
         let Some(number) = failure.operation else {
             // Injected packets fail without a name. Who does not get them is found out by other means.
             return;
         };
-        match self.rail.operation(number) {
+        match self.rail(rail).operation(number) {
             Operation::Receive(slot) => {
-                self.rail.inbound.take(slot, 0);
-                self.rail.inbound.give_back(slot);
-                self.rail.post_receive(slot);
+                self.rail(rail).inbound.take(slot, 0);
+                self.give_slot_back(rail, slot);
                 self.events.push_back(Event::Fault(faults::receive_failed(&failure.words)));
                 self.has_news = true;
             }
-            Operation::Send(slot) => {
-                let to = self.rail.outbound.to(slot);
-                self.rail.outbound.give_back(slot);
-                let (fault, _) = faults::refused_by_provider(to, &failure, self.is_efa);
-                self.part(to, Parting::Refused(fault));
-            }
+            Operation::Send(slot) => self.send_failed(rail, slot, &failure),
             Operation::OneSided(number) => self.fail_one_sided(number, &failure),
         }
     }
@@ -453,18 +401,25 @@ impl Ofi {
     /// Looks for completions and does what is to be done; true when `poll` may have something to tell, or there is more room
     /// than before.
     fn glance(&mut self) -> bool {
-        let room = self.rail.outbound.in_use();
-        while let Some(event) = self.take_completions() {
-            self.events.push_back(event);
-            self.has_news = true;
+        // To look on behind the first would cost the provider's whole round again, a system call over sockets.
+        if self.found.is_none() {
+            self.found = self.take_completions();
+        }
+        if self.found.is_some() {
             self.patience.renew();
+            return true;
         }
         if self.has_news || !self.others.is_empty() {
+            let told = self.events.len();
             self.tend();
+            // What comes by other rails is no less a sign of life.
+            if self.events.len() > told {
+                self.patience.renew();
+            }
         }
         !self.events.is_empty()
             || (!self.stash.is_empty() && self.lent < self.caps.slots_max)
-            || (self.is_refused && self.rail.outbound.in_use() < room)
+            || self.refused_at.is_some_and(|before| self.sends_pending() < before)
     }
 
     /// Sleeps until something completes, a line ends or `at_most` has passed.
@@ -529,8 +484,13 @@ impl Transport for Ofi {
             header.len() + payload.len() <= self.caps.packet_bytes_max,
             "a packet of more than Caps::packet_bytes_max"
         );
+        let Some(address) = self.peers.contacts[to.index()].address else {
+            return self.send_rare(to, header, payload);
+        };
+        if self.passages.is_some() && self.is_numbered(to) {
+            return self.send_numbered(to, header, payload);
+        }
         let contact = &mut self.peers.contacts[to.index()];
-        let Some(address) = contact.address else { return self.send_rare(to, header, payload) };
         let data = contact.word.packet();
         contact.sent = contact.sent.wrapping_add(1);
         match self.rail.send((to, address), data, header, payload) {
@@ -556,6 +516,9 @@ impl Transport for Ofi {
 
     #[inline]
     fn poll(&mut self) -> Option<Event> {
+        if self.found.is_some() {
+            return self.found.take();
+        }
         if self.has_news
             && self.packets_come_last()
             && let Some(event) = self.poll_news()
@@ -567,7 +530,11 @@ impl Transport for Ofi {
             return Some(event);
         }
         if self.has_news || !self.others.is_empty() {
-            return self.poll_news();
+            let event = self.poll_news();
+            if event.is_some() {
+                self.patience.renew();
+            }
+            return event;
         }
         self.quiet_polls += 1;
         if self.quiet_polls >= QUIET_POLLS {
@@ -580,8 +547,12 @@ impl Transport for Ofi {
     #[inline]
     fn packet(&self, slot: &Slot) -> &[u8] {
         match slot.number() {
-            number if number & OWN == 0 => self.rail.inbound.packet(number as usize),
-            number => self.own.packet((number & !OWN) as usize),
+            number if number < OWN => self.rail.inbound.packet(number as usize),
+            number if number & OWN != 0 => self.own.packet((number & !OWN) as usize),
+            number => {
+                let (rail, slot) = (number >> RAIL_SHIFT, number & (OWN - 1));
+                self.others[rail as usize - 1].inbound.packet(slot as usize)
+            }
         }
     }
 
@@ -589,10 +560,12 @@ impl Transport for Ofi {
     fn release(&mut self, slot: Slot) {
         let number = slot.number();
         self.lent -= 1;
-        if number & OWN == 0 {
+        if number < OWN {
             self.rail.inbound.give_back(number as usize);
             self.rail.post_receive(number as usize);
             self.has_news |= self.rail.has_unposted();
+        } else if number & OWN == 0 {
+            self.give_slot_back((number >> RAIL_SHIFT) as usize, (number & (OWN - 1)) as usize);
         } else {
             self.own.give_back((number & !OWN) as usize);
             self.own_free.push((number & !OWN) as u32);
@@ -607,7 +580,7 @@ impl Transport for Ofi {
             if now >= until {
                 break;
             }
-            let pastime = self.patience.next(now, self.is_refused || self.has_news);
+            let pastime = self.patience.next(now, self.refused_at.is_some() || self.has_news);
             if pastime != Pastime::Spin {
                 self.call_roll(now);
             }
@@ -617,7 +590,7 @@ impl Transport for Ofi {
                 Pastime::Sleep(nap) => self.sleep(nap.min(until - now).min(ROLL_CALL)),
             }
         }
-        self.is_refused = false;
+        self.refused_at = None;
     }
 }
 

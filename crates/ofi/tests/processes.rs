@@ -221,17 +221,45 @@ fn a_device_whose_link_dies_is_left_and_the_reads_go_on() {
     }
 }
 
+#[test]
+fn packets_take_another_device_when_home_dies_and_each_arrives_once() {
+    let _turn = turn();
+    let on = |origin, provider, each| Road::new(origin, provider).with_devices(each);
+    let roads = [
+        on(Distribution, Efa, 2),
+        on(Wheel, Efa, 4),
+        on(Wheel, EfaDirect, 2),
+        on(Wheel, EfaDirect, 4).with_faults(),
+    ];
+    // Rank 0 is at home on device 0, rank 1 on device 1.
+    for (road, home) in roads.into_iter().zip(["127.77.0.1/0@1500", "127.77.0.2/1@1500"].into_iter().cycle())
+    {
+        let devices = Devices { cut: Some(home), ..road.devices };
+        let said = said_in("talk much", Road { devices, ..road });
+        println!("{road:?}, {home}: {said:?}");
+        // Each sends, so each finds out, and has something to say after that as well.
+        let told = said.iter().filter(|line| line.starts_with("told") && line.contains("rail 0 of"));
+        assert!(told.count() >= 2, "{road:?}: {said:?}");
+        assert_eq!(said.iter().filter(|line| line.starts_with("talked")).count(), 2, "{road:?}: {said:?}");
+    }
+}
+
 /// Rank 0 reads several megabytes of rank 1 for some seconds and checks every byte. What it says meanwhile.
 fn read_much(road: Road) -> Vec<String> {
-    let mut job = Job::start("read much", 2, road);
+    said_in("read much", road)
+}
+
+/// What two ranks of a role say of what they did, and of what they were told.
+fn said_in(role: &'static str, road: Road) -> Vec<String> {
+    let mut job = Job::start(role, 2, road);
     let mut said = Vec::new();
     while let Some((rank, line)) = job.next() {
         job.serve(rank, &line);
-        if line.starts_with("told") || line.starts_with("read") {
+        if ["told", "read", "talked"].iter().any(|word| line.starts_with(word)) {
             said.push(line);
         }
     }
-    job.end("read much");
+    job.end(role);
     said
 }
 
@@ -395,6 +423,7 @@ fn a_rank_of_another_test() {
         "read what is closed" => rank.read_what_is_closed(),
         "read again" => rank.read_again(),
         "read much" => rank.read_much(),
+        "talk much" => rank.talk_much(),
         case => (CASES.iter().find(|known| known.name == case).expect("a case of the suite").run)(&rank),
     }
 }
@@ -578,6 +607,53 @@ impl Rank {
         }
         say(&format!("read {reads} MiB in {:?}", start.elapsed()));
         send(&mut ofi, Peer(1), b"done");
+        self.end(&mut ofi);
+    }
+
+    /// Two ranks send each other numbered packets of all sizes for four seconds, and a thousand more. Each must come once.
+    fn talk_much(&self) {
+        const AHEAD: u64 = 64;
+        const AFTER: u64 = 1000;
+        let mut ofi = self.open(Group::of(2));
+        let (peer, payload) = (Peer(1 - self.me.0), Memory::of(&[self.me.0 as u8; 8192]));
+        let largest = ofi.roads()[0].packet_bytes_max.min(8192 + 16) - 16;
+        let (start, mut last) = (Instant::now(), u64::MAX);
+        let (mut sent, mut missing, mut highest) = (0_u64, std::collections::BTreeSet::new(), 0_u64);
+        let mut end_there = u64::MAX;
+        while sent < last || highest < end_there || !missing.is_empty() {
+            if last == u64::MAX && start.elapsed() > Duration::from_secs(4) {
+                last = sent + AFTER;
+            }
+            // As far ahead as there is room for: what the peer has had is known by what it sent.
+            let heard = highest.saturating_sub(missing.len() as u64);
+            let bytes = (sent * 37) as usize % largest;
+            let header =
+                [sent, if sent + 1 == last { last } else { u64::MAX }].map(u64::to_le_bytes).concat();
+            if sent < last && (sent < heard + AHEAD || heard >= end_there) {
+                sent += u64::from(ofi.send(peer, &header, payload.buf().slice(0..bytes)).is_ok());
+            }
+            match ofi.poll() {
+                Some(Event::Packet { slot, .. }) => {
+                    let packet = ofi.packet(&slot);
+                    let word = |at: usize| u64::from_le_bytes(packet[at..at + 8].try_into().expect("eight"));
+                    let (number, last) = (word(0), word(8));
+                    assert_eq!(packet.len() - 16, (number * 37) as usize % largest, "packet {number}");
+                    assert!(
+                        packet[16..].iter().all(|&byte| byte == peer.0 as u8),
+                        "bytes of packet {number}"
+                    );
+                    missing.extend(highest..number.max(highest));
+                    assert!(number >= highest || missing.remove(&number), "packet {number} came twice");
+                    highest = highest.max(number + 1);
+                    end_there = end_there.min(last);
+                    ofi.release(slot);
+                }
+                Some(Event::Fault(fault)) if fault.scope == Scope::Local => say(&format!("told {fault}")),
+                Some(event) => panic!("{event:?}"),
+                None => ofi.wait(Duration::from_millis(1)),
+            }
+        }
+        say(&format!("talked: {sent} packets sent, {highest} received"));
         self.end(&mut ofi);
     }
 
