@@ -4,6 +4,7 @@
 //! A job that took another road than it was told would prove nothing, so what the ranks received is held against what
 //! loopback or the devices counted.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use crate::count::{self, Score};
 use crate::manifests::Workspace;
-use crate::osu::{answer_of, loopback_bytes, received_bytes};
+use crate::osu::{answer_in, answer_of, loopback_bytes, parse_rows, received_bytes};
 use crate::shell::Run;
 use crate::softefa::{Counters, Devices};
 
@@ -25,6 +26,15 @@ const FAULTS: [&str; 8] = ["--reorder", "20%", "--drop", "2%", "--rnr", "5%", "-
 
 /// The counters that show that each of them was done.
 const FAULTS_COUNTED: [&str; 3] = ["softefa_faults_held", "softefa_faults_dropped", "softefa_faults_rnr"];
+
+/// Benchmarks in the middle of which a device dies: while packets go, and while reads do.
+const ON_RAILS: [&[&str]; 2] = [
+    &["bw", "-m", "2048:262144", "-i", "12", "-x", "1", "-W", "64"],
+    &["bw", "-m", "524288:1048576", "-i", "30", "-x", "1", "-W", "64"],
+];
+
+/// Packets that go over the device before its link dies: some of the many thousand of each benchmark.
+const CUT_AFTER: usize = 1500;
 
 /// Seeds of the storm on each road.
 const STORM_SEEDS: usize = 20;
@@ -68,6 +78,9 @@ pub fn run(workspace: &Workspace, libraries: &[Libfabric], limit: Duration) -> S
         let _ = stage.on_devices("efa", library);
         if library.has_direct {
             let _ = stage.on_devices("efa-direct", library);
+            let _ = stage.on_dying_rails("efa-direct", library);
+        } else {
+            let _ = stage.on_dying_rails("efa", library);
         }
     }
     stage.score
@@ -110,6 +123,37 @@ impl Stage<'_> {
         })?;
         let devices = Devices::new(self.workspace, 4).with(FAULTS);
         self.storm(road, Some(library), Some(&devices))
+    }
+
+    /// Two hosts with two devices each, and with four, of which one loses its link in the middle of a bandwidth run: the
+    /// home of rank 0, by which its packets go and some of its bytes are read. The job ends well with the right data, says
+    /// which device was left, and others have carried on.
+    fn on_dying_rails(&mut self, road: &str, library: &Libfabric) -> ControlFlow<()> {
+        for (each, bench) in [2, 4].into_iter().flat_map(|each| ON_RAILS.map(|bench| (each, bench))) {
+            let what = format!("bw of {} bytes over {road} of {}", bench[2], library.name);
+            let name = format!("{what} on {each} devices, of which one dies");
+            self.check(&name, |stage| {
+                let cut = format!("127.77.0.1/0#{CUT_AFTER}");
+                let each = each.to_string();
+                let options = ["--devices-per-host", &each, "--cut", &cut, "--set", "PEER_TIMEOUT_MS=1000"];
+                let devices = Devices::new(stage.workspace, 2).with(options);
+                devices.reset()?;
+                let job = stage.job(road, 2, Some(library), Some(&devices), "osu", &checked(bench));
+                let outcome = job.quiet().collect();
+                if !outcome.is_ok() {
+                    return Err(outcome.reason());
+                }
+                let answer = answer_in(&outcome)?;
+                for (bytes, rate) in parse_rows(&answer, "mb_s")? {
+                    println!("    {bytes:>8} bytes {rate:>8.0} MB/s");
+                }
+                let by_device = devices.counters_by_device()?;
+                print_rails(&by_device);
+                holds(&answer, bench[0], 2, devices.counters()?.delivered_bytes())?;
+                survived(&by_device, 0, &format!("{}{}", outcome.text, outcome.errors))
+            })?;
+        }
+        ControlFlow::Continue(())
     }
 
     fn storm(
@@ -173,6 +217,35 @@ impl Stage<'_> {
     }
 }
 
+/// What each rail has carried.
+fn print_rails(by_device: &BTreeMap<String, Counters>) {
+    for (device, counters) in by_device {
+        let [packets, reads] = ["recv_bytes", "rdma_read_bytes"].map(|name| counters.get(name));
+        let lost = counters.get("unresponsive_remote_events");
+        println!("    {device}: {packets} bytes in packets, {reads} bytes read, {lost} peers unresponsive");
+    }
+}
+
+/// Whether the device of the first host that was cut off was used, found dead and named, and others of both hosts
+/// carried more than it.
+fn survived(by_device: &BTreeMap<String, Counters>, device: usize, said: &str) -> Result<(), String> {
+    let own = format!("127.77.0.1 softefa{device}");
+    let lost: u64 = by_device.values().map(|counters| counters.get("unresponsive_remote_events")).sum();
+    let used = by_device.get(&own).map_or(0, |counters| counters.get("tx_bytes"));
+    let others: u64 = by_device
+        .iter()
+        .filter(|(name, _)| name.starts_with("127.77.0.1") && **name != own)
+        .map(|(_, counters)| counters.get("tx_bytes"))
+        .sum();
+    if lost == 0 || used == 0 {
+        return Err(format!("{own} did not die in the middle: it sent {used} bytes, {lost} were missed"));
+    }
+    if !said.contains("nothing gets through between") {
+        return Err(format!("nobody said that {own} was left: {said}"));
+    }
+    if others > used { Ok(()) } else { Err(format!("{own} sent {used} bytes, and all others {others}")) }
+}
+
 /// The arguments of a benchmark that checks its data and prints JSON.
 fn checked<'a>(bench: &[&'a str]) -> Vec<&'a str> {
     bench.iter().copied().chain(["-c", "--json", "-"]).collect()
@@ -220,5 +293,23 @@ mod tests {
                 && holds(&answer(true), "bcast", 4, 960).is_err()
         );
         assert!(holds(&json!({"bench": "bw", "ranks": 2, "rows": []}), "bw", 2, 0).is_err());
+    }
+
+    #[test]
+    fn a_device_that_did_not_die_or_that_nobody_named_or_replaced_is_a_failure() {
+        let counters = |name: &str, sent: u64, lost: u64| {
+            let text = format!("{name} tx_bytes {sent}\n{name} unresponsive_remote_events {lost}\n");
+            Counters::by(&text, str::to_string)
+        };
+        let both = |lost, other| {
+            let mut all = counters("127.77.0.1 softefa0", 100, lost);
+            all.extend(counters("127.77.0.1 softefa1", other, 0));
+            all
+        };
+        let said = "nothing gets through between softefa0-rdm and rail 0 of peer 1";
+        assert_eq!(survived(&both(1, 101), 0, said), Ok(()));
+        assert!(survived(&both(0, 101), 0, said).is_err_and(|why| why.contains("did not die")));
+        assert!(survived(&both(1, 101), 0, "").is_err_and(|why| why.contains("nobody said")));
+        assert!(survived(&both(1, 99), 0, said).is_err_and(|why| why.contains("all others 99")));
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::shell::Run;
+use crate::shell::{Outcome, Run};
 
 /// Messages of one window of `bw`, osu's default.
 const WINDOW: u64 = 64;
@@ -15,9 +15,14 @@ const WINDOW: u64 = 64;
 /// Why it failed, or what else it printed.
 pub(crate) fn answer_of(run: Run) -> Result<Value, String> {
     let outcome = run.quiet().collect();
-    if !outcome.is_ok() {
-        return Err(outcome.reason());
-    }
+    if outcome.is_ok() { answer_in(&outcome) } else { Err(outcome.reason()) }
+}
+
+/// The results in what a benchmark has printed.
+///
+/// # Errors
+/// What else it printed.
+pub(crate) fn answer_in(outcome: &Outcome) -> Result<Value, String> {
     let mut documents = outcome.text.lines().filter(|line| line.starts_with('{'));
     match (documents.next(), documents.next()) {
         (Some(one), None) => serde_json::from_str(one).map_err(|e| format!("that is not JSON: {e}")),

@@ -53,28 +53,39 @@ impl Devices {
 
     /// What was counted since the last reset.
     pub(crate) fn counters(&self) -> Result<Counters, String> {
-        read(&self.program, &self.tree)
+        Ok(Counters::parse(&read(&self.program, &self.tree)?))
+    }
+
+    /// The same for each device, by host and name.
+    pub(crate) fn counters_by_device(&self) -> Result<BTreeMap<String, Counters>, String> {
+        Ok(Counters::by(&read(&self.program, &self.tree)?, str::to_string))
     }
 }
 
-fn read(program: &Path, tree: &Path) -> Result<Counters, String> {
+fn read(program: &Path, tree: &Path) -> Result<String, String> {
     let words = ["counters".as_ref(), tree.as_os_str()];
     let outcome = Run::new(program, words).quiet().collect();
-    if outcome.is_ok() { Ok(Counters::parse(&outcome.text)) } else { Err(outcome.reason()) }
+    if outcome.is_ok() { Ok(outcome.text) } else { Err(outcome.reason()) }
 }
 
 impl Counters {
     /// Lines of host, device, counter and number.
     fn parse(text: &str) -> Counters {
-        let mut counters = BTreeMap::new();
+        Counters::by(text, |_| ()).remove(&()).unwrap_or_default()
+    }
+
+    /// The same, added up for all devices of which `key` says the same.
+    pub(crate) fn by<K: Ord>(text: &str, key: impl Fn(&str) -> K) -> BTreeMap<K, Counters> {
+        let mut by = BTreeMap::<K, Counters>::new();
         for line in text.lines() {
-            if let [_, _, name, value] = line.split_whitespace().collect::<Vec<_>>()[..]
+            if let [host, device, name, value] = line.split_whitespace().collect::<Vec<_>>()[..]
                 && let Ok(value) = value.parse::<u64>()
             {
-                *counters.entry(name.to_string()).or_default() += value;
+                let counters = by.entry(key(&format!("{host} {device}"))).or_default();
+                *counters.0.entry(name.to_string()).or_default() += value;
             }
         }
-        Counters(counters)
+        by
     }
 
     /// A counter; 0 where nothing was counted.
