@@ -33,7 +33,7 @@ pub(crate) struct Plan {
 }
 
 /// Fewest and most slots for packets that come.
-const RECEIVES: (usize, usize) = (64, 2048);
+const RECEIVES: (usize, usize) = (32, 2048);
 /// Fewest and most slots for packets that go.
 const SENDS: (usize, usize) = (32, 512);
 /// Longer packets are sent from a slot, also where the provider would inject them: it copies what it injects. A stream of
