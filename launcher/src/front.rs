@@ -305,6 +305,13 @@ impl Front {
                 self.sink.write(Stream::Err, line, 0, 0);
             }
             ToFront::Output { rank, stream } => {
+                let name = self.order.hosts.get(host as usize).map_or("", |host| &host.name);
+                if let Some(file) = self.order.wish.files.file(rank, name, stream) {
+                    return self.sink.write_file(file, stream, tail.to_vec(), host);
+                }
+                if self.order.wish.timestamps {
+                    self.printer.handle_clock(self.started.elapsed());
+                }
                 let bytes = self.printer.handle_chunk(rank, stream, tail);
                 let taken = u32::try_from(tail.len()).unwrap_or(u32::MAX);
                 if bytes.is_empty() {
@@ -356,6 +363,9 @@ impl Front {
             // Whoever read it has what it wants: the ranks learn so as in a shell.
             Written::Broken(stream, error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.tell_all(ToAgent::OutputClosed(stream));
+            }
+            Written::BrokenFile(path, error) => {
+                self.supervisor.handle_lost_output(format!("cannot write {}: {error}", path.display()));
             }
             Written::Broken(stream, error) => {
                 let name = if stream == Stream::Out { "output" } else { "error" };

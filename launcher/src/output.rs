@@ -7,6 +7,7 @@
 //! A job of one rank without labels is passed through untouched.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::proto::Stream;
 
@@ -20,6 +21,8 @@ type Writer = (u32, Stream);
 #[derive(Debug)]
 pub struct Printer {
     labels: bool,
+    /// Time since the start, to stand before lines.
+    clock: Option<Duration>,
     pass_through: bool,
     one_place: bool,
     held: HashMap<Writer, Vec<u8>>,
@@ -32,7 +35,23 @@ impl Printer {
     /// on one must not cut a line on the other.
     pub fn new(ranks: u32, labels: bool, one_place: bool) -> Printer {
         let pass_through = ranks == 1 && !labels;
-        Printer { labels, pass_through, one_place, held: HashMap::new(), pens: [None; 2] }
+        Printer { labels, clock: None, pass_through, one_place, held: HashMap::new(), pens: [None; 2] }
+    }
+
+    /// Lines from now on start with this time since the start.
+    pub fn handle_clock(&mut self, now: Duration) {
+        self.clock = Some(now);
+        self.pass_through = false;
+    }
+
+    /// What stands before a line of a rank; nothing where nobody asked for it.
+    fn label(&self, rank: u32) -> Option<String> {
+        match (self.labels, self.clock.map(|now| now.as_secs_f64())) {
+            (true, None) => Some(format!("[{rank}] ")),
+            (true, Some(now)) => Some(format!("[{rank} {now:.3}] ")),
+            (false, Some(now)) => Some(format!("[{now:.3}] ")),
+            (false, None) => None,
+        }
     }
 
     /// A rank has written `chunk`: what to write now. May be empty.
@@ -65,7 +84,7 @@ impl Printer {
         let writer = (rank, stream);
         let held = self.held.remove(&writer).unwrap_or_default();
         let mut out = self.write(writer, &[&held]);
-        if self.labels && *self.pen(stream) == Some(writer) {
+        if (self.labels || self.clock.is_some()) && *self.pen(stream) == Some(writer) {
             *self.pen(stream) = None;
             out.push(b'\n');
         }
@@ -113,7 +132,7 @@ impl Printer {
         if bytes == 0 {
             return Vec::new();
         }
-        let labels = self.labels;
+        let label = self.label(writer.0);
         let pen = self.pen(writer.1);
         let mut out = Vec::with_capacity(bytes + 1);
         let mut at_start = match *pen {
@@ -125,13 +144,13 @@ impl Printer {
             None => true,
         };
         for part in parts {
-            if !labels {
+            let Some(label) = &label else {
                 out.extend_from_slice(part);
                 continue;
-            }
+            };
             for line in part.split_inclusive(|byte| *byte == b'\n') {
                 if at_start {
-                    out.extend_from_slice(format!("[{}] ", writer.0).as_bytes());
+                    out.extend_from_slice(label.as_bytes());
                 }
                 out.extend_from_slice(line);
                 at_start = line.ends_with(b"\n");
@@ -167,6 +186,18 @@ mod tests {
         assert_eq!(text(printer.handle_chunk(0, Out, b"a\n\nb")), "[0] a\n[0] \n");
         assert_eq!(text(printer.handle_end(0, Out)), "[0] b\n");
         assert_eq!(text(printer.handle_end(0, Err)), "");
+    }
+
+    #[test]
+    fn the_time_stands_before_every_line_where_there_is_a_clock() {
+        let mut printer = Printer::new(1, false, false);
+        printer.handle_clock(Duration::from_millis(1500));
+        assert_eq!(text(printer.handle_chunk(0, Out, b"a\nb")), "[1.500] a\n");
+        printer.handle_clock(Duration::from_secs(61));
+        assert_eq!(text(printer.handle_end(0, Out)), "[61.000] b\n");
+        let mut both = Printer::new(3, true, false);
+        both.handle_clock(Duration::from_micros(250));
+        assert_eq!(text(both.handle_chunk(2, Err, b"x\n")), "[2 0.000] x\n");
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! Our own standard output and error. A thread does the writing, because a reader may stop reading for as long as it
-//! likes, and a descriptor shared with others must not be made nonblocking.
+//! Our own standard output and error, and files for what ranks write. A thread does the writing, because a reader may
+//! stop reading for as long as it likes, a disk may be slow, and a descriptor shared with others must not be made
+//! nonblocking.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -14,6 +17,8 @@ use crate::proto::Stream;
 /// Bytes on their way out, and for how much of which agent's output they account.
 struct Parcel {
     stream: Stream,
+    /// In place of our own output.
+    file: Option<PathBuf>,
     bytes: Vec<u8>,
     host: u32,
     taken_bytes: u32,
@@ -31,6 +36,8 @@ pub enum Written {
     },
     /// Nothing more can be written here. Said once; what follows is thrown away.
     Broken(Stream, io::Error),
+    /// A file cannot be written. Said once; what follows for any file is thrown away.
+    BrokenFile(PathBuf, io::Error),
 }
 
 /// Where the lines of the job go. Unbounded by itself: bounded by the output windows of the agents.
@@ -68,10 +75,21 @@ impl Sink {
 
     /// Queues bytes, which account for so much of the output of `host`. Never waits.
     pub fn write(&mut self, stream: Stream, bytes: Vec<u8>, host: u32, taken_bytes: u32) {
+        self.queue(Parcel { stream, file: None, bytes, host, taken_bytes });
+    }
+
+    /// Queues bytes for a file, which is made anew by the first of them. Never waits.
+    pub fn write_file(&mut self, file: PathBuf, stream: Stream, bytes: Vec<u8>, host: u32) {
+        let taken_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.queue(Parcel { stream, file: Some(file), bytes, host, taken_bytes });
+    }
+
+    fn queue(&mut self, parcel: Parcel) {
         self.outstanding += 1;
-        let parcel = Parcel { stream, bytes, host, taken_bytes };
+        // Files have one thread, also where both outputs of a rank go to the same.
+        let second = parcel.stream == Stream::Err && parcel.file.is_none();
         // The thread ends only with this end of the channel, or by a panic that has already been shown.
-        let _ = self.parcels[usize::from(stream == Stream::Err)].send(parcel);
+        let _ = self.parcels[usize::from(second)].send(parcel);
     }
 
     /// What has been written since the last call.
@@ -101,6 +119,7 @@ pub fn is_one_place() -> bool {
 fn work(inbox: &Receiver<Parcel>, tell: &Sender<Written>, bell: &OwnedFd) {
     const BATCH_PARCELS: usize = 64;
     let mut broken = [false; 2];
+    let mut files = OpenFiles::default();
     let mut batch: VecDeque<Parcel> = VecDeque::new();
     loop {
         match inbox.recv() {
@@ -109,10 +128,19 @@ fn work(inbox: &Receiver<Parcel>, tell: &Sender<Written>, bell: &OwnedFd) {
         }
         batch.extend(inbox.try_iter().take(BATCH_PARCELS - 1));
         while let Some(first) = batch.front() {
-            let stream = first.stream;
-            let alike = batch.iter().take_while(|parcel| parcel.stream == stream).count();
+            let (stream, file) = (first.stream, first.file.clone());
+            let alike =
+                batch.iter().take_while(|parcel| parcel.stream == stream && parcel.file == file).count();
             let broken = &mut broken[usize::from(stream == Stream::Err)];
-            if !*broken && let Err(error) = write_all(stream, batch.iter().take(alike)) {
+            let parcels = batch.iter().take(alike);
+            if let Some(path) = file {
+                if !files.broken
+                    && let Err(error) = files.write(&path, parcels)
+                {
+                    files.broken = true;
+                    let _ = tell.send(Written::BrokenFile(path, error));
+                }
+            } else if !*broken && let Err(error) = write_all(ours(stream), parcels) {
                 *broken = true;
                 let _ = tell.send(Written::Broken(stream, error));
             }
@@ -124,12 +152,44 @@ fn work(inbox: &Receiver<Parcel>, tell: &Sender<Written>, bell: &OwnedFd) {
     }
 }
 
-/// Writes all parcels in as few calls as the system lets us. Waits as long as the reader makes us.
-fn write_all<'a>(stream: Stream, parcels: impl Iterator<Item = &'a Parcel>) -> io::Result<()> {
-    let fd = match stream {
+/// The files of ranks that are open.
+#[derive(Default)]
+struct OpenFiles {
+    open: HashMap<PathBuf, File>,
+    /// Those that have been made, by this thread.
+    made: HashSet<PathBuf>,
+    broken: bool,
+}
+
+impl OpenFiles {
+    /// Most files open at once. With more ranks than that some are opened again and again.
+    const OPEN_MAX: usize = 128;
+
+    fn write<'a>(&mut self, path: &Path, parcels: impl Iterator<Item = &'a Parcel>) -> io::Result<()> {
+        if !self.open.contains_key(path) {
+            if self.open.len() == OpenFiles::OPEN_MAX {
+                self.open.clear();
+            }
+            let file = File::options().create(true).append(true).open(path)?;
+            // A device or a pipe can be named too, and is not made anew.
+            if self.made.insert(path.to_owned()) && file.metadata()?.is_file() {
+                file.set_len(0)?;
+            }
+            self.open.insert(path.to_owned(), file);
+        }
+        write_all(self.open[path].as_fd(), parcels)
+    }
+}
+
+fn ours(stream: Stream) -> BorrowedFd<'static> {
+    match stream {
         Stream::Out => rustix::stdio::stdout(),
         Stream::Err => rustix::stdio::stderr(),
-    };
+    }
+}
+
+/// Writes all parcels in as few calls as the system lets us. Waits as long as the reader makes us.
+fn write_all<'a>(fd: BorrowedFd<'_>, parcels: impl Iterator<Item = &'a Parcel>) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = parcels.map(|parcel| IoSlice::new(&parcel.bytes)).collect();
     let mut rest = &mut slices[..];
     IoSlice::advance_slices(&mut rest, 0);
