@@ -10,7 +10,6 @@ mod rank;
 pub(crate) mod relay;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
@@ -230,9 +229,8 @@ impl Agent {
             Some(name) => here.called(&name),
             None => here,
         };
-        let cores = Cores::ours().map(|cores| cores.numbers()).unwrap_or_default();
-        let topology = Topology::read(Path::new("/sys"), &cores);
-        let hello = Hello { identity: Identity::of(&here), topology, address: self.address };
+        let hello =
+            Hello { identity: Identity::of(&here), topology: Topology::here(), address: self.address };
         self.report(ToFront::Hello(Box::new(hello)), &[]);
     }
 

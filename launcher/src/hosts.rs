@@ -25,6 +25,8 @@ pub(crate) use list::parse as parse_list;
 pub struct HostWish {
     /// Name or address, without brackets. It never starts with a dash and has no blanks: it can stand on any command line.
     pub name: String,
+    /// Other names by which it was asked for.
+    pub also: Vec<String>,
     /// Whom to be there; ourselves where it is not said.
     pub user: Option<String>,
     /// How many ranks it gets before the next host's turn.
@@ -50,7 +52,19 @@ pub enum Slots {
 impl HostWish {
     /// A host of which only the name is known.
     pub fn named(name: impl Into<String>) -> HostWish {
-        HostWish { name: name.into(), user: None, slots: Slots::Cores, max_slots: None, for_all: true }
+        HostWish {
+            name: name.into(),
+            also: Vec::new(),
+            user: None,
+            slots: Slots::Cores,
+            max_slots: None,
+            for_all: true,
+        }
+    }
+
+    /// Whether it was asked for by this name.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        same_name(&self.name, name) || self.also.iter().any(|also| same_name(also, name))
     }
 }
 

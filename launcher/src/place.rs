@@ -18,7 +18,7 @@ pub mod policy;
 pub mod rankfile;
 
 use crate::args::{JobWish, Usage};
-use crate::hosts::{HostWish, Slots, same_name};
+use crate::hosts::{HostWish, Slots};
 use crate::topology::{Level, Topology};
 use deal::{Entry, Pool};
 use policy::{Deal, Oversubscribe};
@@ -139,7 +139,7 @@ fn ranks_or(ranks: Option<u32>, count: usize) -> usize {
 }
 
 fn find(hosts: &[HostFacts], name: &str) -> Result<u32, Usage> {
-    let at = (0u32..).zip(hosts).find(|(_, facts)| same_name(&facts.wish.name, name)).map(|(at, _)| at);
+    let at = (0u32..).zip(hosts).find(|(_, facts)| facts.wish.is_called(name)).map(|(at, _)| at);
     at.ok_or_else(|| Usage::new(format!("the host {name} is not among those of this job")))
 }
 

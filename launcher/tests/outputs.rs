@@ -131,6 +131,13 @@ fn a_part_of_the_line_has_variables_of_its_own_and_may_stand_in_a_file() {
 }
 
 #[test]
+fn parts_may_call_this_host_by_different_names() {
+    let words = "-n 1 -H localhost echo a : -n 1 -H 127.0.0.1 echo b : -n 1 echo c";
+    let done = mpirun(words.split(' ')).run();
+    assert_eq!((done.code(), done.lines()), (0, ["a", "b", "c"].map(str::to_owned).to_vec()), "{}", done.err);
+}
+
+#[test]
 fn an_unknown_option_starts_nothing() {
     let done = mpirun(["--host-file", "x", "sh", "-c", "echo started"]).run();
     assert_eq!((done.code(), done.text()), (2, String::new()));

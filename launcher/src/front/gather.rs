@@ -1,13 +1,11 @@
 //! From a list of names to running ranks: agents on all hosts, what each host is, and where everybody sits.
 
-use std::path::Path;
 use std::time::Instant;
 
 use super::{
     Block, Front, HostFacts, Input, Job, Launch, Order, Printer, Seat, Server, Stream, ToAgent, Usage, code,
     display, node_map, output_window_bytes, place,
 };
-use crate::cores::Cores;
 use crate::hosts::{HostWish, Slots};
 use crate::place::Placement;
 use crate::proto::{Hello, Start, Target};
@@ -85,6 +83,7 @@ pub(crate) fn merge_here(hosts: &mut Vec<HostWish>, is_here: impl Fn(&HostWish) 
 }
 
 fn add_slots(first: &mut HostWish, again: &HostWish) {
+    first.also.push(again.name.clone());
     first.slots = match (first.slots, again.slots) {
         (Slots::Cores, other) | (other, Slots::Cores) => other,
         (Slots::Mentioned(a), Slots::Mentioned(b)) => Slots::Mentioned(a.saturating_add(b)),
@@ -128,9 +127,7 @@ impl Front {
         }
         self.links.start_there(&there, &self.order.ways, &neighbours, now);
         if alone {
-            let cores = Cores::ours().map(|cores| cores.numbers()).unwrap_or_default();
-            let topology = Topology::read(Path::new("/sys"), &cores);
-            self.launch(vec![topology]);
+            self.launch(vec![Topology::here()]);
         }
     }
 
@@ -240,8 +237,8 @@ mod tests {
         ];
         let here = merge_here(&mut hosts, |host| ["localhost", "ant"].contains(&host.name.as_str()));
         assert_eq!(here, Some(1));
-        let expected =
-            [host("far", Slots::Stated(1)), host("localhost", Slots::Stated(5)), host("other", Slots::Cores)];
+        let ours = HostWish { also: vec!["ant".into()], ..host("localhost", Slots::Stated(5)) };
+        let expected = [host("far", Slots::Stated(1)), ours, host("other", Slots::Cores)];
         assert_eq!(hosts, expected);
         assert_eq!(merge_here(&mut hosts, |_| false), None);
         assert_eq!(hosts, expected);
