@@ -6,11 +6,11 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Folder, Job, Running, eventually, mpirun, probe_path};
+use common::{Folder, Job, Running, eventually, mpirun, probe_path, read_lines};
 use rustix::process::{Pid, Signal};
 
 /// In place of ssh: `HOST COMMAND`, with nothing of our environment but what tests find processes by.
@@ -59,17 +59,6 @@ fn list(hosts: u32, slots: u32) -> String {
     (0..hosts).map(|host| format!("h{host}:{slots}")).collect::<Vec<_>>().join(",")
 }
 
-/// Waits until so many lines have come on standard output.
-fn read_lines(job: &mut Running, lines: usize) {
-    let out = job.child.stdout.as_mut().unwrap();
-    let mut seen = 0;
-    let mut byte = [0];
-    while seen < lines {
-        out.read_exact(&mut byte).unwrap();
-        seen += usize::from(byte[0] == b'\n');
-    }
-}
-
 /// The agents of a running job by host.
 fn agent_on(job: &Running, host: &str) -> Pid {
     let wanted = format!("SELVEDGE_HOST={host}");
@@ -114,6 +103,13 @@ fn hosts_without_a_rank_are_no_harm() {
     let hosts = Hosts::new("empty");
     let done = hosts.job("a,b,c,d,e", &["-n", "1", "sh", "-c", "echo $SELVEDGE_HOST"]).run();
     assert_eq!((done.code(), done.text().as_str(), done.err.as_str()), (0, "a\n", ""));
+}
+
+#[test]
+fn one_host_that_is_not_this_one_is_a_job_too() {
+    let hosts = Hosts::new("alone");
+    let done = hosts.probe("b:3", &["card"]).run();
+    assert_eq!((done.code(), done.err.as_str(), done.lines().len()), (0, "", 3));
 }
 
 #[test]

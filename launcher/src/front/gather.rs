@@ -170,7 +170,8 @@ impl Front {
         self.printer = Printer::new(launch.size(), self.order.wish.labels, self.one_place);
         self.input_host = hosts_of_ranks.first().copied().unwrap_or(0);
         self.input = Input::Open { under_way: 0 };
-        if facts.len() > 1 {
+        // An agent that is alone on our own host is the root itself.
+        if facts.len() > 1 || self.order.here.is_none() {
             let appnums = launch.seats.iter().map(|seat| seat.block).collect();
             let job = Job::new(launch.job.clone(), appnums, node_map(&hosts_of_ranks));
             self.server = Some(Server::on_node(job, Vec::new(), self.links.count(), false));

@@ -19,6 +19,9 @@ const ERRORS_BYTES_MAX: usize = 256 << 10;
 /// The longest line of that which is kept together.
 const LINE_BYTES_MAX: usize = 4 << 10;
 
+/// What commands say and nobody needs to know: srun, which is asked not to bind, where it could not anyway.
+const NOISE: &[&str] = &["cluster configuration lacks support for cpu binding"];
+
 /// Which descriptor of a link an epoll event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -299,6 +302,7 @@ impl Link {
         {
             lines.extend(self.end_errors());
         }
+        lines.retain(|line| !NOISE.iter().any(|noise| line.ends_with(noise)));
         lines
     }
 

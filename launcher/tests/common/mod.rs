@@ -61,12 +61,15 @@ pub struct Running {
 
 /// `mpirun` with these words.
 pub fn mpirun<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Job {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let marker = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let mut command = Command::new(env!("CARGO_BIN_EXE_mpirun"));
-    command.args(words).env("SELVEDGE_TEST_MARKER", &marker);
+    command.args(words);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Job { command, marker }
+    Job::of(command)
+}
+
+fn new_marker() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// `mpirun -n N sh -c SCRIPT`.
@@ -90,7 +93,25 @@ pub fn probe_path() -> PathBuf {
     path
 }
 
+/// Waits until so many lines have come on standard output.
+pub fn read_lines(job: &mut Running, lines: usize) {
+    let out = job.child.stdout.as_mut().unwrap();
+    let mut seen = 0;
+    let mut byte = [0];
+    while seen < lines {
+        out.read_exact(&mut byte).unwrap();
+        seen += usize::from(byte[0] == b'\n');
+    }
+}
+
 impl Job {
+    /// Whatever command, watched like a job.
+    pub fn of(mut command: Command) -> Job {
+        let marker = new_marker();
+        command.env("SELVEDGE_TEST_MARKER", &marker);
+        Job { command, marker }
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Job {
         self.command.env(name, value);
         self
