@@ -297,6 +297,10 @@ unsafe extern "C" fn ibv_query_qp(
 
 /// `ibv_destroy_qp(3)`.
 ///
+/// libfabric 1.17 breaks the promise below: where its own address handle is refused (`--fail ibv_create_ah`), `fi_enable` destroys
+/// the queue pair and frees what it knew of it, and `fi_close` reads the pointer out of the freed memory and passes that
+/// (seen with gdb). The process dies here, as it would in libibverbs.
+///
 /// # Safety
 ///
 /// Pointers are null or what `ibv_destroy_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
