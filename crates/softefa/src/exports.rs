@@ -11,6 +11,7 @@ mod control;
 mod efa;
 mod memory;
 mod objects;
+mod pairs;
 mod queues;
 mod requests;
 

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use rustix::event::EventfdFlags;
 
 use super::objects::{ContextObject, DeviceObject, Handle, seen, take};
-use super::{at_exit, queues, refuse, requests, set_errno, strikes};
+use super::{at_exit, pairs, queues, refuse, requests, set_errno, strikes};
 use crate::abi::{self, Context, ContextOps, Device, DeviceAttr, DeviceAttrEx, Gid, PortAttr, VerbsContext};
 use crate::device::{Card, Devices};
 use crate::opened::Opened;
@@ -191,7 +191,7 @@ fn verbs_context(devices: &Devices, device: *mut Device, async_fd: c_int) -> Ver
         private: ptr::null(),
         query_device_ex: Some(query_device_ex),
         flows: [ptr::null(); 5],
-        create_qp_ex: Some(requests::create_qp_ex),
+        create_qp_ex: Some(pairs::create_qp_ex),
         shared: [ptr::null(); 4],
         placeholder: 0,
         size: size_of::<VerbsContext>(),

@@ -5,7 +5,7 @@ use std::mem::size_of;
 
 use super::control::answer_with;
 use super::objects::{ContextObject, Handle, HandleObject, QueueObject, seen};
-use super::{queues, refuse, requests, strikes};
+use super::{pairs, queues, refuse, strikes};
 use crate::abi::{
     Ah, Context, CqEx, CqInitAttrEx, EfaAhAttr, EfaCq, EfaCqInitAttr, EfaDeviceAttr, EfaMrAttr,
     EfaQpInitAttr, Mr, Pd, QpEx, QpInitAttr, QpInitAttrEx, caps,
@@ -102,7 +102,7 @@ unsafe extern "C" fn efadv_create_qp_ex(
         return refuse(libc::EINVAL);
     }
     // SAFETY: the caller passes the attributes.
-    unsafe { requests::create_from(attr, driver) }
+    unsafe { pairs::create_from(attr, driver) }
 }
 
 /// The form of the first card, which knew only sends.
@@ -120,7 +120,7 @@ unsafe extern "C" fn efadv_create_driver_qp(
         return refuse(libc::EINVAL);
     }
     // SAFETY: the caller passes a domain and the attributes.
-    unsafe { requests::create_plain(domain, attr) }
+    unsafe { pairs::create_plain(domain, attr) }
 }
 
 /// `efadv_create_cq(3)`.

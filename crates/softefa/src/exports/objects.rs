@@ -155,3 +155,16 @@ unsafe impl Handle for EfaQueue {
     type Part = abi::EfaCq;
     const OFFSET: usize = offset_of!(QueueObject, efa);
 }
+
+/// The queue pair behind a pointer of verbs.
+macro_rules! pair {
+    ($pair:expr $(, $otherwise:expr)?) => {{
+        // SAFETY: the caller passes a queue pair of ours which it does not destroy meanwhile, or null.
+        match unsafe { $crate::exports::objects::seen::<$crate::exports::objects::PairObject>($pair) } {
+            Some(object) => object,
+            None => return $($otherwise)?,
+        }
+    }};
+}
+
+pub(super) use pair;
