@@ -92,8 +92,9 @@ pub fn run(ours: &Workspace, mpich: &Installed, limit: Duration) -> Score {
 /// Whether every pair did what is expected of it.
 pub fn run_matrix(hosts: &[usize]) -> bool {
     let ours = Workspace::load();
-    let words = ["build", "--release", "--locked", "-p", "selvedge-launcher", "-p", "selvedge-benches"];
-    let built = Run::cargo(words).inside(&ours.root).in_the_open();
+    let packages = ["build", "--release", "--locked", "-p", "selvedge-launcher", "-p", "selvedge-benches"];
+    let programs = ["--bin", "mpirun", "--bin", "osu", "--bin", "peer"];
+    let built = Run::cargo(packages.into_iter().chain(programs)).inside(&ours.root).in_the_open();
     let installed = if built.is_ok() { tools::hosts() } else { Err(built.why) };
     let score = match installed {
         Ok(()) => matrix(&ours, hosts, Duration::from_secs(600)),

@@ -2,7 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use selvedge_testbed::Hosts;
 
 use super::road::{Job, Meter, Road};
 use super::table::Results;
@@ -21,6 +24,7 @@ struct Peer {
     shm: Forced,
     tcp: Forced,
     efa: Forced,
+    hosts: Forced,
     /// What its launcher wants to be told when there are more ranks than processors.
     crowded: &'static [&'static str],
 }
@@ -28,11 +32,16 @@ struct Peer {
 /// What makes a library take a road.
 struct Forced {
     env: &'static [(&'static str, &'static str)],
-    /// Words for its launcher; on a device, words for `softefa run`, which knows these libraries.
+    /// Words for its launcher; on a device, words for `softefa run`, which knows these libraries. On hosts `{rsh}` stands
+    /// for what leads to another and `{each}` for the ranks on each.
     words: &'static [&'static str],
 }
 
 const NOT_FORCED: Forced = Forced { env: &[], words: &[] };
+
+/// Two hosts for our own launcher, in the same signs.
+const OURS_ON_HOSTS: [&str; 8] =
+    ["--agent", "{rsh}", "-H", "node1,node2", "-ppn", "{each}", "--bind-to", "none"];
 
 const PEERS: [Peer; 3] = [
     Peer {
@@ -49,6 +58,10 @@ const PEERS: [Peer; 3] = [
             words: &[],
         },
         efa: Forced { env: &[], words: &["--for", "mpich"] },
+        hosts: Forced {
+            env: &[("MPIR_CVAR_CH4_NETMOD", "ofi"), ("FI_PROVIDER", "tcp")],
+            words: &["-launcher-exec", "{rsh}", "-hosts", "node1,node2", "-ppn", "{each}"],
+        },
         crowded: &[],
     },
     Peer {
@@ -61,6 +74,19 @@ const PEERS: [Peer; 3] = [
             words: &[],
         },
         efa: Forced { env: &[], words: &["--for", "intel"] },
+        hosts: Forced {
+            env: &[("I_MPI_FABRICS", "shm:ofi"), ("FI_PROVIDER", "tcp"), ("I_MPI_PIN", "0")],
+            words: &[
+                "-launcher",
+                "ssh",
+                "-launcher-exec",
+                "{rsh}",
+                "-hosts",
+                "node1,node2",
+                "-ppn",
+                "{each}",
+            ],
+        },
         crowded: &[],
     },
     Peer {
@@ -73,6 +99,22 @@ const PEERS: [Peer; 3] = [
             words: &["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo"],
         },
         efa: Forced { env: &[], words: &["--for", "openmpi"] },
+        hosts: Forced {
+            env: &[
+                ("OMPI_MCA_pml", "ob1"),
+                ("OMPI_MCA_btl", "tcp,self,sm"),
+                ("OMPI_MCA_btl_tcp_if_include", "eth0"),
+            ],
+            words: &[
+                "--prtemca",
+                "plm_ssh_agent",
+                "{rsh}",
+                "--bind-to",
+                "none",
+                "--host",
+                "node1:{each},node2:{each}",
+            ],
+        },
         crowded: &["--map-by", ":OVERSUBSCRIBE"],
     },
 ];
@@ -83,6 +125,7 @@ impl Peer {
             Road::Shm => &self.shm,
             Road::Tcp => &self.tcp,
             Road::Efa => &self.efa,
+            Road::Hosts => &self.hosts,
         }
     }
 }
@@ -90,9 +133,7 @@ impl Peer {
 /// A library that takes part.
 pub(super) struct Contender {
     pub(super) name: &'static str,
-    meter: Meter,
-    /// The devices it runs on, where the road is one of them.
-    devices: Option<Devices>,
+    ground: Ground,
     launcher: PathBuf,
     /// Words for the launcher.
     words: Vec<OsString>,
@@ -102,18 +143,49 @@ pub(super) struct Contender {
     crowded: &'static [&'static str],
 }
 
+/// Where a launcher is started.
+#[derive(Clone, Debug)]
+enum Ground {
+    /// On this machine, as it is.
+    Here(Road),
+    /// On software devices.
+    Devices(Devices),
+    /// On the first of two hosts.
+    Hosts(Rc<Hosts>),
+}
+
+impl Ground {
+    fn meter(&self) -> Meter {
+        match self {
+            Ground::Here(Road::Tcp) => Meter::Loopback,
+            Ground::Here(_) => Meter::Shm,
+            Ground::Devices(devices) => Meter::Devices(devices.clone()),
+            Ground::Hosts(hosts) => Meter::Hosts(Rc::clone(hosts)),
+        }
+    }
+
+    /// With words that only `softefa run` understands.
+    fn with(self, words: &[&str]) -> Ground {
+        match self {
+            Ground::Devices(devices) => Ground::Devices(devices.with(words)),
+            other => other,
+        }
+    }
+}
+
 /// How long a launcher may take, past the time limit it was told, to end its job itself.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Selvedge first, then every peer that can be installed here; and why the others cannot.
 pub(super) fn contenders(workspace: &Workspace, road: Road) -> Result<(Vec<Contender>, Vec<String>), String> {
     let python = tools::python()?;
+    let ground = ground(workspace, road)?;
     let (mut others, mut left_out, mut libfabric) = (Vec::new(), Vec::new(), None);
     for peer in &PEERS {
         match peer.wheel.installed(&workspace.target, &python) {
             Ok(installed) => {
                 libfabric.get_or_insert_with(|| installed.libfabric().to_path_buf());
-                others.push(Contender::other(workspace, road, peer, &installed));
+                others.push(Contender::other(workspace, road, ground.clone(), peer, &installed));
             }
             Err(reason) => left_out.push(format!("{} is left out: {reason}", peer.wheel.name)),
         }
@@ -124,9 +196,12 @@ pub(super) fn contenders(workspace: &Workspace, road: Road) -> Result<(Vec<Conte
         Road::Efa => {
             &[("Selvedge", &["--transport", "efa-direct"]), ("Selvedge efa", &["--transport", "efa"])]
         }
+        Road::Hosts => &[("Selvedge", &OURS_ON_HOSTS)],
     };
-    let ours =
-        ours.iter().map(|(name, words)| Contender::ours(workspace, road, name, words, libfabric.as_deref()));
+    let libfabric = libfabric.as_deref();
+    let ours = ours
+        .iter()
+        .map(|(name, words)| Contender::ours(workspace, road, ground.clone(), name, words, libfabric));
     Ok((ours.chain(others).collect(), left_out))
 }
 
@@ -135,17 +210,16 @@ impl Contender {
     fn ours(
         workspace: &Workspace,
         road: Road,
+        ground: Ground,
         name: &'static str,
         words: &[&str],
         libfabric: Option<&Path>,
     ) -> Contender {
         let env = libfabric.filter(|_| road != Road::Shm).map(|path| ("SELVEDGE_LIBFABRIC", path.into()));
         let loopback = (road == Road::Tcp).then(|| ("SELVEDGE_INTERFACE", "127.0.0.1".into()));
-        let devices = devices(workspace, road);
         Contender {
             name,
-            meter: Meter::new(road, devices.clone()),
-            devices,
+            ground,
             launcher: workspace.release("mpirun"),
             words: words.iter().map(OsString::from).collect(),
             program: vec![workspace.release("osu").into()],
@@ -154,18 +228,22 @@ impl Contender {
         }
     }
 
-    fn other(workspace: &Workspace, road: Road, peer: &Peer, installed: &Installed) -> Contender {
+    fn other(
+        workspace: &Workspace,
+        road: Road,
+        ground: Ground,
+        peer: &Peer,
+        installed: &Installed,
+    ) -> Contender {
         let Forced { env, words } = *peer.forced(road);
-        let devices = devices(workspace, road).map(|devices| devices.with(words));
         // Intel MPI asks for libfabric by name alone, and would get the system's.
         let own = installed.libfabric().parent().unwrap_or(Path::new("")).into();
         let env = peer.always.iter().chain(env).map(|(name, value)| (*name, value.into()));
         Contender {
             name: peer.wheel.name,
-            meter: Meter::new(road, devices.clone()),
             launcher: installed.program("mpiexec"),
-            words: if devices.is_some() { &[] } else { words }.iter().map(OsString::from).collect(),
-            devices,
+            words: if road == Road::Efa { &[] } else { words }.iter().map(OsString::from).collect(),
+            ground: ground.with(words),
             program: vec![workspace.release("peer").into(), "--library".into(), installed.libmpi().into()],
             env: env.chain([("LD_LIBRARY_PATH", own)]).collect(),
             crowded: peer.crowded,
@@ -182,7 +260,7 @@ impl Contender {
             println!("$ {}", run.shown());
         }
         let began = Instant::now();
-        let measured = self.meter.around(|| answer_of(run)).and_then(|answer| job.rows_of(&answer));
+        let measured = self.ground.meter().around(|| answer_of(run)).and_then(|answer| job.rows_of(&answer));
         match measured {
             Ok(rows) => results.rounds.push(rows),
             Err(_) if began.elapsed() >= limit => {
@@ -198,17 +276,34 @@ impl Contender {
         let words = ["-n", &ranks].into_iter().chain(crowded.iter().copied()).map(OsString::from);
         let bench =
             [job.bench, "-m", job.range, "--json", "-"].into_iter().chain(job.shorter.iter().copied());
-        let before = words.chain(self.words.iter().cloned()).chain(self.program.iter().cloned());
+        let own = self.words.iter().map(|word| self.filled_in(word, job.ranks));
+        let before = words.chain(own).chain(self.program.iter().cloned());
         self.launched(before.chain(bench.map(OsString::from)), limit)
+    }
+
+    /// A word with its signs replaced, where there are hosts.
+    fn filled_in(&self, word: &OsString, ranks: usize) -> OsString {
+        let (Ground::Hosts(hosts), Some(word)) = (&self.ground, word.to_str()) else { return word.clone() };
+        let each = (ranks / hosts.count()).to_string();
+        word.replace("{rsh}", &hosts.rsh().to_string_lossy()).replace("{each}", &each).into()
     }
 
     /// The launcher with these words, on the devices where there are some.
     fn launched(&self, words: impl Iterator<Item = OsString>, limit: Duration) -> Run {
-        let (program, words) = match &self.devices {
-            Some(devices) => devices.around([self.launcher.clone().into()].into_iter().chain(words)),
-            None => (self.launcher.clone(), words.collect()),
+        let run = match &self.ground {
+            Ground::Here(_) => Run::new(&self.launcher, words),
+            Ground::Devices(devices) => {
+                let (program, words) =
+                    devices.around([self.launcher.clone().into()].into_iter().chain(words));
+                Run::new(program, words)
+            }
+            Ground::Hosts(hosts) => {
+                let mut command = hosts.command("node1", &self.launcher);
+                command.args(words);
+                Run::of(command)
+            }
         };
-        let run = self.env.iter().fold(Run::new(program, words), |run, (name, value)| run.env(name, value));
+        let run = self.env.iter().fold(run, |run, (name, value)| run.env(name, value));
         // Every launcher knows this variable, and cleans up after its job better than a kill of it would.
         run.env("MPIEXEC_TIMEOUT", limit.as_secs().to_string()).at_most(limit + GRACE)
     }
@@ -221,15 +316,25 @@ impl Contender {
         let mut profile = OsString::from("--callgrind-out-file=");
         profile.push(file);
         let one = ["-n", "1"].map(OsString::from);
-        let words = self.words.iter().cloned().chain(one.clone());
+        let own = self.words.iter().map(|word| self.filled_in(word, 2));
+        let words = own.chain(one.clone());
         let words = words.chain(["valgrind", "-q", "--tool=callgrind"].map(OsString::from)).chain([profile]);
         let words = words.chain(program()).chain([OsString::from(":")]).chain(one).chain(program());
         self.launched(words, limit)
     }
 }
 
-/// Two hosts of one device each. A rank under valgrind is slow, and must not be taken for dead.
-fn devices(workspace: &Workspace, road: Road) -> Option<Devices> {
-    let patient = ["--set", "PEER_TIMEOUT_MS=600000"];
-    (road == Road::Efa).then(|| Devices::new(workspace, 2).with(patient))
+/// Devices: two hosts of one each. A rank under valgrind is slow, and must not be taken for dead.
+fn ground(workspace: &Workspace, road: Road) -> Result<Ground, String> {
+    match road {
+        Road::Shm | Road::Tcp => Ok(Ground::Here(road)),
+        Road::Efa => {
+            let patient = ["--set", "PEER_TIMEOUT_MS=600000"];
+            Ok(Ground::Devices(Devices::new(workspace, 2).with(patient)))
+        }
+        Road::Hosts => {
+            tools::hosts()?;
+            Ok(Ground::Hosts(Rc::new(Hosts::new(2).map_err(|error| error.to_string())?)))
+        }
+    }
 }

@@ -3,7 +3,10 @@
 //! A library left to itself takes shared memory between two ranks of one host, whatever it was asked for; so each job on a
 //! road that can be counted is held against the count.
 
+use std::rc::Rc;
+
 use clap::ValueEnum;
+use selvedge_testbed::Hosts;
 use serde_json::Value;
 
 use crate::osu::{self, loopback_bytes, received_bytes};
@@ -18,6 +21,8 @@ pub enum Road {
     Tcp,
     /// The efa provider of libfabric, on devices made of software
     Efa,
+    /// TCP between two hosts made of namespaces of this machine; needs root
+    Hosts,
 }
 
 /// What a figure is.
@@ -143,6 +148,42 @@ const EFA_JOBS: &[Job] = &[
     MEMORY,
 ];
 
+/// One rank on each of two hosts, and two: all of them on the same few cores, so fewer iterations of the larger jobs.
+const HOSTS_JOBS: &[Job] = &[
+    Job {
+        bench: "latency",
+        figure: Figure::Time,
+        ranks: 2,
+        range: "8:8",
+        sizes: &[8],
+        shorter: &["-i", "2000", "-x", "200"],
+    },
+    Job {
+        bench: "bw",
+        figure: Figure::Rate,
+        ranks: 2,
+        range: "1048576:1048576",
+        sizes: &[1 << 20],
+        shorter: &["-i", "10", "-x", "2"],
+    },
+    Job {
+        bench: "allreduce",
+        figure: Figure::Time,
+        ranks: 4,
+        range: "8:8",
+        sizes: &[8],
+        shorter: &["-i", "200", "-x", "20"],
+    },
+    Job {
+        bench: "allreduce",
+        figure: Figure::Time,
+        ranks: 4,
+        range: "1048576:1048576",
+        sizes: &[1 << 20],
+        shorter: &["-i", "20", "-x", "2"],
+    },
+];
+
 /// Where libfabric's own protocol changes its mind.
 const SWEEP: &[u64] =
     &[16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];
@@ -154,6 +195,7 @@ impl Road {
             Road::Shm => "shm",
             Road::Tcp => "tcp",
             Road::Efa => "efa",
+            Road::Hosts => "hosts",
         }
     }
 
@@ -162,6 +204,7 @@ impl Road {
             Road::Shm => SHM_JOBS,
             Road::Tcp => TCP_JOBS,
             Road::Efa => EFA_JOBS,
+            Road::Hosts => HOSTS_JOBS,
         }
     }
 
@@ -182,13 +225,19 @@ impl Road {
                  shows that the bytes went there. Selvedge is on efa-direct, and beside it on efa as the others are. Times say\n\
                  how the libraries compare on this device, and nothing about a card."
             }
+            Road::Hosts => {
+                "Two hosts, each with network, name and shared memory of its own, on the processors of this machine; nobody is\n\
+                 bound to a core. Half of the ranks are on each, and the bytes that left the hosts show it. MPICH, Intel MPI\n\
+                 and Selvedge use the tcp provider of libfabric between them, Open MPI its own TCP; within a host all may do\n\
+                 as they like."
+            }
         }
     }
 
     /// How the file name of the library begins that stands for a device, where one does.
     pub(super) fn device(self) -> Option<&'static str> {
         match self {
-            Road::Shm | Road::Tcp => None,
+            Road::Shm | Road::Tcp | Road::Hosts => None,
             Road::Efa => Some("libsoftefa"),
         }
     }
@@ -196,37 +245,63 @@ impl Road {
 
 /// Counts what a road carries while a job runs.
 #[derive(Debug)]
-pub(super) struct Meter {
-    road: Road,
-    devices: Option<Devices>,
+pub(super) enum Meter {
+    /// Loads and stores: nobody counts them.
+    Shm,
+    Loopback,
+    Devices(Devices),
+    /// What leaves all hosts together.
+    Hosts(Rc<Hosts>),
 }
 
 impl Meter {
-    /// `devices`: those of the job, where the road is one of them.
-    pub(super) fn new(road: Road, devices: Option<Devices>) -> Meter {
-        Meter { road, devices }
-    }
-
     /// Runs a job, and lets its answer through if what the ranks received has gone by the road. Others on the same road can
     /// hide the contrary only when they move as much themselves.
     pub(super) fn around(&self, job: impl FnOnce() -> Result<Value, String>) -> Result<Value, String> {
-        if let Some(devices) = &self.devices {
+        if let Meter::Devices(devices) = self {
             devices.reset()?;
         }
-        let before = if self.road == Road::Tcp { loopback_bytes()? } else { 0 };
+        let before = self.carried()?;
         let answer = job()?;
-        let carried = match (self.road, &self.devices) {
-            (Road::Tcp, _) => loopback_bytes()?.saturating_sub(before),
-            (Road::Efa, Some(devices)) => devices.counters()?.delivered_bytes(),
-            // Nobody counts loads and stores.
-            _ => return Ok(answer),
+        let carried = self.carried()?.saturating_sub(before);
+        let needed = match self {
+            Meter::Shm => 0,
+            Meter::Loopback | Meter::Devices(_) => received_bytes(&answer)?,
+            // Only half of the ranks are elsewhere, and one of them can have the data for all of its host: two messages.
+            Meter::Hosts(_) => {
+                let ranks = answer["ranks"].as_u64().unwrap_or(2).max(2);
+                received_bytes(&answer)? * 2 / ranks + header_bytes(&answer)
+            }
         };
-        let (needed, road) = (received_bytes(&answer)?, self.road.name());
         if carried >= needed {
             return Ok(answer);
         }
-        Err(format!("the ranks received {needed} bytes and {road} carried {carried}: they took another road"))
+        Err(format!(
+            "the ranks received {needed} bytes and the road carried {carried}: they took another road"
+        ))
     }
+
+    /// Bytes so far.
+    fn carried(&self) -> Result<u64, String> {
+        match self {
+            Meter::Shm => Ok(0),
+            Meter::Loopback => loopback_bytes(),
+            Meter::Devices(devices) => Ok(devices.counters()?.delivered_bytes()),
+            Meter::Hosts(hosts) => {
+                let sent = hosts.names().into_iter().map(|host| hosts.tx_bytes(&host));
+                sent.sum::<Result<u64, _>>().map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
+/// The least that frames add where each iteration waits for a message from the other host and back: headers of Ethernet,
+/// IP and TCP. So that a small message that went another way is not covered by what starting the job takes.
+fn header_bytes(answer: &Value) -> u64 {
+    const HEADERS: u64 = 14 + 20 + 20;
+    let rows = answer["rows"].as_array().into_iter().flatten();
+    let iterations: u64 = rows.filter_map(|row| row["iterations"].as_u64()).sum();
+    if answer["bench"] == "bw" { 0 } else { 2 * iterations * HEADERS }
 }
 
 #[cfg(test)]
@@ -235,11 +310,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn a_message_between_hosts_is_a_frame_with_its_headers() {
+        let of = |bench| header_bytes(&json!({"bench": bench, "ranks": 2, "rows": [{"iterations": 100}]}));
+        assert_eq!((of("latency"), of("bw")), (10_800, 0));
+    }
+
+    #[test]
     fn a_job_that_moved_nothing_took_another_road() {
         let rows = json!([{"bytes": 1_u64 << 40, "iterations": 10}]);
         let answer = json!({"bench": "latency", "ranks": 2, "rows": rows});
-        let through = |road| Meter::new(road, None).around(|| Ok(answer.clone()));
-        assert!(through(Road::Tcp).expect_err("nobody moves ten tebibytes").contains("another road"));
-        assert_eq!(through(Road::Shm), Ok(answer.clone()));
+        let through = |meter: Meter| meter.around(|| Ok(answer.clone()));
+        assert!(through(Meter::Loopback).expect_err("nobody moves ten tebibytes").contains("another road"));
+        assert_eq!(through(Meter::Shm), Ok(answer.clone()));
     }
 }
