@@ -6,6 +6,7 @@
 //! thread, one epoll; nothing blocks. Outputs of ranks hang on an epoll of their own inside the first, so that all of
 //! them can be left alone at once while the output window is used up.
 
+mod launch;
 mod rank;
 pub(crate) mod relay;
 
@@ -15,21 +16,16 @@ use std::time::{Duration, Instant};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::process::{Signal, WaitStatus, kill_process_group};
-use selvedge_boot::{Host, Job, NodeMap, Server, State};
+use selvedge_boot::{Host, Server, State};
 
 use crate::channel::{Channel, ChannelError};
-use crate::cores::Cores;
-use crate::proto::{
-    CHUNK_BYTES_MAX, Hello, Identity, Launch, Outcome, Start, Stream, ToAgent, ToChild, ToFront,
-};
+use crate::proto::{CHUNK_BYTES_MAX, Hello, Identity, Outcome, Start, Stream, ToAgent, ToChild, ToFront};
 use crate::pulse::Pulse;
-use crate::spawn::{self, Nursery, Refusal};
 use crate::supervise::code;
 use crate::topology::Topology;
 use crate::tree::Links;
 use crate::{reap, start, sys};
 use rank::{Input, Rank};
-use relay::node_map;
 
 /// How long a rank that has closed its PMI connection may take to end before that is an event of its own.
 const CLOSED_PATIENCE: Duration = Duration::from_secs(1);
@@ -232,91 +228,6 @@ impl Agent {
         let hello =
             Hello { identity: Identity::of(&here), topology: Topology::here(), address: self.address };
         self.report(ToFront::Hello(Box::new(hello)), &[]);
-    }
-
-    /// Starts the ranks of this host.
-    fn launch(&mut self, launch: &Launch) -> Result<(), Refusal> {
-        let trouble = |errno: rustix::io::Errno| Refusal {
-            code: code::INTERNAL,
-            why: format!("cannot watch a rank: {errno}"),
-        };
-        let locals = u32::try_from(launch.on_host(self.host).count()).expect("a rank is a u32");
-        let descriptors = spawn::make_room(locals)?;
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let (agent, cores) = (rustix::process::getpid(), Cores::ours().ok());
-        let extras = self.variables_of_this_host();
-        let nursery = Nursery { launch, locals, descriptors, host: &host, agent, cores, extras };
-        let mut plans: Vec<Option<spawn::Plan<'_>>> = launch.blocks.iter().map(|_| None).collect();
-        for (_, seat) in launch.on_host(self.host) {
-            let (Some(block), Some(plan)) =
-                (launch.blocks.get(seat.block as usize), plans.get_mut(seat.block as usize))
-            else {
-                let why = "a rank has a block that there is not".to_owned();
-                return Err(Refusal { code: code::INTERNAL, why });
-            };
-            if plan.is_none() {
-                *plan = Some(spawn::plan(launch, block)?);
-            }
-        }
-        for (local, (rank, seat)) in (0..).zip(launch.on_host(self.host)) {
-            let Some(plan) = &plans[seat.block as usize] else { continue };
-            let newborn = nursery.start(plan, rank, seat, rank == 0)?;
-            epoll::add(&self.main, &newborn.pmi, Token::Pmi(local).data(), EventFlags::IN)
-                .map_err(trouble)?;
-            for (fd, stream) in [(&newborn.out, Stream::Out), (&newborn.err, Stream::Err)] {
-                let token = Token::Output(local, stream).data();
-                epoll::add(&self.outputs, fd, token, EventFlags::IN).map_err(trouble)?;
-            }
-            if let Some(pipe) = newborn.input {
-                epoll::add(&self.main, &pipe, Token::Input.data(), EventFlags::empty()).map_err(trouble)?;
-                self.input = Some(Input::new(pipe));
-            }
-            self.ranks.push(Rank::new(rank, newborn.pid, newborn.pmi, newborn.out, newborn.err));
-            self.running += 1;
-        }
-        Ok(())
-    }
-
-    /// What ranks of this host find in their environment and those of others do not: where they are.
-    fn variables_of_this_host(&self) -> Vec<(&'static str, String)> {
-        let interface = self.address.map(|address| (INTERFACE, address.to_string()));
-        let make_believe = std::env::var(MAKE_BELIEVE).ok().filter(|_| self.is_one_of_many);
-        interface.into_iter().chain(make_believe.map(|name| (MAKE_BELIEVE, name))).collect()
-    }
-
-    fn handle_launch(&mut self, launch: &Launch) {
-        if self.stage != Stage::Waiting {
-            return;
-        }
-        self.output_window_bytes = launch.output_window_bytes as usize;
-        self.server = Some(self.server_for(launch));
-        match self.launch(launch) {
-            Ok(()) => {
-                let pid = |rank: &Rank| rank.pid.as_raw_nonzero().get().unsigned_abs();
-                let pids = self.ranks.iter().map(|rank| (rank.number, pid(rank))).collect();
-                self.stage = Stage::Running;
-                self.report(ToFront::Launched { pids }, &[]);
-            }
-            Err(Refusal { code, why }) => {
-                reap::kill_children(&self.links.processes());
-                self.ranks.clear();
-                self.running = 0;
-                self.input = None;
-                self.stage = Stage::Over;
-                self.report(ToFront::Refused { code, why }, &[]);
-            }
-        }
-    }
-
-    fn server_for(&self, launch: &Launch) -> Server {
-        let appnums = launch.seats.iter().map(|seat| seat.block).collect();
-        if !self.is_one_of_many {
-            return Server::new(Job::new(launch.job.clone(), appnums, NodeMap::one_node(launch.size())));
-        }
-        let hosts: Vec<u32> = launch.seats.iter().map(|seat| seat.host).collect();
-        let job = Job::new(launch.job.clone(), appnums, node_map(&hosts));
-        let local = launch.on_host(self.host).map(|(rank, _)| rank).collect();
-        Server::on_node(job, local, self.links.count(), true)
     }
 
     fn run(&mut self) -> Result<(), ChannelError> {

@@ -60,6 +60,18 @@ fn ranks_learn_by_which_address_other_hosts_reach_them() {
 }
 
 #[test]
+fn ranks_talk_over_the_wire_between_hosts() {
+    let hosts = Hosts::new(2).unwrap();
+    let rsh = hosts.rsh().to_str().unwrap().to_owned();
+    let before = hosts.tx_bytes("node2").unwrap();
+    let ranks = probe_path().with_file_name("ranks");
+    let done = job(&hosts, &rsh, "node1:2,node2:2", &["-q", ranks.to_str().unwrap(), "sum"]).run();
+    assert_eq!((done.code(), done.text().as_str()), (0, "4 ranks, sum 6\n"), "{}", done.err);
+    assert!(hosts.tx_bytes("node2").unwrap() > before);
+    hosts.assert_nothing_is_left(SOON);
+}
+
+#[test]
 fn names_of_this_host_are_one_host() {
     let hosts = Hosts::new(2).unwrap();
     let rsh = hosts.rsh().to_str().unwrap().to_owned();
