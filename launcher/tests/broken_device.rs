@@ -82,6 +82,16 @@ fn a_rank_whose_device_alone_is_broken_is_named_and_does_not_speak_itself() {
 }
 
 #[test]
+fn of_several_devices_the_one_that_is_broken_is_named() {
+    let settings = "SOFTEFA_DEVICES=2 SOFTEFA_FAIL=efadv_create_qp_ex:2".to_owned();
+    let devices = Devices { settings, ..Devices::failing(Fabric::System, "") };
+    let done = devices.run(&["--require", "efa"]);
+    let one_of_them = ["softefa0-rdm: the provider", "softefa1-rdm: the provider"];
+    assert!(one_of_them.iter().any(|words| done.err.contains(words)), "{}", done.err);
+    assert_refused(&done, &["rank 0 on h0: ", "efadv_create_qp_ex"]);
+}
+
+#[test]
 fn without_a_demand_the_next_road_is_taken_and_the_reason_is_said() {
     for (fabric, place) in [
         (Fabric::System, "ibv_modify_qp"),

@@ -101,10 +101,16 @@ impl Opening {
         // Keys of two rails must fit what travels.
         let rails_max = if abilities.memory_key_bytes <= 4 { order.len() } else { 1 };
         for nic in order.into_iter().take(rails_max) {
-            let mut rail = Rail::open(&choice.infos[nic], &plan)?;
-            let address = own_address(&mut rail, choice.provider.is_efa())?;
+            let name = &choice.nics[nic].name;
+            // Of several the one that is broken has a name.
+            let of_nic = |fault: Box<Fault>| match choice.nics.len() {
+                1 => fault,
+                _ => Box::new(Fault { detail: format!("{name}: {}", fault.detail), ..*fault }),
+            };
+            let mut rail = Rail::open(&choice.infos[nic], &plan).map_err(of_nic)?;
+            let address = own_address(&mut rail, choice.provider.is_efa()).map_err(of_nic)?;
             addresses.push(address.into_boxed_slice());
-            nics.push(choice.nics[nic].name.clone());
+            nics.push(name.clone());
             rails.push(rail);
         }
         // Beside EFA the doorway is a help, and where there is no IP network between the hosts it stays unused.
