@@ -18,7 +18,7 @@ const JOB_TIME_MAX: Duration = Duration::from_secs(60);
 /// its exit code.
 fn meet(hosts: &[&str], variables: &[(&str, &str)], arguments: &[&str]) -> (Value, Option<i32>) {
     let size = hosts.len() as u32;
-    let job = Job { name: "pairs".into(), appnums: vec![0; hosts.len()], map: NodeMap::one_node(size) };
+    let job = Job::new("pairs".into(), vec![0; hosts.len()], NodeMap::one_node(size));
     let server = Mutex::new(Server::new(job));
     let mut lines = Vec::new();
     let mut ranks = Vec::new();

@@ -14,7 +14,7 @@ use crate::check::Verdict;
 fn job<R: Send>(hosts: &[&str], rank: impl Fn(&mut Boot, HostId) -> R + Sync) -> Vec<R> {
     let size = hosts.len() as u32;
     let map = NodeMap::one_node(size);
-    let job = Job { name: "doctor-test".into(), appnums: vec![0; hosts.len()], map };
+    let job = Job::new("doctor-test".into(), vec![0; hosts.len()], map);
     let server = Mutex::new(Server::new(job));
     let lines: Vec<_> = hosts.iter().map(|_| UnixStream::pair().expect("a pair of sockets")).collect();
     let theirs: Vec<_> = lines.iter().map(|(there, _)| there.try_clone().expect("a descriptor")).collect();
