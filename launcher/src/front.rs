@@ -257,7 +257,9 @@ impl Front {
         let deadline = self.supervisor.deadline().map(|at| at.saturating_sub(self.started.elapsed()));
         let prompt = self.held_since.map(|since| PROMPT_PATIENCE.saturating_sub(since.elapsed()));
         let gathering = self.gathering.as_ref().map(Gathering::deadline);
-        let instants = self.links.deadline().into_iter().chain(self.leave_by).chain(gathering);
+        // Once that is over, only what is still to be written is waited for.
+        let leave_by = self.leave_by.filter(|at| !self.links.are_over() && *at > Instant::now());
+        let instants = self.links.deadline().into_iter().chain(leave_by).chain(gathering);
         let instants = instants.map(|at| at.saturating_duration_since(Instant::now()));
         deadline.into_iter().chain(prompt).chain(instants).min()
     }
@@ -301,7 +303,7 @@ impl Front {
             }
             ToFront::Said { line } => {
                 let name = self.order.hosts.get(host as usize).map_or("", |host| &host.name);
-                let line = format!("{name}: {line}\n").into_bytes();
+                let line = self.printer.pass_on(&format!("{name}: {line}"));
                 self.sink.write(Stream::Err, line, 0, 0);
             }
             ToFront::Output { rank, stream } => {

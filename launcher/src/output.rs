@@ -111,11 +111,15 @@ impl Printer {
 
     /// A line of our own, for standard error.
     pub fn say(&mut self, line: &str) -> Vec<u8> {
+        self.pass_on(&format!("mpirun: {line}"))
+    }
+
+    /// A line that no rank has written, as it is, for standard error.
+    pub fn pass_on(&mut self, line: &str) -> Vec<u8> {
         let mut out = Vec::new();
         if self.pen(Stream::Err).take().is_some() {
             out.push(b'\n');
         }
-        out.extend_from_slice(b"mpirun: ");
         out.extend_from_slice(line.as_bytes());
         out.push(b'\n');
         out
