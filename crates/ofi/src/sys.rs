@@ -115,6 +115,8 @@ pub(crate) const FI_KEY_NOTAVAIL: u64 = u64::MAX;
 // Commands of `fi_control`.
 pub(crate) const FI_GETWAIT: c_int = 5;
 pub(crate) const FI_ENABLE: c_int = 6;
+/// Of an endpoint, a bool: whether the provider may take shared memory to peers of this host (1.18 and later).
+pub(crate) const FI_OPT_SHARED_MEMORY_PERMITTED: c_int = 11;
 
 // Options of an endpoint.
 pub(crate) const FI_OPT_ENDPOINT: c_int = 0;

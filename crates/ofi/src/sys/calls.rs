@@ -64,6 +64,18 @@ pub(crate) unsafe fn control(fid: *mut Fid, command: c_int, argument: *mut c_voi
     unsafe { call(fid, command, argument) }
 }
 
+/// `fi_setopt` of an endpoint's option that is a bool.
+///
+/// # Safety
+/// `endpoint` is alive.
+pub(crate) unsafe fn permit(endpoint: *mut FidEp, option: c_int, permitted: bool) -> c_int {
+    let Some(call) = entry!(endpoint, ops, EpOps, setopt) else { return NO_SUCH_CALL };
+    // SAFETY: the caller's promise; the value is a bool, and the provider has read it when it returns.
+    unsafe {
+        call(endpoint.cast(), FI_OPT_ENDPOINT, option, (&raw const permitted).cast(), size_of::<bool>())
+    }
+}
+
 /// `fi_domain`.
 ///
 /// # Safety
