@@ -258,7 +258,7 @@ impl House {
         let last_part = |word: &str| word.rsplit('/').next().unwrap_or_default().to_string();
         match words.as_slice() {
             ["cargo", "xtask", rest @ ..] => wrong_with_xtask(rest, command),
-            ["cargo" | "git" | "cd" | "sudo" | "apt-get" | "source" | "export", ..] | [] => None,
+            ["cargo" | "git" | "cd" | "sudo" | "apt-get" | "source" | "export" | "salloc", ..] | [] => None,
             [first, rest @ ..] if last_part(first) == "mpirun" || last_part(first) == "mpiexec" => {
                 let named = rest.iter().any(|w| programs.contains(last_part(w).as_str()) || *w == "python");
                 let own = rest.iter().any(|w| last_part(w) == "program" || w.starts_with("./my"));
