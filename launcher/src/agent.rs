@@ -7,6 +7,7 @@
 //! them can be left alone at once while the output window is used up.
 
 mod launch;
+mod pmix;
 mod rank;
 pub(crate) mod relay;
 
@@ -25,6 +26,7 @@ use crate::supervise::code;
 use crate::topology::Topology;
 use crate::tree::Links;
 use crate::{reap, start, sys};
+use pmix::Pmix;
 use rank::{Input, Rank};
 
 /// How long a rank that has closed its PMI connection may take to end before that is an event of its own.
@@ -71,7 +73,12 @@ fn serve() -> Result<(), ChannelError> {
     };
     let mut agent = Agent::new(parent, signals, &start)?;
     agent.begin(&start);
-    agent.run()
+    let outcome = agent.run();
+    if agent.pmix.is_some() {
+        // The server of ranks ends after them.
+        reap::kill_children(&[]);
+    }
+    outcome
 }
 
 fn wait_readable(fd: BorrowedFd<'_>) -> Result<(), ChannelError> {
@@ -92,6 +99,8 @@ enum Token {
     Signals,
     Outputs,
     Input,
+    /// The PMIx server has something to say.
+    Pmix,
     /// The PMI connection of a rank, by its place on this host.
     Pmi(u32),
     /// The same for an output.
@@ -110,6 +119,7 @@ impl Token {
             Token::Output(local, Stream::Err) => (6, local),
             Token::ParentRoom => (7, 0),
             Token::Links => (8, 0),
+            Token::Pmix => (9, 0),
         };
         EventData::new_u64(u64::from(local) << 8 | kind)
     }
@@ -126,6 +136,7 @@ impl Token {
             5 => Token::Output(local, Stream::Out),
             6 => Token::Output(local, Stream::Err),
             7 => Token::ParentRoom,
+            9 => Token::Pmix,
             _ => Token::Links,
         }
     }
@@ -166,6 +177,8 @@ struct Agent {
     is_one_of_many: bool,
     address: Option<std::net::IpAddr>,
     server: Option<Server>,
+    /// Where the ranks of this host speak PMIx.
+    pmix: Option<Pmix>,
     /// By place on this host, and so in the order of their numbers in the job.
     ranks: Vec<Rank>,
     running: u32,
@@ -201,6 +214,7 @@ impl Agent {
             is_one_of_many: start.says_hello,
             address: None,
             server: None,
+            pmix: None,
             ranks: Vec::new(),
             running: 0,
             input: None,
@@ -274,6 +288,7 @@ impl Agent {
     /// Nothing of the job is left on this host. We stay for those below.
     fn leave(&mut self) {
         let unkillable = reap::kill_children(&self.links.processes());
+        self.stop_pmix();
         self.stage = Stage::Over;
         self.end = None;
         self.report(ToFront::Ended { killed: self.killed, unkillable }, &[]);
@@ -331,6 +346,10 @@ impl Agent {
             Token::Outputs => self.handle_outputs(),
             Token::Input => self.feed_input(),
             Token::Pmi(local) => self.handle_pmi(local as usize),
+            Token::Pmix => {
+                self.pump_pmix();
+                Ok(())
+            }
             Token::Output(..) => unreachable!("outputs hang on their own epoll"),
         }
     }
@@ -354,6 +373,7 @@ impl Agent {
             ToAgent::OutputClosed(stream) => {
                 (0..self.ranks.len()).for_each(|local| self.close_output(local, stream));
             }
+            ToAgent::Pmix(message) => self.handle_pmix(message),
             ToAgent::Signal(number) => {
                 if let Some(signal) = Signal::from_named_raw(number) {
                     self.signal(signal);
@@ -457,6 +477,7 @@ impl Agent {
         // What it has said before it died counts: an abort, a goodbye, the last lines.
         while self.read_pmi(local)? {}
         self.pump_server();
+        self.pump_pmix();
         for stream in [Stream::Out, Stream::Err] {
             while self.has_room() && self.read_output(local, stream)? {}
         }
@@ -491,8 +512,10 @@ impl Agent {
 
     /// Whether a rank that ends now has left without saying goodbye.
     fn is_unfinished(&self, local: usize) -> bool {
-        let state = self.server.as_ref().map(|server| server.state(self.ranks[local].number));
-        matches!(state, Some(State::Active | State::InBarrier))
+        let rank = self.ranks[local].number;
+        let state = self.server.as_ref().map(|server| server.state(rank));
+        let talks_pmix = self.pmix.as_ref().is_some_and(|pmix| pmix.is_talking(rank));
+        talks_pmix || matches!(state, Some(State::Active | State::InBarrier))
     }
 
     /// A rank will say no more.

@@ -17,6 +17,7 @@ use crate::display;
 use crate::hosts::HostWish;
 use crate::output::Printer;
 use crate::place::HostFacts;
+use crate::pmix::{Exchange, Whom};
 use crate::proto::{
     Block, CHUNK_BYTES_MAX, Environment, INPUT_WINDOW_BYTES, Launch, Seat, Stream, ToAgent, ToChild, ToFront,
     ToParent, Ways, output_window_bytes,
@@ -80,6 +81,7 @@ pub fn run(order: Order) -> io::Result<u8> {
         input: Input::Waiting,
         input_host: 0,
         server: None,
+        exchange: Exchange::default(),
         gathering: Some(gathering),
         leave_by: None,
         chunk: vec![0; CHUNK_BYTES_MAX],
@@ -131,6 +133,8 @@ struct Front {
     supervisor: Supervisor,
     /// The root of the PMI servers, where there are several.
     server: Option<Server>,
+    /// What PMIx servers of several hosts say to each other.
+    exchange: Exchange,
     printer: Printer,
     one_place: bool,
     sink: Sink,
@@ -332,6 +336,15 @@ impl Front {
             ToFront::InputTaken { bytes } => {
                 if let Input::Open { under_way } = &mut self.input {
                     *under_way = under_way.saturating_sub(bytes as usize);
+                }
+            }
+            ToFront::Pmix(message) => {
+                self.exchange.handle(host, message);
+                while let Some((whom, answer)) = self.exchange.poll() {
+                    match whom {
+                        Whom::All => self.tell_all(ToAgent::Pmix(answer)),
+                        Whom::Host(host) => self.links.send_to(host, ToAgent::Pmix(answer), &[]),
+                    }
                 }
             }
             lost @ ToFront::Lost { .. } => {

@@ -22,7 +22,8 @@
 //!
 //! Read [`supervise`] for what decides the exit code, [`proto`] for what front and agents say to each other, [`tree`] and
 //! [`start`] for how agents are brought about, [`hosts`] and [`place`] for who sits where, [`output`] for how lines stay
-//! whole. What is *not* here: the PMI protocol (`selvedge-boot`). Nothing here listens on a port. All unsafe code is in
+//! whole, [`pmix`] for programs of Open MPI. What is *not* here: the PMI protocol (`selvedge-boot`) and PMIx (`selvedge-pmix`).
+//! Nothing listens on a port, but libpmix on the loopback interface for ranks that speak PMIx. All unsafe code is in
 //! `sys.rs`. This crate is a library only so that its two programs, its tests and its examples share it.
 
 pub mod agent;
@@ -30,12 +31,14 @@ pub mod args;
 pub mod channel;
 pub mod cores;
 pub mod display;
+pub mod elf;
 pub mod env;
 pub mod files;
 pub mod front;
 pub mod hosts;
 pub mod output;
 pub mod place;
+pub mod pmix;
 pub mod proto;
 pub mod pulse;
 pub mod reap;

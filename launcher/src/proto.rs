@@ -25,6 +25,7 @@ use selvedge_boot::Host;
 use selvedge_boot::tree::{Down, Up};
 use serde::{Deserialize, Serialize};
 
+use crate::pmix;
 use crate::topology::Topology;
 
 /// Output of one host that may be under way without an acknowledgement, where there are few hosts.
@@ -91,6 +92,8 @@ pub struct Launch {
     pub path: Vec<u8>,
     /// Output of one host that may be under way without an acknowledgement.
     pub output_window_bytes: u32,
+    /// Where the ranks speak PMIx, what the hosts are called there, each differently; else they speak PMI-1 or PMI-2.
+    pub pmix: Option<Vec<String>>,
 }
 
 impl Launch {
@@ -251,6 +254,8 @@ pub enum ToAgent {
     },
     /// Nobody reads this output any more: close it, so that ranks that write to it learn so in the usual way.
     OutputClosed(Stream),
+    /// For its PMIx server.
+    Pmix(pmix::Down),
     /// Send all ranks this signal.
     Signal(i32),
     /// End all ranks: SIGTERM, and after the grace SIGKILL. Said again, the shorter grace counts. An agent that has
@@ -318,6 +323,8 @@ pub enum ToFront {
         /// Bytes.
         bytes: u32,
     },
+    /// From its PMIx server, for those of other hosts.
+    Pmix(pmix::Up),
     /// A rank wants the job to end.
     Abort {
         /// Who.

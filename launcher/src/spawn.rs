@@ -13,6 +13,7 @@ use rustix::fs::Access;
 use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::cores::Cores;
+use crate::env;
 use crate::proto::{Block, Launch, Seat};
 use crate::supervise::code;
 use crate::sys::{self, Birth};
@@ -34,13 +35,20 @@ pub struct Plan<'a> {
     wdir: PathBuf,
 }
 
+impl Plan<'_> {
+    /// The file that is to be executed.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+}
+
 /// Our ends of what connects us with a rank. The two outputs are nonblocking, as is the PMI connection.
 #[derive(Debug)]
 pub struct Newborn {
     /// Its process, also its process group.
     pub pid: Pid,
-    /// Its PMI connection.
-    pub pmi: UnixStream,
+    /// Its PMI connection; none where it speaks PMIx.
+    pub pmi: Option<UnixStream>,
     /// What it writes to standard output.
     pub out: OwnedFd,
     /// What it writes to standard error.
@@ -161,7 +169,8 @@ fn judge(path: &Path) -> Fit {
 }
 
 impl Nursery<'_> {
-    /// Starts `rank` on its seat. `has_input`: its standard input comes through us; else it is empty.
+    /// Starts `rank` on its seat. `has_input`: its standard input comes through us; else it is empty. `pmix`: what its
+    /// PMIx server wants in its environment; without it, it gets a PMI connection. Never both: MPICH refuses to choose.
     ///
     /// # Errors
     /// 126 where the system does not take it for a program, 1 where the system has no room for it.
@@ -171,14 +180,27 @@ impl Nursery<'_> {
         rank: u32,
         seat: &Seat,
         has_input: bool,
+        pmix: Option<Vec<(OsString, OsString)>>,
     ) -> Result<Newborn, Refusal> {
         let trouble = |error: io::Error| Refusal {
             code: code::INTERNAL,
             why: format!("cannot start rank {rank}: {error}; {}", advice(&error)),
         };
-        let (pmi, theirs) = UnixStream::pair().map_err(trouble)?;
-        pmi.set_nonblocking(true).map_err(trouble)?;
-        let mut command = self.command(plan, rank, seat, theirs.as_raw_fd());
+        let mut command = self.command(plan, rank, seat, pmix.is_some());
+        let (pmi, theirs) = match pmix {
+            Some(variables) => {
+                command.envs(variables).envs(self.as_open_mpi_has_it(rank, seat));
+                (None, None)
+            }
+            None => {
+                let (pmi, theirs) = UnixStream::pair().map_err(trouble)?;
+                pmi.set_nonblocking(true).map_err(trouble)?;
+                command.envs(self.as_pmi_has_it(rank, seat, theirs.as_raw_fd()));
+                (Some(pmi), Some(theirs))
+            }
+        };
+        let pmi_fd = theirs.as_ref().map(AsRawFd::as_raw_fd);
+        sys::bear(&mut command, Birth { pmi_fd, descriptors: self.descriptors, agent: self.agent });
         command.stdin(if has_input { Stdio::piped() } else { Stdio::null() });
         let confined = self.cores.as_ref().and_then(|cores| cores.bind(&seat.cpus));
         let child = command.spawn();
@@ -203,7 +225,7 @@ impl Nursery<'_> {
         Ok(Newborn { pid, pmi, out, err, input })
     }
 
-    fn command(&self, plan: &Plan<'_>, rank: u32, seat: &Seat, pmi_fd: i32) -> Command {
+    fn command(&self, plan: &Plan<'_>, rank: u32, seat: &Seat, is_pmix: bool) -> Command {
         let os = |bytes: &Vec<u8>| OsString::from_vec(bytes.clone());
         let size = self.launch.size();
         let mut command = Command::new(&plan.program);
@@ -216,29 +238,49 @@ impl Nursery<'_> {
             .stderr(Stdio::piped())
             .env_clear()
             .envs(self.launch.env(plan.block).iter().map(|(name, value)| (os(name), os(value))));
-        for (name, number) in [
-            ("PMI_FD", i64::from(pmi_fd)),
-            ("PMI_RANK", rank.into()),
-            ("PMI_SIZE", size.into()),
-            ("MPI_LOCALRANKID", seat.local.into()),
-            ("MPI_LOCALNRANKS", self.locals.into()),
-            ("SELVEDGE_RANK", rank.into()),
-            ("SELVEDGE_SIZE", size.into()),
-            ("SELVEDGE_LOCAL_RANK", seat.local.into()),
-        ] {
-            command.env(name, number.to_string());
+        if is_pmix {
+            // The user may set them, and then there would be two places.
+            let names = self.launch.env(plan.block).iter().map(|(name, _)| os(name));
+            for name in names.filter(|name| env::is_a_place(name)) {
+                command.env_remove(name);
+            }
         }
+        command
+            .env("SELVEDGE_RANK", rank.to_string())
+            .env("SELVEDGE_SIZE", size.to_string())
+            .env("SELVEDGE_LOCAL_RANK", seat.local.to_string());
         let is_wished =
             |name: &str| self.launch.env(plan.block).iter().any(|(known, _)| known == name.as_bytes());
         command
             .envs(self.extras.iter().filter(|(name, _)| !is_wished(name)).map(|(name, value)| (name, value)));
-        command.env("PMI_HOSTNAME", self.host).env("SELVEDGE_JOB", &self.launch.job);
+        command.env("SELVEDGE_JOB", &self.launch.job);
         if plan.block.wdir.is_some() {
             command.env("PWD", &plan.wdir);
         }
-        let birth = Birth { pmi_fd, descriptors: self.descriptors, agent: self.agent };
-        sys::bear(&mut command, birth);
         command
+    }
+
+    /// Where a rank finds its PMI connection, and what else MPICH's launcher tells it.
+    fn as_pmi_has_it(&self, rank: u32, seat: &Seat, pmi_fd: i32) -> [(&'static str, String); 6] {
+        [
+            ("PMI_FD", pmi_fd.to_string()),
+            ("PMI_RANK", rank.to_string()),
+            ("PMI_SIZE", self.launch.size().to_string()),
+            ("MPI_LOCALRANKID", seat.local.to_string()),
+            ("MPI_LOCALNRANKS", self.locals.to_string()),
+            ("PMI_HOSTNAME", self.host.to_owned()),
+        ]
+    }
+
+    /// What scripts around programs of Open MPI look at: its launcher sets these beside PMIx.
+    fn as_open_mpi_has_it(&self, rank: u32, seat: &Seat) -> [(&'static str, String); 5] {
+        [
+            ("OMPI_COMM_WORLD_RANK", rank.to_string()),
+            ("OMPI_COMM_WORLD_SIZE", self.launch.size().to_string()),
+            ("OMPI_COMM_WORLD_LOCAL_RANK", seat.local.to_string()),
+            ("OMPI_COMM_WORLD_LOCAL_SIZE", self.locals.to_string()),
+            ("OMPI_COMM_WORLD_NODE_RANK", seat.local.to_string()),
+        ]
     }
 
     fn not_a_program(&self, plan: &Plan<'_>, why: &str) -> Refusal {

@@ -212,7 +212,8 @@ impl Supervisor {
             | ToFront::Said { .. }
             | ToFront::Output { .. }
             | ToFront::OutputEnd { .. }
-            | ToFront::InputTaken { .. } => {}
+            | ToFront::InputTaken { .. }
+            | ToFront::Pmix(_) => {}
         }
     }
 

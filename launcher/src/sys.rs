@@ -47,8 +47,8 @@ pub fn is_ignored(signal: Signal) -> bool {
 /// What a rank's process does between fork and exec, beyond what [`Command`] does itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Birth {
-    /// The descriptor of its PMI connection: the one that stays open over exec.
-    pub pmi_fd: RawFd,
+    /// The descriptor of its PMI connection, where it has one: it stays open over exec.
+    pub pmi_fd: Option<RawFd>,
     /// Limit of descriptors that the user had, before the agent raised its own.
     pub descriptors: Rlimit,
     /// The agent: when it is gone, so is the rank.
@@ -66,7 +66,7 @@ pub fn bear(command: &mut Command, birth: Birth) {
         }
         rustix::process::setrlimit(Resource::Nofile, birth.descriptors)?;
         unblock_all()?;
-        keep_over_exec(birth.pmi_fd)
+        birth.pmi_fd.map_or(Ok(()), keep_over_exec)
     };
     // SAFETY: between fork and exec only functions that are safe in a signal handler may run: `prepare` makes system
     // calls on copied values, and neither allocates nor takes a lock.

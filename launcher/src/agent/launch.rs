@@ -21,6 +21,7 @@ impl Agent {
         let locals = u32::try_from(launch.on_host(self.host).count()).expect("a rank is a u32");
         let descriptors = spawn::make_room(locals)?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.start_pmix(launch)?;
         let (agent, cores) = (rustix::process::getpid(), Cores::ours().ok());
         let extras = self.variables_of_this_host();
         let nursery = Nursery { launch, locals, descriptors, host: &host, agent, cores, extras };
@@ -38,9 +39,11 @@ impl Agent {
         }
         for (local, (rank, seat)) in (0..).zip(launch.on_host(self.host)) {
             let Some(plan) = &plans[seat.block as usize] else { continue };
-            let newborn = nursery.start(plan, rank, seat, rank == 0)?;
-            epoll::add(&self.main, &newborn.pmi, Token::Pmi(local).data(), EventFlags::IN)
-                .map_err(trouble)?;
+            let pmix = self.pmix.as_ref().map(|pmix| pmix.environment(rank)).transpose()?;
+            let newborn = nursery.start(plan, rank, seat, rank == 0, pmix)?;
+            if let Some(pmi) = &newborn.pmi {
+                epoll::add(&self.main, pmi, Token::Pmi(local).data(), EventFlags::IN).map_err(trouble)?;
+            }
             for (fd, stream) in [(&newborn.out, Stream::Out), (&newborn.err, Stream::Err)] {
                 let token = Token::Output(local, stream).data();
                 epoll::add(&self.outputs, fd, token, EventFlags::IN).map_err(trouble)?;
@@ -78,6 +81,7 @@ impl Agent {
             }
             Err(Refusal { code, why }) => {
                 reap::kill_children(&self.links.processes());
+                self.stop_pmix();
                 self.ranks.clear();
                 self.running = 0;
                 self.input = None;

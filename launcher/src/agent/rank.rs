@@ -34,13 +34,13 @@ pub(super) struct Rank {
 const REPLIES_BYTES_MAX: usize = 64 << 10;
 
 impl Rank {
-    pub(super) fn new(number: u32, pid: Pid, pmi: UnixStream, out: OwnedFd, err: OwnedFd) -> Rank {
+    pub(super) fn new(number: u32, pid: Pid, pmi: Option<UnixStream>, out: OwnedFd, err: OwnedFd) -> Rank {
         Rank {
             number,
             pid,
             running: true,
             closed_at: None,
-            pmi: Some(pmi),
+            pmi,
             replies: VecDeque::new(),
             out: Some(out),
             err: Some(err),

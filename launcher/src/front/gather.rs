@@ -8,6 +8,7 @@ use super::{
 };
 use crate::hosts::{HostWish, Slots};
 use crate::place::Placement;
+use crate::pmix::{self, Exchange};
 use crate::proto::{Hello, Start, Target};
 use crate::topology::Topology;
 
@@ -164,8 +165,12 @@ impl Front {
         if !picture.is_empty() {
             self.sink.write(Stream::Out, picture.into_bytes(), 0, 0);
         }
-        let launch = self.order.launch(&placement);
+        let mut launch = self.order.launch(&placement);
         let hosts_of_ranks: Vec<u32> = launch.seats.iter().map(|seat| seat.host).collect();
+        if pmix::is_spoken(self.order.wish.pmi, &launch) {
+            launch.pmix = Some(pmix::host_names(&self.order.hosts));
+            self.exchange = Exchange::new(hosts_of_ranks.clone());
+        }
         self.supervisor.handle_launch(hosts_of_ranks.iter().copied());
         self.printer = Printer::new(launch.size(), self.order.wish.labels, self.one_place);
         self.input_host = hosts_of_ranks.first().copied().unwrap_or(0);
@@ -208,6 +213,7 @@ impl Order {
             dir: self.dir.clone(),
             path: std::env::var_os("PATH").unwrap_or_default().into_vec(),
             output_window_bytes: output_window_bytes(u32::try_from(self.hosts.len()).unwrap_or(u32::MAX)),
+            pmix: None,
         }
     }
 }
