@@ -5,9 +5,12 @@
 mod common;
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use common::{Folder, Job, mpirun};
+use common::{Folder, Job, eventually, mpirun, read_lines};
+use rustix::process::Signal;
+use selvedge_testbed::Hosts;
 
 /// In place of ssh: `HOST COMMAND`, with nothing of our environment but what tests find processes by.
 const AGENT: &str = "#!/bin/sh
@@ -21,12 +24,14 @@ const SUM: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 int main(int argc, char **argv) {
     int rank, size, sum;
     const char *mode = argc > 1 ? argv[1] : "";
     MPI_Init(&argc, &argv);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
+    if (!strcmp(mode, "wait")) { puts("ready"); fflush(stdout); sleep(1000); }
     if (rank == 1 && !strcmp(mode, "abort")) MPI_Abort(MPI_COMM_WORLD, 7);
     if (rank == 1 && !strcmp(mode, "leave")) _Exit(0);
     if (rank == 1 && !strcmp(mode, "crash")) *(volatile int *)0 = 1;
@@ -107,10 +112,13 @@ impl Bench {
 
     /// No folder of a server is left.
     fn assert_nothing_left(&self) {
+        assert_eq!(self.left(), Vec::<String>::new());
+    }
+
+    fn left(&self) -> Vec<String> {
         let names = std::fs::read_dir(&self.folder.0).unwrap().map(|entry| entry.unwrap().file_name());
         let names = names.map(|name| name.to_string_lossy().into_owned());
-        let left: Vec<String> = names.filter(|name| name.starts_with("selvedge-pmix-")).collect();
-        assert_eq!(left, Vec::<String>::new());
+        names.filter(|name| name.starts_with("selvedge-pmix-")).collect()
     }
 }
 
@@ -208,4 +216,34 @@ fn a_libpmix_that_is_missing_is_named_and_missed_only_by_jobs_that_need_it() {
     let verdict = done.verdict();
     assert!(verdict.contains("/nowhere/libpmix.so.2") && verdict.contains("version 4 or 5"), "{verdict}");
     assert_eq!(job(&["-n", "2", "true"]).code(), 0);
+}
+
+#[test]
+fn mpirun_killed_leaves_no_rank_and_no_folder() {
+    let bench = Bench::new("killed");
+    let mut job = bench.job("-n 2", false, &["wait"]).start();
+    read_lines(&mut job, 2);
+    assert_eq!(bench.left().len(), 1, "the server has a folder while the job runs");
+    job.signal(Signal::KILL);
+    job.child.wait().unwrap();
+    job.assert_nothing_left();
+    eventually("the folder is gone", || bench.left().is_empty().then_some(()));
+}
+
+/// Needs root.
+#[test]
+fn programs_of_open_mpi_talk_over_the_wire_between_hosts() {
+    let bench = Bench::new("wire");
+    let hosts = Hosts::new(3).unwrap();
+    let rsh = hosts.rsh().to_str().unwrap().to_owned();
+    let words = ["--agent", &rsh, "--tree-width", "1", "-H", "node1:1,node2:2,node3:1"];
+    let words =
+        words.into_iter().chain(["-x", "OMPI_MCA_pml=ob1", "-x", "OMPI_MCA_btl=tcp,self", &bench.program]);
+    let mut command = hosts.command("node1", env!("CARGO_BIN_EXE_mpirun"));
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let before = hosts.tx_bytes("node3").unwrap();
+    let done = Job::of(command).run();
+    assert_eq!((done.code(), done.lines()), (0, sums(4)), "{}", done.err);
+    assert!(hosts.tx_bytes("node3").unwrap() > before);
+    hosts.assert_nothing_is_left(Duration::from_secs(10));
 }

@@ -223,7 +223,8 @@ pub(super) fn expected(launcher: Launcher, program: Program, hosts: usize) -> Ex
     match (launcher.speaks(), program) {
         (Protocol::Pmi1, Program::Mpich | Program::Intel | Program::Ours) => Expected::Runs,
         (Protocol::Pmi1, Program::OpenMpi) if launcher == Launcher::Ours => {
-            Expected::Open("PMIx in our mpirun is being built")
+            // With --pmi x.
+            Expected::Runs
         }
         (Protocol::Pmi1, Program::OpenMpi) => Expected::Refuses(
             "Open MPI speaks PMIx alone, and this launcher PMI-1: every rank is a job of its own",
