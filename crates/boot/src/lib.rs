@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod asking;
 mod base64url;
 mod client;
 mod detect;
