@@ -15,6 +15,8 @@ fn main() -> selvedge::Result<()> {
         ["memory"] => memory(&world, before),
         ["idle", seconds] => idle(&world, seconds.parse().expect("a number of seconds")),
         ["forsaken"] => forsaken(&world),
+        ["circle"] => circle(&world),
+        ["hang", rank, how] => hang(&world, rank.parse().expect("a rank"), how),
         ["talk"] => talk(&world, |_| ()),
         ["die", rank, how] => {
             let rank: usize = rank.parse().expect("a rank");
@@ -24,7 +26,9 @@ fn main() -> selvedge::Result<()> {
                 }
             })
         }
-        _ => panic!("ranks sum | memory | forsaken | idle SECONDS | talk | die RANK HOW"),
+        _ => panic!(
+            "ranks sum | memory | forsaken | idle SECONDS | circle | hang RANK HOW | talk | die RANK HOW"
+        ),
     }
 }
 
@@ -76,6 +80,40 @@ fn forsaken(world: &World) -> selvedge::Result<()> {
         println!("{told}");
     }
     Ok(())
+}
+
+/// Everybody waits for a message that only comes after its own has: rank 5 has taken the wrong tag.
+fn circle(world: &World) -> selvedge::Result<()> {
+    let (me, size) = (world.rank(), world.size());
+    world.barrier()?;
+    println!("ready");
+    match me {
+        5 => world.recv(&mut [0u8], 2, 6)?,
+        2 => world.recv(&mut [0u8], 5, 7)?,
+        _ => world.recv(&mut [0u8], (me + 1) % size, 1)?,
+    };
+    Ok(())
+}
+
+/// Some rounds together; then one does something else for ever, and all others wait for it in an allreduce.
+fn hang(world: &World, rank: usize, how: &str) -> selvedge::Result<()> {
+    (0..3).try_for_each(|_| world.barrier())?;
+    println!("ready");
+    if world.rank() == rank {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(60) {
+            match how {
+                "spin" => std::hint::spin_loop(),
+                "sleep" => std::thread::sleep(Duration::from_secs(60)),
+                "die" => {
+                    std::thread::sleep(Duration::from_secs(1));
+                    std::process::exit(3);
+                }
+                _ => panic!("hang RANK spin | sleep | die"),
+            }
+        }
+    }
+    world.allreduce(&[1u64], &mut [0u64], &Op::sum())
 }
 
 /// Talks for ever, in every way there is: small and large messages, wildcards, collectives.

@@ -6,6 +6,7 @@
 //! thread, one epoll; nothing blocks. Outputs of ranks hang on an epoll of their own inside the first, so that all of
 //! them can be left alone at once while the output window is used up.
 
+mod board;
 mod launch;
 mod pmix;
 mod rank;
@@ -26,6 +27,7 @@ use crate::supervise::code;
 use crate::topology::Topology;
 use crate::tree::Links;
 use crate::{reap, start, sys};
+use board::Board;
 use pmix::Pmix;
 use rank::{Input, Rank};
 
@@ -177,6 +179,8 @@ struct Agent {
     is_one_of_many: bool,
     address: Option<std::net::IpAddr>,
     server: Option<Server>,
+    /// Where ranks write down what they wait for.
+    board: Option<Board>,
     /// Where the ranks of this host speak PMIx.
     pmix: Option<Pmix>,
     /// By place on this host, and so in the order of their numbers in the job.
@@ -214,6 +218,7 @@ impl Agent {
             is_one_of_many: start.says_hello,
             address: None,
             server: None,
+            board: None,
             pmix: None,
             ranks: Vec::new(),
             running: 0,
@@ -374,6 +379,7 @@ impl Agent {
                 (0..self.ranks.len()).for_each(|local| self.close_output(local, stream));
             }
             ToAgent::Pmix(message) => self.handle_pmix(message),
+            ToAgent::Where { question } => self.tell_whereabouts(question),
             ToAgent::Signal(number) => {
                 if let Some(signal) = Signal::from_named_raw(number) {
                     self.signal(signal);

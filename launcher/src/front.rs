@@ -2,6 +2,8 @@
 //! signals and watches the time; the ranks are its agents'. It is the root of the tree of agents.
 
 mod gather;
+mod inquiry;
+mod reception;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,6 +30,8 @@ use crate::tree::{self, Links};
 use crate::{place, reap, sys};
 use gather::Gathering;
 pub(crate) use gather::merge_here;
+use inquiry::Inquiry;
+use reception::Reception;
 
 /// How long a terminal waits for the end of a line before it gets what there is of it.
 const PROMPT_PATIENCE: Duration = Duration::from_millis(100);
@@ -85,6 +89,10 @@ pub fn run(order: Order) -> io::Result<u8> {
         gathering: Some(gathering),
         leave_by: None,
         chunk: vec![0; CHUNK_BYTES_MAX],
+        // A job that nobody can ask runs as well.
+        reception: Reception::open(&order.name).ok(),
+        inquiry: None,
+        inquiries: 0,
         order,
     };
     front.gather();
@@ -145,6 +153,10 @@ struct Front {
     input_host: u32,
     leave_by: Option<Instant>,
     chunk: Vec<u8>,
+    reception: Option<Reception>,
+    /// The question that agents are answering.
+    inquiry: Option<Inquiry>,
+    inquiries: u32,
 }
 
 /// What of the polled descriptors has something.
@@ -152,6 +164,7 @@ struct Ready {
     links: bool,
     signals: bool,
     input: bool,
+    reception: bool,
 }
 
 impl Front {
@@ -175,9 +188,13 @@ impl Front {
             if ready.input {
                 self.read_input();
             }
+            if ready.reception {
+                self.attend();
+            }
             self.links.handle_time(Instant::now());
             self.pump_links();
             self.watch_gathering();
+            self.watch_inquiry();
             self.supervisor.handle_time(self.started.elapsed());
             self.release_prompts();
         }
@@ -210,13 +227,20 @@ impl Front {
             match action {
                 Action::Signal(signal) => self.tell_all(ToAgent::Signal(signal.as_raw())),
                 Action::End(grace) => {
+                    // Agents look before they end anybody: they are told in this order.
+                    if let Some(look) = self.supervisor.take_look() {
+                        self.inquire(None, Some(look));
+                    }
                     let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
                     self.tell_all(ToAgent::End { grace_ms });
                     self.links.give_up_mute(Instant::now());
                     self.gathering = None;
                     self.pump_links();
                 }
-                Action::Say(line) => self.say(&line),
+                Action::Say(line) => {
+                    self.finish_inquiry(true);
+                    self.say(&line);
+                }
                 Action::Suspend => {
                     self.links.broadcast(&ToChild::Pause);
                     let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP);
@@ -240,12 +264,14 @@ impl Front {
         let links = self.links.as_fd();
         let signals = self.signals.as_fd();
         let wants_input = self.wants_input();
+        let door = self.reception.as_ref().map_or(bell.as_fd(), Reception::as_fd);
         let mut fds = [
             PollFd::new(&signals, PollFlags::IN),
             PollFd::new(&bell, PollFlags::IN),
             PollFd::new(&links, PollFlags::IN),
             // A descriptor that we do not want to hear about is replaced by one that we do.
             if wants_input { PollFd::new(&stdin, PollFlags::IN) } else { PollFd::new(&bell, PollFlags::IN) },
+            PollFd::new(&door, PollFlags::IN),
         ];
         let timeout = self.timeout().map(|wait| Timespec {
             tv_sec: wait.as_secs().cast_signed(),
@@ -254,7 +280,7 @@ impl Front {
         // Interrupted or out of memory: the worst that happens is another turn of the loop.
         let _ = poll(&mut fds, timeout.as_ref());
         let ready = |at: usize| !fds[at].revents().is_empty();
-        Ready { signals: ready(0), links: ready(2), input: wants_input && ready(3) }
+        Ready { signals: ready(0), links: ready(2), input: wants_input && ready(3), reception: ready(4) }
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -264,7 +290,8 @@ impl Front {
         // Once that is over, only what is still to be written is waited for.
         let leave_by = self.leave_by.filter(|at| !self.links.are_over() && *at > Instant::now());
         let instants = self.links.deadline().into_iter().chain(leave_by).chain(gathering);
-        let instants = instants.map(|at| at.saturating_duration_since(Instant::now()));
+        let instants =
+            instants.chain(self.inquiry_deadline()).map(|at| at.saturating_duration_since(Instant::now()));
         deadline.into_iter().chain(prompt).chain(instants).min()
     }
 
@@ -347,7 +374,15 @@ impl Front {
                     }
                 }
             }
+            ToFront::Whereabouts { question, ranks } => self.handle_whereabouts(host, question, ranks),
+            ended @ (ToFront::Ended { .. } | ToFront::Refused { .. }) => {
+                self.leave_out([host]);
+                self.supervisor.handle_message(host, ended);
+            }
             lost @ ToFront::Lost { .. } => {
+                if let ToFront::Lost { with, .. } = &lost {
+                    self.leave_out(with.iter().copied().chain([host]));
+                }
                 // What an agent of our own host leaves behind is ours now.
                 reap::kill_children(&self.links.processes());
                 self.supervisor.handle_message(host, lost);

@@ -49,6 +49,7 @@ pub mod supervise;
 pub mod sys;
 pub mod topology;
 pub mod tree;
+pub mod whereabouts;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pmix;
 use crate::topology::Topology;
+use crate::whereabouts::Found;
 
 /// Output of one host that may be under way without an acknowledgement, where there are few hosts.
 pub const OUTPUT_WINDOW_BYTES: u32 = 1 << 20;
@@ -264,6 +265,11 @@ pub enum ToAgent {
         /// Milliseconds; 0 means SIGKILL at once.
         grace_ms: u32,
     },
+    /// Say where your ranks are, and what they wait for.
+    Where {
+        /// Number of the question.
+        question: u32,
+    },
 }
 
 /// How a process ended.
@@ -361,6 +367,13 @@ pub enum ToFront {
         outcome: Outcome,
         /// It was in a PMI conversation and had not said goodbye.
         unfinished: bool,
+    },
+    /// Where the ranks of this host are.
+    Whereabouts {
+        /// The question that this answers.
+        question: u32,
+        /// Each of them; none before they are started.
+        ranks: Vec<Found>,
     },
     /// Nothing of the job is left on this host. Last message.
     Ended {

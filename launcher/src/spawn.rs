@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -70,6 +70,8 @@ pub struct Nursery<'a> {
     pub host: &'a str,
     /// This process.
     pub agent: Pid,
+    /// The board that ranks write down on what they wait for, where there is one.
+    pub board: Option<RawFd>,
     /// Where ranks may run; unknown where the system does not say.
     pub cores: Option<Cores>,
     /// Variables that only ranks of this host have, as far as the user does not set them.
@@ -254,6 +256,10 @@ impl Nursery<'_> {
         command
             .envs(self.extras.iter().filter(|(name, _)| !is_wished(name)).map(|(name, value)| (name, value)));
         command.env("SELVEDGE_JOB", &self.launch.job);
+        if let Some(board) = self.board {
+            command.env("SELVEDGE_STATUS", format!("{board}:{}", seat.local));
+            sys::hand_down(&mut command, board);
+        }
         if plan.block.wdir.is_some() {
             command.env("PWD", &plan.wdir);
         }
@@ -302,10 +308,10 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Descriptors an agent needs: for each rank two outputs and the PMI connection; for all of them input; its own nine, and
+/// Descriptors an agent needs: for each rank two outputs and the PMI connection; for all of them input; its own ten, and
 /// eight that are open while a rank is being started. Those of links to agents below come on top, 3 for each.
 pub fn descriptors_for(ranks: u32) -> u64 {
-    3 * u64::from(ranks) + 1 + 9 + 8
+    3 * u64::from(ranks) + 1 + 10 + 8
 }
 
 /// Raises the soft limit of descriptors to the hard one. Gives back what it was.

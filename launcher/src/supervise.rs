@@ -67,6 +67,15 @@ pub enum Action {
     Quit,
 }
 
+/// What is worth to be said of who waits for whom, before the ranks are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// One sentence, if somebody waits: a rank has failed.
+    Sentence,
+    /// All of it: the time is over.
+    Table,
+}
+
 /// The state of the job as the front sees it.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -77,6 +86,7 @@ pub struct Supervisor {
     time_limit: Option<Duration>,
     phase: Phase,
     verdict: Option<Verdict>,
+    look: Option<Look>,
     actions: VecDeque<Action>,
 }
 
@@ -120,6 +130,7 @@ impl Supervisor {
             time_limit,
             phase: Phase::Starting,
             verdict: None,
+            look: None,
             actions: VecDeque::new(),
         }
     }
@@ -127,6 +138,21 @@ impl Supervisor {
     /// What to do next.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+
+    /// What to say of who waits for whom before the ranks are ended; said once.
+    pub fn take_look(&mut self) -> Option<Look> {
+        self.look.take()
+    }
+
+    /// By rank, its host. Empty before the ranks are started.
+    pub fn hosts_of_ranks(&self) -> Vec<u32> {
+        self.ranks.iter().map(|place| place.host).collect()
+    }
+
+    /// Whether a host may still say something.
+    pub fn is_open(&self, host: u32) -> bool {
+        self.hosts.get(host as usize).is_some_and(|host| !host.is_over)
     }
 
     /// When [`handle_time`](Supervisor::handle_time) has something to do next.
@@ -212,6 +238,7 @@ impl Supervisor {
             | ToFront::Said { .. }
             | ToFront::Output { .. }
             | ToFront::OutputEnd { .. }
+            | ToFront::Whereabouts { .. }
             | ToFront::InputTaken { .. }
             | ToFront::Pmix(_) => {}
         }
@@ -236,7 +263,10 @@ impl Supervisor {
         };
         let why = format!("{} {how}", self.name(rank));
         match self.phase {
-            Phase::Running => self.condemn(code, why, 0),
+            Phase::Running => {
+                self.look = Some(Look::Sentence);
+                self.condemn(code, why, 0);
+            }
             // All ranks got the user's signal; each may take its time, within the grace.
             Phase::Interrupted { by, .. } => {
                 let code = if unfinished && outcome == Outcome::Code(0) { exit_code_of(by) } else { code };
@@ -286,6 +316,7 @@ impl Supervisor {
         match (self.time_limit.filter(|limit| now >= *limit), self.phase) {
             (Some(limit), _) => {
                 let why = format!("the time limit of {} s is over", limit.as_secs_f64());
+                self.look = (!self.ranks.is_empty()).then_some(Look::Table);
                 self.condemn(code::TIME, why, 0);
             }
             (None, Phase::Interrupted { by, .. }) => {

@@ -73,6 +73,12 @@ pub fn bear(command: &mut Command, birth: Birth) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Makes the process of `command` inherit a descriptor, under its number.
+pub fn hand_down(command: &mut Command, fd: RawFd) {
+    // SAFETY: between fork and exec only functions that are safe in a signal handler may run: this makes one system call.
+    unsafe { command.pre_exec(move || keep_over_exec(fd)) };
+}
+
 fn unblock_all() -> io::Result<()> {
     let none = signal_set(&[]);
     // SAFETY: `none` is an initialised signal set; the old one is not asked for.

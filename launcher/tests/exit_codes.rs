@@ -189,7 +189,7 @@ fn more_ranks_than_descriptors_are_refused_with_advice() {
     let done = done.run();
     assert_eq!(done.code(), 1);
     assert!(
-        done.verdict().contains("100 ranks need 318 file descriptors and the limit is 64"),
+        done.verdict().contains("100 ranks need 319 file descriptors and the limit is 64"),
         "{}",
         done.err
     );

@@ -3,6 +3,7 @@
 use rustix::event::epoll::{self, EventFlags};
 use selvedge_boot::{Job, NodeMap, Server};
 
+use super::board::Board;
 use super::relay::node_map;
 use super::{Agent, INTERFACE, Input, MAKE_BELIEVE, Rank, Stage, Token};
 use crate::cores::Cores;
@@ -24,7 +25,9 @@ impl Agent {
         self.start_pmix(launch)?;
         let (agent, cores) = (rustix::process::getpid(), Cores::ours().ok());
         let extras = self.variables_of_this_host();
-        let nursery = Nursery { launch, locals, descriptors, host: &host, agent, cores, extras };
+        self.board = Board::new(locals);
+        let board = self.board.as_ref().map(Board::number);
+        let nursery = Nursery { launch, locals, descriptors, host: &host, agent, board, cores, extras };
         let mut plans: Vec<Option<spawn::Plan<'_>>> = launch.blocks.iter().map(|_| None).collect();
         for (_, seat) in launch.on_host(self.host) {
             let (Some(block), Some(plan)) =

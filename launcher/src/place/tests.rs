@@ -210,10 +210,10 @@ fn every_rank_gets_an_even_share_and_no_core_is_left_over() {
 
 #[test]
 fn nobody_is_confined_alone_or_in_a_crowd_or_unasked() {
-    assert_eq!(cpus_of("-n 1 prog", &Topology::flat(2)), vec![vec![]; 1]);
-    assert_eq!(cpus_of("-n 3 prog", &Topology::flat(2)), vec![vec![]; 3]);
-    assert_eq!(cpus_of("-n 2 --bind-to none prog", &Topology::flat(2)), vec![vec![]; 2]);
-    assert_eq!(cpus_of("-n 2 prog", &Topology::default()), vec![vec![]; 2]);
+    assert_eq!(cpus_of("-n 1 prog", &Topology::flat(2)), vec![Vec::<u32>::new(); 1]);
+    assert_eq!(cpus_of("-n 3 prog", &Topology::flat(2)), vec![Vec::<u32>::new(); 3]);
+    assert_eq!(cpus_of("-n 2 --bind-to none prog", &Topology::flat(2)), vec![Vec::<u32>::new(); 2]);
+    assert_eq!(cpus_of("-n 2 prog", &Topology::default()), vec![Vec::<u32>::new(); 2]);
 }
 
 #[test]

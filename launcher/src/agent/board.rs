@@ -1,0 +1,103 @@
+//! The board of a host: a file without a name, with a slot for each rank to write down what it waits for. Read only when
+//! somebody asks.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::Pid;
+use rustix::time::{ClockId, clock_gettime};
+use selvedge_boot::State;
+use selvedge_boot::status::{SLOT_BYTES, Status};
+
+use super::Agent;
+use super::rank::Rank;
+use crate::proto::ToFront;
+use crate::whereabouts::{Found, Pmi, Process};
+
+/// How often a slot is read again that was read in the middle of a write. A write takes less than a microsecond.
+const READS_MAX: u32 = 8;
+
+/// One slot for each rank of the host.
+#[derive(Debug)]
+pub(super) struct Board {
+    file: OwnedFd,
+    made: Instant,
+}
+
+impl Board {
+    /// For so many ranks. `None` where the system has no such files: then nobody writes anything down.
+    pub(super) fn new(ranks: u32) -> Option<Board> {
+        let file =
+            rustix::fs::memfd_create("selvedge-status", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+                .ok()?;
+        rustix::fs::ftruncate(&file, u64::from(ranks) * SLOT_BYTES as u64).ok()?;
+        // A rank that goes astray can write nonsense, and can neither take memory nor take it away.
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).ok()?;
+        Some(Board { file, made: Instant::now() })
+    }
+
+    /// What ranks inherit.
+    pub(super) fn number(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    fn read(&self, slot: usize) -> Option<Status> {
+        let mut bytes = [0; SLOT_BYTES];
+        (0..READS_MAX).find_map(|_| {
+            let got = rustix::io::pread(&self.file, &mut bytes, (slot * SLOT_BYTES) as u64).ok()?;
+            Status::decode(&bytes[..got])
+        })
+    }
+}
+
+impl Agent {
+    /// Tells mpirun where our ranks are.
+    pub(super) fn tell_whereabouts(&mut self, question: u32) {
+        let ranks = (0..self.ranks.len()).map(|local| self.find(local)).collect();
+        self.report(ToFront::Whereabouts { question, ranks }, &[]);
+    }
+
+    fn find(&self, local: usize) -> Found {
+        let Rank { number, pid, running, .. } = &self.ranks[local];
+        let talks_pmix = self.pmix.as_ref().is_some_and(|pmix| pmix.is_talking(*number));
+        let pmi = match self.server.as_ref().map(|server| server.state(*number)) {
+            None | Some(State::Silent) if talks_pmix => Pmi::Active,
+            None | Some(State::Silent) => Pmi::Silent,
+            Some(State::Active | State::Gone) => Pmi::Active,
+            Some(State::InBarrier) => Pmi::Fence,
+            Some(State::Finalized) => Pmi::Finalized,
+        };
+        let status = self.board.as_ref().and_then(|board| board.read(local));
+        let age = match (&status, &self.board) {
+            (Some(status), _) => now().saturating_sub(status.since),
+            (None, Some(board)) => board.made.elapsed(),
+            (None, None) => Duration::ZERO,
+        };
+        let (process, kernel) = if *running { process(*pid) } else { (Process::Gone, String::new()) };
+        Found {
+            rank: *number,
+            pid: pid.as_raw_nonzero().get().unsigned_abs(),
+            process,
+            kernel,
+            pmi,
+            status,
+            age,
+        }
+    }
+}
+
+/// What the kernel says of a process, and the function that it sleeps in.
+fn process(pid: Pid) -> (Process, String) {
+    let read = |name| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let stat = read("stat");
+    // Our child, which we have not waited for: without a line it is as good as ended.
+    let process = Process::parse(&String::from_utf8_lossy(&stat)).unwrap_or(Process::Gone);
+    let kernel = String::from_utf8_lossy(&read("wchan")).trim().to_owned();
+    (process, if kernel == "0" { String::new() } else { kernel })
+}
+
+fn now() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,170 @@
+//! Who is everybody waiting for: asked of jobs that hang, and said unasked by jobs that end.
+//!
+//! Hosts are make-believe, as in `hosts.rs`. Questions go the way `selvedge where` asks them, over mpirun's socket.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::time::Duration;
+
+use common::{Folder, Job, Running, eventually, mpirun, probe_path, read_lines};
+use rustix::process::{Pid, Signal, getuid, kill_process};
+use selvedge_boot::asking::{self, JobFacts, Question, Whereabouts};
+
+/// In place of ssh: `HOST COMMAND`.
+const AGENT: &str = "#!/bin/sh
+host=$1; shift
+exec env -i PATH=\"$PATH\" SELVEDGE_TEST_MARKER=\"$SELVEDGE_TEST_MARKER\" SELVEDGE_HOST=\"$host\" sh -c \"exec $*\"
+";
+
+/// Eight ranks of `examples/ranks.rs` on two hosts, four each.
+fn eight(folder: &Folder, options: &[&str], words: &[&str]) -> Job {
+    let agent = folder.file("agent", AGENT, 0o755);
+    let program = probe_path().with_file_name("ranks");
+    let mut all = vec!["-H", "nodea:4,nodeb:4", "--agent", agent.to_str().unwrap()];
+    all.extend(options);
+    all.extend(["-q", program.to_str().unwrap()]);
+    all.extend(words);
+    mpirun(all)
+}
+
+fn connect(job: &Running) -> UnixStream {
+    let wanted = format!("-{}-", job.child.id());
+    let name = eventually("mpirun answers", || {
+        let listing = std::fs::read_to_string("/proc/net/unix").unwrap();
+        asking::jobs(&listing, getuid().as_raw()).into_iter().find(|name| name.contains(&wanted))
+    });
+    let address = SocketAddr::from_abstract_name(asking::address(getuid().as_raw(), &name)).unwrap();
+    let stream = UnixStream::connect_addr(&address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+fn ask(job: &Running, question: &[u8]) -> Vec<u8> {
+    let mut stream = connect(job);
+    let mut answer = Vec::new();
+    // Whoever is shown out may find the door closed, or his words unread.
+    let _ = stream.write_all(question);
+    let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+fn whereabouts(job: &Running) -> Whereabouts {
+    serde_json::from_slice(&ask(job, Question::Where.line().as_bytes())).unwrap()
+}
+
+/// Asks until the verdict has all these words: ranks write down only what takes long.
+fn until_said(job: &Running, words: &[&str]) -> Whereabouts {
+    let mut last = None;
+    for _ in 0..100 {
+        let told = whereabouts(job);
+        if words.iter().all(|word| told.verdict.iter().any(|sentence| sentence.contains(word))) {
+            return told;
+        }
+        last = Some(told.text);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("never said {words:?}, but\n{}", last.unwrap());
+}
+
+fn end(job: Running) {
+    job.signal(Signal::TERM);
+    job.finish();
+}
+
+#[test]
+fn a_deadlock_of_two_hosts_is_named_with_its_ranks_and_what_does_not_fit() {
+    let folder = Folder::new("where-circle");
+    let mut job = eight(&folder, &[], &["circle"]).start();
+    read_lines(&mut job, 8);
+    let told = until_said(&job, &["ranks 2 -> 5 -> 2 wait for each other: deadlock; both receive"]);
+    assert_eq!(told.verdict.len(), 1, "{}", told.text);
+    let line = told.text.lines().find(|line| line.trim_start().starts_with("5 ")).unwrap();
+    assert!(line.contains("nodeb") && line.contains("receive (tag 6) from rank 2"), "{}", told.text);
+    assert_eq!(told.text.lines().count(), 1 + 8 + 1);
+    end(job);
+}
+
+#[test]
+fn a_rank_that_runs_code_of_its_own_is_the_one_that_seven_wait_for() {
+    let folder = Folder::new("where-hang");
+    for (how, doing) in [("spin", "it computes"), ("sleep", "it sleeps")] {
+        let mut job = eight(&folder, &[], &["hang", "6", how]).start();
+        read_lines(&mut job, 8);
+        let told = until_said(&job, &["7 ranks wait for it", doing]);
+        assert_eq!(told.verdict.len(), 1, "{}", told.text);
+        assert!(told.verdict[0].starts_with("held up by: rank 6 on nodeb (pid "), "{}", told.text);
+        assert!(told.text.contains("allreduce #4"), "{}", told.text);
+        end(job);
+    }
+}
+
+#[test]
+fn a_stopped_rank_is_said_to_be_stopped() {
+    let folder = Folder::new("where-stop");
+    let mut job = eight(&folder, &[], &["hang", "1", "sleep"]).start();
+    read_lines(&mut job, 8);
+    let told = until_said(&job, &["7 ranks wait for it"]);
+    let line = told.text.lines().find(|line| line.trim_start().starts_with("1 ")).unwrap();
+    let pid = Pid::from_raw(line.split_whitespace().nth(2).unwrap().parse().unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let told = until_said(&job, &["it is stopped"]);
+    assert!(told.verdict[0].contains(&format!("kill -CONT {pid} lets it go on")), "{}", told.text);
+    kill_process(pid, Signal::CONT).unwrap();
+    end(job);
+}
+
+#[test]
+fn foreign_programs_are_said_not_to_speak() {
+    let job = mpirun(["-n", "3", "sleep", "1000"]).start();
+    job.wait_for_others(4);
+    until_said(&job, &["none of the ranks speaks with mpirun"]);
+    let facts: JobFacts = serde_json::from_slice(&ask(&job, Question::Job.line().as_bytes())).unwrap();
+    assert_eq!((facts.ranks, facts.programs, facts.pid), (3, vec!["sleep".to_owned()], job.child.id()));
+    end(job);
+}
+
+#[test]
+fn a_job_whose_time_is_over_says_who_held_it_up() {
+    let folder = Folder::new("where-time");
+    let done = eight(&folder, &["--timeout", "4"], &["hang", "3", "sleep"]).run();
+    assert_eq!(done.code(), 124);
+    assert!(done.err.contains("held up by: rank 3 on nodea (pid "), "{}", done.err);
+    assert!(done.err.contains("7 ranks wait for it") && done.err.contains("rank  host"), "{}", done.err);
+    let (table, verdict) = (done.err.find("held up by").unwrap(), done.err.find("mpirun: ").unwrap());
+    assert!(table < verdict && done.verdict().contains("the time limit of 4 s is over"), "{}", done.err);
+}
+
+#[test]
+fn a_rank_that_dies_while_others_wait_is_told_with_one_sentence() {
+    let folder = Folder::new("where-death");
+    let done = eight(&folder, &[], &["hang", "3", "die"]).run();
+    assert_eq!(done.code(), 3);
+    assert!(done.err.contains("when it happened, held up by: rank 3 on nodea"), "{}", done.err);
+    assert!(
+        done.err.contains("it has ended; 7 ranks wait for it") && !done.err.contains("rank  host"),
+        "{}",
+        done.err
+    );
+    assert!(done.verdict().contains("exited with code 3"), "{}", done.err);
+}
+
+#[test]
+fn who_asks_nonsense_or_nothing_or_comes_in_crowds_is_no_harm() {
+    let job = mpirun(["-n", "1", "sleep", "1000"]).start();
+    job.wait_for_others(2);
+    for nonsense in [&b"what\n"[..], b"\n", b"where\nwhere\n", &[b'x'; 1000]] {
+        assert_eq!(ask(&job, nonsense), b"", "{nonsense:?}");
+    }
+    // Eight who say nothing fill the room until their time is over, and those who come after them are shown out.
+    let crowd: Vec<UnixStream> = (0..8).map(|_| connect(&job)).collect();
+    assert_eq!(ask(&job, Question::Job.line().as_bytes()), b"");
+    drop(crowd);
+    eventually("there is room again", || {
+        Some(ask(&job, Question::Job.line().as_bytes())).filter(|answer| !answer.is_empty())
+    });
+    end(job);
+}
