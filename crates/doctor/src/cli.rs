@@ -8,13 +8,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::check::{Ask, Verdict, examine};
+use crate::jobs::{self, Where};
 use crate::live;
 use crate::pairs::{self, Libfabric};
 use crate::report::{Report, json, json_of, table};
 use crate::scene::{Scene, Tree};
 
 /// Exit code of a check that failed, and of a program that could not do what it was asked.
-const FAILED: u8 = 1;
+pub(crate) const FAILED: u8 = 1;
 
 /// For people who run jobs with Selvedge.
 #[derive(Debug, Parser)]
@@ -30,6 +31,12 @@ enum Verb {
     ///
     /// Exit code 0 when nothing fails (warnings included), 1 when something does, 2 when the command line makes no sense.
     Doctor(Doctor),
+    /// List your jobs on this host: those whose mpirun runs here
+    Ps,
+    /// Show for every rank of a job what it waits for and since when, and who holds the others up
+    ///
+    /// Exit code 0 with an answer, 1 without one within 5 seconds, 2 when the command line makes no sense.
+    Where(Where),
     /// The second process of the check `shared-memory`
     #[command(hide = true)]
     JoinSegment {
@@ -71,6 +78,8 @@ pub fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Doctor(doctor) if doctor.pairs => doctor.meet(),
         Verb::Doctor(doctor) => doctor.examine(),
+        Verb::Ps => jobs::list(),
+        Verb::Where(ask) => ask.tell(),
         Verb::JoinSegment { card } => live::join_segment(card.as_bytes()),
     }
 }
