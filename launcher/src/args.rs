@@ -2,7 +2,7 @@
 //! a value follows as the next word or after `=`, and the first word that is no option is the program.
 //!
 //! The words of both families are understood, Open MPI's and hydra's; `docs/guide-launcher.md` has them side by side.
-//! [`options`] is the table of those there are, [`foreign`] of those that only others have, each with what to do instead.
+//! `options` is the table of those there are, `foreign` of those that only others have, each with what to do instead.
 
 mod config;
 mod foreign;
