@@ -194,6 +194,16 @@ type FenceNb = unsafe extern "C" fn(
 type DirectModex =
     unsafe extern "C" fn(*const Proc, *const Info, usize, ModexCallback, *mut c_void) -> Status;
 type Events = unsafe extern "C" fn(*mut Status, usize, *const Info, usize, OpCallback, *mut c_void) -> Status;
+/// The last two are a call-back with its argument.
+type JobControl = unsafe extern "C" fn(
+    *const Proc,
+    *const Proc,
+    usize,
+    *const Info,
+    usize,
+    *const c_void,
+    *mut c_void,
+) -> Status;
 type EndEvents = unsafe extern "C" fn(*mut Status, usize, OpCallback, *mut c_void) -> Status;
 
 /// `pmix_server_module_t`: what a server can do. What it cannot is `None`, and libpmix refuses it for us.
@@ -209,8 +219,11 @@ pub(crate) struct Module {
     pub(crate) without: [Option<Finalized>; 6],
     pub(crate) register_events: Option<Events>,
     pub(crate) deregister_events: Option<EndEvents>,
-    /// listener to fabric.
-    pub(crate) without_more: [Option<Finalized>; 14],
+    /// listener to allocate.
+    pub(crate) without_more: [Option<Finalized>; 6],
+    pub(crate) job_control: Option<JobControl>,
+    /// monitor to fabric.
+    pub(crate) without_last: [Option<Finalized>; 7],
     /// In place of `client_connected`, since 4.0.
     pub(crate) client_connected2: Option<Connected>,
     /// 28 slots in 4.0, and 5.0 has added to them: what a library reads past those that we know must be nothing.

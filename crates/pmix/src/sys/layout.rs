@@ -72,6 +72,7 @@ fn module(sheet: &mut Sheet) {
     slot("register_events", offset_of!(Module, register_events));
     slot("deregister_events", offset_of!(Module, deregister_events));
     slot("listener", offset_of!(Module, without_more));
+    slot("job_control", offset_of!(Module, job_control));
     slot("client_connected2", offset_of!(Module, client_connected2));
     let room = size_of::<Module>();
     sheet.number(&format!("sizeof(pmix_server_module_t) <= {room}"), 1);

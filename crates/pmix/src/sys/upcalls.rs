@@ -153,7 +153,9 @@ pub(super) fn module() -> Module {
         without: [None; 6],
         register_events: Some(events_wanted),
         deregister_events: Some(events_unwanted),
-        without_more: [None; 14],
+        without_more: [None; 6],
+        job_control: Some(job_controlled),
+        without_last: [None; 7],
         client_connected2: Some(connected),
         room: [None; 100],
     }
@@ -334,6 +336,23 @@ unsafe extern "C" fn events_unwanted(
     _argument: *mut c_void,
 ) -> Status {
     PMIX_OPERATION_SUCCEEDED
+}
+
+/// Ranks may say which files are to be removed when they have gone: libpmix sees to that itself, but only where there is
+/// somebody for the rest of such requests. The rest we do not do.
+///
+/// # Safety
+/// Touches nothing.
+unsafe extern "C" fn job_controlled(
+    _requestor: *const Proc,
+    _targets: *const Proc,
+    _target_count: usize,
+    _directives: *const Info,
+    _directive_count: usize,
+    _callback: *const c_void,
+    _argument: *mut c_void,
+) -> Status {
+    PMIX_ERR_NOT_SUPPORTED
 }
 
 /// Who asked for what a rank has left.
