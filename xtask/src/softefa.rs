@@ -51,8 +51,11 @@ impl Devices {
         }
     }
 
-    /// What was counted since the last reset.
+    /// What was counted since the last reset; nothing before the first run.
     pub(crate) fn counters(&self) -> Result<Counters, String> {
+        if !self.tree.exists() {
+            return Ok(Counters::default());
+        }
         Ok(Counters::parse(&read(&self.program, &self.tree)?))
     }
 
