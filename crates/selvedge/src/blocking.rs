@@ -85,25 +85,18 @@ impl Communicator {
         if shape.count == 0 && shape.collective != Collective::Barrier {
             return Ok(());
         }
-        let plan = self.plans.get(&shape);
         // Counted also where this rank has nothing to do, because others may.
         let sequence = self.next_sequence();
-        if plan.schedule().is_empty() {
-            return Ok(());
-        }
-        let call = Call {
-            plan,
-            group: self.group.clone(),
-            context: self.collective_context(),
-            sequence,
-            // SAFETY: the borrow lasts until this function returns, `finish` returns after the operation is complete,
-            // and a verified schedule does not write its input.
-            input: unsafe { claim(input) },
-            // SAFETY: as above; the output may be written.
-            output: unsafe { claim_mut(output) },
-            reducer,
-        };
-        let started = self.runtime.borrow_mut().collective(call);
+        // SAFETY: the borrow lasts until this function returns, `finish` returns after the operation is complete, and a
+        // verified schedule does not write its input.
+        let input = unsafe { claim(input) };
+        // SAFETY: as above; the output may be written.
+        let output = unsafe { claim_mut(output) };
+        let started = self.plans.with(&shape, |plan| {
+            let (group, context, reducer) = (&self.group, self.collective_context(), reducer.as_ref());
+            let call = Call { plan, group, context, sequence, input, output, reducer };
+            self.runtime.borrow_mut().collective(call)
+        });
         self.finish(started).map(drop).map_err(|trouble| self.explain(trouble))
     }
 

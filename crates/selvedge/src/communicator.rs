@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use selvedge_coll::Rank;
 use selvedge_engine::{Context, Envelope, Failure};
@@ -27,11 +28,11 @@ pub(crate) type Road = crate::roads::Roads<selvedge_ofi::Ofi>;
 /// Communication moves only while some call of this library is running.
 pub struct Communicator {
     pub(crate) runtime: Rc<RefCell<Runtime<Road>>>,
-    pub(crate) group: Rc<Group>,
+    pub(crate) group: Arc<Group>,
     pub(crate) plans: Plans,
     /// Memory of the last scope, for the next one.
     pub(crate) spare_table: Cell<Table>,
-    job: Rc<Job>,
+    job: Arc<Job>,
     me: Rank,
     context: Context,
     sequence: Cell<u32>,
@@ -55,8 +56,8 @@ impl Drop for Communicator {
 impl Communicator {
     pub(crate) fn new(
         runtime: Rc<RefCell<Runtime<Road>>>,
-        job: Rc<Job>,
-        group: Rc<Group>,
+        job: Arc<Job>,
+        group: Arc<Group>,
         me: Rank,
         context: u32,
     ) -> Communicator {
@@ -145,7 +146,7 @@ impl Communicator {
             Group::listed(peers)
         };
         let (runtime, job) = (self.runtime.clone(), self.job.clone());
-        Ok(Some(Communicator::new(runtime, job, Rc::new(group), Rank(me as u32), context)))
+        Ok(Some(Communicator::new(runtime, job, Arc::new(group), Rank(me as u32), context)))
     }
 
     /// A communicator of the ranks on this host, in the same order (MPI_Comm_split_type with MPI_COMM_TYPE_SHARED).

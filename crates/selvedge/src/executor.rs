@@ -6,12 +6,16 @@
 use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use selvedge_coll::{Action, Slice, Space, StepIndex};
-use selvedge_engine::{Engine, Envelope, Failure, Order, RequestId, Submitted, Tag};
+use selvedge_engine::{Context, Engine, Envelope, Failure, Order, RequestId, Submitted, Tag};
 use selvedge_transport::{Buf, Peer, Transport};
 
+use crate::group::Group;
 use crate::memory::Scratch;
+use crate::op::Reducer;
+use crate::plan::Plan;
 use crate::runtime::{Call, End, Trouble};
 
 /// Whether a run has steps left.
@@ -20,10 +24,22 @@ pub(crate) enum Running {
     No,
 }
 
+/// What a run holds of its [`Call`]. Kept when the run has ended: the next collective is most often the same, and then
+/// nobody counts references, which are counted atomically.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) plan: Arc<Plan>,
+    group: Arc<Group>,
+    pub(crate) context: Context,
+    pub(crate) sequence: u32,
+    reducer: Option<Reducer>,
+}
+
 /// One collective in flight, or the memory of one that has ended and will be used again.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
-    call: Option<Call>,
+    call: Option<Kept>,
+    is_running: bool,
     scratch: Scratch,
     /// What a slice of each space is cut from, in the order of [`Space`].
     spaces: Option<[Buf; 3]>,
@@ -44,8 +60,8 @@ pub(crate) struct Run {
 
 impl Run {
     /// Makes the run ready; nothing moves before [`Run::advance`].
-    pub(crate) fn start(&mut self, call: Call, operation: u32, word: u64) {
-        let plan = &call.plan;
+    pub(crate) fn start(&mut self, call: Call<'_>, operation: u32, word: u64) {
+        let plan = call.plan;
         let steps = plan.schedule().len();
         self.spaces =
             Some([call.input, call.output, self.scratch.claim(plan.schedule().scratch_bytes() as usize)]);
@@ -58,7 +74,22 @@ impl Run {
         self.next = 0;
         self.operation = operation;
         self.word = word;
-        self.call = Some(call);
+        self.is_running = true;
+        self.keep(call);
+    }
+
+    fn keep(&mut self, call: Call<'_>) {
+        let Call { plan, group, context, sequence, reducer, .. } = call;
+        match &mut self.call {
+            Some(kept) if Arc::ptr_eq(&kept.plan, plan) && Arc::ptr_eq(&kept.group, group) => {
+                (kept.context, kept.sequence) = (context, sequence);
+                kept.reducer = reducer.cloned();
+            }
+            kept => {
+                let (plan, group, reducer) = (Arc::clone(plan), Arc::clone(group), reducer.cloned());
+                *kept = Some(Kept { plan, group, context, sequence, reducer });
+            }
+        }
     }
 
     /// The operation that gets the outcome.
@@ -67,8 +98,8 @@ impl Run {
     }
 
     /// What is being run; nothing when it is only memory.
-    pub(crate) fn call(&self) -> Option<&Call> {
-        self.call.as_ref()
+    pub(crate) fn call(&self) -> Option<&Kept> {
+        self.call.as_ref().filter(|_| self.is_running)
     }
 
     /// Whether the user's reduction has panicked.
@@ -102,7 +133,10 @@ impl Run {
 
     /// The outcome; afterwards the run is only memory.
     pub(crate) fn end(&mut self, me: Peer) -> End {
-        let call = self.call.take().expect("a run that ends has been started");
+        let call = self.call.as_mut().expect("a run that ends has been started");
+        // What a user's operation has captured is the user's again.
+        call.reducer = None;
+        self.is_running = false;
         self.spaces = None;
         let envelope = Envelope { source: me, context: call.context, tag: Tag(0), bytes: 0 };
         End { outcome: self.trouble.take().map_or(Ok(envelope), Err), panic: self.panic.take() }

@@ -1,6 +1,7 @@
 //! What all communicators of a process share: who is where, and how to leave.
 
-use std::cell::{Cell, RefCell};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use selvedge_transport::{Link, Machine, Peer};
 
@@ -10,7 +11,7 @@ use crate::wishes::RoadName;
 #[derive(Debug)]
 pub(crate) enum Start {
     /// A process started by a launcher, or by nobody; the boot connection lives as long as the job.
-    Process(RefCell<Option<selvedge_boot::Boot>>),
+    Process(Mutex<Option<selvedge_boot::Boot>>),
     /// A thread of [`crate::local::run`].
     Thread,
 }
@@ -30,7 +31,7 @@ pub(crate) struct Job {
     /// The road to other hosts, where there is one.
     pub(crate) far: Option<Far>,
     /// The context that a new communicator would use if it were only for this rank to say.
-    pub(crate) next_context: Cell<u32>,
+    pub(crate) next_context: AtomicU32,
 }
 
 /// The road to other hosts, and who is not reached by it.
@@ -88,13 +89,13 @@ impl Job {
     }
 
     pub(crate) fn next_context(&self) -> u32 {
-        self.next_context.get()
+        self.next_context.load(Ordering::Relaxed)
     }
 
     /// Takes note that all ranks of some group have agreed to use `context`.
     pub(crate) fn use_context(&self, context: u32) {
         let next = context.checked_add(CONTEXTS_EACH).expect("a job makes less than 2^31 communicators");
-        self.next_context.set(next);
+        self.next_context.store(next, Ordering::Relaxed);
     }
 
     pub(crate) fn abort(&self, rank: usize, code: i32) -> ! {
@@ -102,7 +103,7 @@ impl Job {
             Start::Thread => panic!("rank {rank} called abort({code})"),
             Start::Process(boot) => {
                 let code = if code == 0 { 1 } else { code };
-                if let Ok(mut boot) = boot.try_borrow_mut()
+                if let Ok(mut boot) = boot.try_lock()
                     && let Some(boot) = boot.as_mut()
                 {
                     boot.abort(code, &format!("rank {rank} called abort({code})"));
@@ -128,7 +129,8 @@ fn remote_link(road: RoadName) -> Link {
 impl Drop for Job {
     fn drop(&mut self) {
         // A rank that panics does not say goodbye, so that the launcher sees it fail.
-        if let Start::Process(boot) = &self.start
+        if let Start::Process(boot) = &mut self.start
+            && let Ok(boot) = boot.get_mut()
             && !std::thread::panicking()
         {
             // A launcher that is gone has nobody left to tell.

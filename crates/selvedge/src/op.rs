@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use selvedge_coll::Side;
 use selvedge_transport::Buf;
@@ -53,7 +53,7 @@ pub struct Reducer(Kind);
 #[derive(Clone)]
 enum Kind {
     BuiltIn(fn(Buf, Buf)),
-    User(Rc<dyn Fn(Buf, Buf, Side)>),
+    User(Arc<dyn Fn(Buf, Buf, Side) + Send + Sync>),
 }
 
 impl fmt::Debug for Reducer {
@@ -81,14 +81,15 @@ impl<T: Datatype> Op<T> {
     /// `into[i] = from[i] op into[i]` for two slices of equal length, as `MPI_User_function` does.
     ///
     /// If `f` panics, the collective goes on with whatever is in `into`, so that no other rank hangs, and the panic
-    /// continues in the caller when the collective is complete. `f` must not communicate.
-    pub fn commutative(f: impl Fn(&[T], &mut [T]) + 'static) -> Op<T> {
+    /// continues in the caller when the collective is complete. `f` must not communicate. Where several threads of a rank
+    /// communicate, any of them may be the one that runs it.
+    pub fn commutative(f: impl Fn(&[T], &mut [T]) + Send + Sync + 'static) -> Op<T> {
         Op::user(true, f)
     }
 
     /// As [`Op::commutative`], for an operation that is only associative: operands are combined in order of ranks. Some
     /// fast algorithms do not apply.
-    pub fn ordered(f: impl Fn(&[T], &mut [T]) + 'static) -> Op<T> {
+    pub fn ordered(f: impl Fn(&[T], &mut [T]) + Send + Sync + 'static) -> Op<T> {
         Op::user(false, f)
     }
 
@@ -98,7 +99,7 @@ impl<T: Datatype> Op<T> {
         self.reducer.clone()
     }
 
-    fn user(commutative: bool, f: impl Fn(&[T], &mut [T]) + 'static) -> Op<T> {
+    fn user(commutative: bool, f: impl Fn(&[T], &mut [T]) + Send + Sync + 'static) -> Op<T> {
         let reduce = move |from: Buf, into: Buf, side| {
             with_elements::<T>(from, into, |from, into| {
                 if commutative || side == Side::Left {
@@ -111,7 +112,7 @@ impl<T: Datatype> Op<T> {
                 }
             });
         };
-        Op { reducer: Reducer(Kind::User(Rc::new(reduce))), commutative, element: PhantomData }
+        Op { reducer: Reducer(Kind::User(Arc::new(reduce))), commutative, element: PhantomData }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use selvedge_coll::{Rank, Schedule, Shape, StepIndex, generate, select};
 use selvedge_transport::Machine;
@@ -86,8 +86,8 @@ const PLANS_MAX: usize = 128;
 pub(crate) struct Plans {
     me: Rank,
     machine: Machine,
-    last: RefCell<Option<(Shape, Rc<Plan>)>>,
-    known: RefCell<FxHashMap<Shape, Rc<Plan>>>,
+    last: RefCell<Option<(Shape, Arc<Plan>)>>,
+    known: RefCell<FxHashMap<Shape, Arc<Plan>>>,
 }
 
 impl Plans {
@@ -95,22 +95,23 @@ impl Plans {
         Plans { me, machine, last: RefCell::new(None), known: RefCell::default() }
     }
 
-    /// The plan for `shape`: a comparison when it is the same as last time, a look-up when it is known, else chosen,
-    /// generated and kept.
-    pub(crate) fn get(&self, shape: &Shape) -> Rc<Plan> {
-        if let Some((last, plan)) = &*self.last.borrow()
-            && last == shape
-        {
-            return plan.clone();
+    /// Shows `f` the plan for `shape`: a comparison when it is the same as last time, a look-up when it is known, else
+    /// chosen, generated and kept. Lent and not given, since to give it is to count it.
+    pub(crate) fn with<R>(&self, shape: &Shape, f: impl FnOnce(&Arc<Plan>) -> R) -> R {
+        let mut last = self.last.borrow_mut();
+        match &mut *last {
+            Some((known, plan)) if known == shape => f(plan),
+            last => f(&last.insert((*shape, self.find(shape))).1),
         }
+    }
+
+    #[cold]
+    fn find(&self, shape: &Shape) -> Arc<Plan> {
         let mut known = self.known.borrow_mut();
         if known.len() == PLANS_MAX && !known.contains_key(shape) {
             known.clear();
         }
-        let plan = known.entry(*shape).or_insert_with(|| {
-            Rc::new(Plan::new(*shape, generate(select(shape, &self.machine), shape, self.me)))
-        });
-        *self.last.borrow_mut() = Some((*shape, plan.clone()));
-        plan.clone()
+        let make = || Arc::new(Plan::new(*shape, generate(select(shape, &self.machine), shape, self.me)));
+        known.entry(*shape).or_insert_with(make).clone()
     }
 }

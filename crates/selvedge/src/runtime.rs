@@ -8,7 +8,7 @@
 //! 64-bit word given to the engine: an operation of the caller's, or a step of a run.
 
 use std::any::Any;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_coll::Rank;
@@ -76,11 +76,11 @@ pub enum Started {
 
 /// What a collective works on; which of the buffers exist is said at [`selvedge_coll::Collective`].
 #[derive(Debug)]
-pub struct Call {
+pub struct Call<'a> {
     /// What to do.
-    pub plan: Rc<Plan>,
+    pub plan: &'a Arc<Plan>,
     /// With whom.
-    pub group: Rc<Group>,
+    pub group: &'a Arc<Group>,
     /// The communicator's context for collectives.
     pub context: Context,
     /// Number of this collective in its communicator: equal on all ranks because all call in the same order.
@@ -90,7 +90,7 @@ pub struct Call {
     /// [`selvedge_coll::Space::Output`].
     pub output: Buf,
     /// How to reduce, where the collective does.
-    pub reducer: Option<Reducer>,
+    pub reducer: Option<&'a Reducer>,
 }
 
 /// Set in the words that name a step of a run: bit 63, then 31 bits of run, then 32 bits of step.
@@ -223,7 +223,7 @@ impl<T: Transport> Runtime<T> {
     }
 
     /// Starts a collective.
-    pub fn collective(&mut self, call: Call) -> Started {
+    pub fn collective(&mut self, call: Call<'_>) -> Started {
         let operation = self.next_entry();
         let index = self.free_runs.pop().unwrap_or_else(|| {
             self.runs.push(Run::default());

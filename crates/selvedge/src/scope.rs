@@ -199,19 +199,17 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         if shape.count == 0 && shape.collective != Collective::Barrier {
             return Request::complete(self, Ok(self.own_status()));
         }
-        let call = Call {
-            plan: communicator.plans.get(&shape),
-            group: communicator.group.clone(),
-            context: communicator.collective_context(),
-            sequence: communicator.next_sequence(),
-            // SAFETY: the borrow lasts for 'scope, `Leave` keeps the scope from ending before the operation is complete,
-            // and a verified schedule does not write its input.
-            input: unsafe { claim(input) },
-            // SAFETY: as above; the output may be written.
-            output: unsafe { claim_mut(output) },
-            reducer,
-        };
-        let started = communicator.runtime.borrow_mut().collective(call);
+        let (group, context) = (&communicator.group, communicator.collective_context());
+        let (sequence, reducer) = (communicator.next_sequence(), reducer.as_ref());
+        // SAFETY: the borrow lasts for 'scope, `Leave` keeps the scope from ending before the operation is complete, and a
+        // verified schedule does not write its input.
+        let input = unsafe { claim(input) };
+        // SAFETY: as above; the output may be written.
+        let output = unsafe { claim_mut(output) };
+        let started = communicator.plans.with(&shape, |plan| {
+            let call = Call { plan, group, context, sequence, input, output, reducer };
+            communicator.runtime.borrow_mut().collective(call)
+        });
         self.request(started, Received::No)
     }
 

@@ -11,11 +11,11 @@
 //! network there is. So a device that is listed and broken is passed over as one that is not there, and whether the
 //! job starts is said by one rank.
 
-use std::cell::{Cell, RefCell};
 use std::error::Error as _;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 
 use selvedge_boot::{Boot, BootError, Host};
 use selvedge_ofi::Opening;
@@ -137,7 +137,7 @@ fn on_one_host(
     if me == 0 && boot.size() > 1 {
         report::on_one_host(&host.name, &near, boot.size()).give(&wishes.report);
     }
-    let job = job(Start::Process(RefCell::new(Some(boot))), segment, me, host.name);
+    let job = job(Start::Process(Mutex::new(Some(boot))), segment, me, host.name);
     Ok((Roads::Near(near), job))
 }
 
@@ -151,7 +151,7 @@ pub(crate) fn job(start: Start, segment: &Segment, me: u32, host: String) -> Job
         me: Peer(me),
         cores: vec![segment.processors()],
         far: None,
-        next_context: Cell::new(0),
+        next_context: AtomicU32::new(0),
     }
 }
 
@@ -192,14 +192,14 @@ fn on_several_hosts(mut boot: Boot, wishes: &Wishes, host: Host) -> Result<(Road
         report::on_several_hosts(&routes, &network, road.near()).give(&wishes.report);
     }
     let job = Job {
-        start: Start::Process(RefCell::new(Some(boot))),
+        start: Start::Process(Mutex::new(Some(boot))),
         far: routes.far.map(|road| Far { road, near: routes.near, ranks_per_host: routes.ranks_per_host() }),
         hosts: routes.hosts,
         host_of: routes.host_of,
         pids: routes.pids,
         me: Peer(me),
         cores: routes.cores,
-        next_context: Cell::new(0),
+        next_context: AtomicU32::new(0),
     };
     Ok((road, job))
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt::Write;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use selvedge_coll::Rank;
@@ -73,10 +73,10 @@ impl World {
         let (me, size) = (Rank(road.me().0), road.peers() as u32);
         let config = config(&road);
         let runtime = Rc::new(RefCell::new(Runtime::new(Engine::new(road, config))));
-        let group = Rc::new(Group::World { size });
+        let group = Arc::new(Group::World { size });
         let context = job.next_context();
         job.use_context(context);
-        World { communicator: Communicator::new(runtime, Rc::new(job), group, me, context) }
+        World { communicator: Communicator::new(runtime, Arc::new(job), group, me, context) }
     }
 
     /// Who is where and which roads lead there, in a few lines; the same facts for every rank, told from this one.

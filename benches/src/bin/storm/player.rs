@@ -1,6 +1,6 @@
 //! One rank of a program: what it has started, and what it makes of how that ended. It knows nothing of the transport.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use selvedge::Op;
 use selvedge::runtime::{Call, Group, Operation, Outcome, Plan, Reducer, Runtime, Started, Trouble};
@@ -21,7 +21,7 @@ pub(crate) struct Scene<'a> {
     /// What they do.
     pub(crate) program: &'a Program,
     /// Its communicators.
-    pub(crate) groups: Vec<Rc<Group>>,
+    pub(crate) groups: Vec<Arc<Group>>,
     /// Added to every context, so that programs on one job do not meet.
     pub(crate) first_context: u32,
     /// A defect of the schedules.
@@ -32,7 +32,7 @@ impl<'a> Scene<'a> {
     /// The scene of a program without defect.
     pub(crate) fn new(program: &'a Program) -> Scene<'a> {
         let group = |members: &Vec<usize>| {
-            Rc::new(Group::listed(members.iter().map(|&member| Peer(member as u32)).collect()))
+            Arc::new(Group::listed(members.iter().map(|&member| Peer(member as u32)).collect()))
         };
         let groups = program.groups.iter().map(group).collect();
         Scene { program, groups, first_context: 0, defect: None }
@@ -176,14 +176,16 @@ impl Player {
         if let Some(mutant) = scene.defect {
             schedule = mutant.apply(&schedule, &mut Rng::new(seed).child(index as u64));
         }
+        let plan = Arc::new(Plan::new(call.shape, schedule));
+        let reducer = reducer(call.element);
         let call = Call {
-            plan: Rc::new(Plan::new(call.shape, schedule)),
-            group,
+            plan: &plan,
+            group: &group,
             context: Context(scene.first_context + 2 * call.group as u32 + 1),
             sequence: call.sequence,
             input: input.buf(),
             output: output.buf(),
-            reducer: Some(reducer(call.element)),
+            reducer: Some(&reducer),
         };
         (runtime.collective(call), input, output)
     }
