@@ -8,8 +8,9 @@ use selvedge_transport::Peer;
 
 use crate::collective::Prepared;
 use crate::communicator::{Communicator, Road};
-use crate::error::Result;
-use crate::memory::{Datatype, claim, claim_mut};
+use crate::datatype::Datatype;
+use crate::error::{Misuse, Result};
+use crate::memory::{Aftermath, Arriving, claim, claim_mut};
 use crate::message::{Pattern, Status};
 use crate::runtime::{Call, Operation, Outcome, Runtime, Started, Trouble};
 
@@ -29,9 +30,31 @@ impl Communicator {
     #[inline]
     pub(crate) fn recv_and_wait<T: Datatype>(&self, message: &mut [T], pattern: Pattern) -> Result<Status> {
         // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
-        let buf = unsafe { claim_mut(message) };
+        let (buf, aftermath) = unsafe { claim_mut(message) };
         let started = self.runtime.borrow_mut().recv(pattern.0, self.message_context(), pattern.1, buf);
-        self.finish(started).map(|envelope| self.status(envelope)).map_err(|trouble| self.explain(trouble))
+        let outcome = self.finish(started);
+        self.received(outcome, aftermath)
+    }
+
+    /// Receives into a vector that waits for its values.
+    pub(crate) fn recv_arriving<T: Datatype>(
+        &self,
+        message: &mut Arriving<T>,
+        pattern: Pattern,
+    ) -> Result<Status> {
+        let buf = message.claim();
+        let started = self.runtime.borrow_mut().recv(pattern.0, self.message_context(), pattern.1, buf);
+        let outcome = self.finish(started);
+        self.received(outcome, Aftermath::NOTHING)
+    }
+
+    /// What the end of a receive means to the caller.
+    #[inline]
+    pub(crate) fn received(&self, outcome: Outcome, aftermath: Aftermath) -> Result<Status> {
+        let settled = aftermath.settle();
+        let status = self.status(outcome.map_err(|trouble| self.explain(trouble))?);
+        settled.map_err(|invalid| invalid.from(status.source))?;
+        Ok(status)
     }
 
     pub(crate) fn send_recv_and_wait<T: Datatype, U: Datatype>(
@@ -45,7 +68,7 @@ impl Communicator {
         // SAFETY: the borrow lasts until this function returns, and both `finish` return after their operations.
         let from = unsafe { claim(send) };
         // SAFETY: as above.
-        let into = unsafe { claim_mut(recv) };
+        let (into, aftermath) = unsafe { claim_mut(recv) };
         let (receiving, sending) = {
             let mut runtime = self.runtime.borrow_mut();
             let receiving = runtime.recv(pattern.0, self.message_context(), pattern.1, into);
@@ -53,8 +76,9 @@ impl Communicator {
         };
         let sent = self.finish(sending);
         let received = self.finish(receiving);
+        let received = self.received(received, aftermath);
         sent.map_err(|trouble| self.explain(trouble))?;
-        received.map(|envelope| self.status(envelope)).map_err(|trouble| self.explain(trouble))
+        received
     }
 
     pub(crate) fn probe_and_wait(&self, pattern: Pattern) -> Result<Status> {
@@ -91,13 +115,16 @@ impl Communicator {
         // verified schedule does not write its input.
         let input = unsafe { claim(input) };
         // SAFETY: as above; the output may be written.
-        let output = unsafe { claim_mut(output) };
+        let (output, aftermath) = unsafe { claim_mut(output) };
         let started = self.plans.with(&shape, |plan| {
             let (group, context, reducer) = (&self.group, self.collective_context(), reducer.as_ref());
             let call = Call { plan, group, context, sequence, input, output, reducer };
             self.runtime.borrow_mut().collective(call)
         });
-        self.finish(started).map(drop).map_err(|trouble| self.explain(trouble))
+        let outcome = self.finish(started);
+        let settled = aftermath.settle();
+        outcome.map_err(|trouble| self.explain(trouble))?;
+        Ok(settled.map_err(Misuse::from)?)
     }
 
     /// Waits for the end of something that was started.

@@ -6,8 +6,8 @@ use std::mem::size_of;
 use selvedge_coll::{Collective, Rank, Shape};
 
 use crate::communicator::Communicator;
+use crate::datatype::Datatype;
 use crate::error::{Misuse, Result};
-use crate::memory::Datatype;
 use crate::op::{Op, Reducer};
 
 /// A collective whose arguments are right.

@@ -220,6 +220,9 @@ impl Communicator {
             Trouble::Disagreement { source, given, expected } => {
                 Misuse::Disagreement { source_rank: self.rank_of(source), given, expected }.into()
             }
+            Trouble::Invalid { index, type_name } => {
+                Misuse::InvalidElement { index, type_name, source_rank: None }.into()
+            }
         }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use selvedge_transport::{Fault, Scope};
 
+use crate::memory::Invalid;
+
 /// The result of every call that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -63,6 +65,27 @@ fn named(rank: Option<usize>, place: Option<&str>, fault: &Fault) -> String {
     }
 }
 
+fn invalid(index: usize, type_name: &str, source_rank: Option<usize>) -> String {
+    let whose = source_rank.map_or("of a collective".to_owned(), |rank| format!("from rank {rank}"));
+    format!("element {index} {whose} is no valid {type_name}; somebody sent another type")
+}
+
+impl From<Invalid> for Misuse {
+    /// Of a collective.
+    fn from(invalid: Invalid) -> Misuse {
+        Misuse::InvalidElement { index: invalid.index, type_name: invalid.type_name, source_rank: None }
+    }
+}
+
+impl Invalid {
+    /// In a message of that rank.
+    #[cold]
+    pub(crate) fn from(self, source_rank: usize) -> Misuse {
+        let source_rank = Some(source_rank);
+        Misuse::InvalidElement { index: self.index, type_name: self.type_name, source_rank }
+    }
+}
+
 impl From<Box<Fault>> for Error {
     fn from(fault: Box<Fault>) -> Error {
         Error::Fault { rank: None, place: None, fault }
@@ -113,6 +136,17 @@ pub enum Misuse {
         element_bytes: usize,
         /// Who sent them.
         source_rank: usize,
+    },
+    /// Received bytes that are no value of the element's type: a `bool` that is neither 0 nor 1, for example. Such elements
+    /// are now what the first one of the buffer was before.
+    #[error("{}", invalid(*index, type_name, *source_rank))]
+    InvalidElement {
+        /// The first such element.
+        index: usize,
+        /// What it should have been.
+        type_name: &'static str,
+        /// Who sent it; nobody in particular for collectives.
+        source_rank: Option<usize>,
     },
     /// The ranks of a collective did not all ask for the same.
     #[error(

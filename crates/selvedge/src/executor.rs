@@ -13,7 +13,7 @@ use selvedge_engine::{Context, Engine, Envelope, Failure, Order, RequestId, Subm
 use selvedge_transport::{Buf, Peer, Transport};
 
 use crate::group::Group;
-use crate::memory::Scratch;
+use crate::memory::{Invalid, Scratch};
 use crate::op::Reducer;
 use crate::plan::Plan;
 use crate::runtime::{Call, End, Trouble};
@@ -53,6 +53,8 @@ pub(crate) struct Run {
     next: usize,
     trouble: Option<Trouble>,
     panic: Option<Box<dyn Any + Send>>,
+    /// An operand that was no value. As with a panic, the others count on this rank, so it goes on.
+    invalid: Option<Invalid>,
     operation: u32,
     /// The word that names step 0 of this run to the engine.
     word: u64,
@@ -139,7 +141,10 @@ impl Run {
         self.is_running = false;
         self.spaces = None;
         let envelope = Envelope { source: me, context: call.context, tag: Tag(0), bytes: 0 };
-        End { outcome: self.trouble.take().map_or(Ok(envelope), Err), panic: self.panic.take() }
+        let invalid =
+            self.invalid.take().map(|Invalid { index, type_name }| Trouble::Invalid { index, type_name });
+        let trouble = self.trouble.take().or(invalid);
+        End { outcome: trouble.map_or(Ok(envelope), Err), panic: self.panic.take() }
     }
 
     fn begin<T: Transport>(&mut self, step: StepIndex, engine: &mut Engine<T>) {
@@ -164,8 +169,14 @@ impl Run {
                     call.reducer.as_ref().expect("a schedule that reduces is called with an operation");
                 let (from, into) = (cut(spaces, from), cut(spaces, into));
                 // The user's closure may panic. The other ranks count on this one, so the panic waits until the end.
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| reducer.apply(from, into, side))) {
-                    self.panic.get_or_insert(panic);
+                match catch_unwind(AssertUnwindSafe(|| reducer.apply(from, into, side))) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(invalid)) => {
+                        self.invalid.get_or_insert(invalid);
+                    }
+                    Err(panic) => {
+                        self.panic.get_or_insert(panic);
+                    }
                 }
                 return self.release_successors(step);
             }

@@ -26,6 +26,7 @@
 mod blocking;
 mod collective;
 mod communicator;
+mod datatype;
 mod error;
 mod executor;
 mod group;
@@ -49,13 +50,13 @@ mod wishes;
 mod world;
 
 pub use communicator::Communicator;
+pub use datatype::{Datatype, Plain};
 pub use error::{Error, Misuse, Result};
-pub use memory::Datatype;
 pub use message::{ANY_SOURCE, ANY_TAG, Source, Status, Tag};
 pub use op::{Integer, Number, Op};
 pub use request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some};
 pub use scope::Scope;
-pub use selvedge_macros::test;
+pub use selvedge_macros::{Datatype, test};
 pub use world::{World, init, wtime};
 
 /// The pages that show code: what they show is compiled and run with the documentation tests.

@@ -1,45 +1,168 @@
 //! Where the user's typed slices become claims and claims become typed slices again. Unsafe code lives here and in
 //! the few calls of [`claim`] and [`claim_mut`] (`blocking.rs`, `scope.rs`).
 
-use std::mem::{align_of, size_of};
+use std::any::type_name;
+use std::fmt;
+use std::mem::{ManuallyDrop, MaybeUninit, align_of, size_of};
 
 use selvedge_transport::Buf;
 
-/// What a message may be made of: plain old data, any bit pattern valid, no padding and no pointers.
-///
-/// All integers and floats, arrays of them, and structs that derive [`bytemuck::Pod`]. Implemented for every such type.
-///
-/// ```
-/// #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-/// #[repr(C)]
-/// struct Particle { position: [f64; 3], charge: f64 }
-///
-/// fn is_datatype<T: selvedge::Datatype>() {}
-/// is_datatype::<Particle>();
-/// ```
-pub trait Datatype: bytemuck::Pod {}
-
-impl<T: bytemuck::Pod> Datatype for T {}
+use crate::datatype::Datatype;
 
 /// Claims a message that an operation will read.
 ///
 /// # Safety
 /// The borrow must last until the operation is complete, as for [`Buf::claim`]; and the operation must not write.
+#[inline]
 pub(crate) unsafe fn claim<T: Datatype>(message: &[T]) -> Buf {
+    let _has_no_padding = T::PLAIN;
     // SAFETY: the caller keeps the shared borrow, so the bytes stay readable and nobody writes them; the operation
     // does not write, so that the address came from a shared borrow does not matter.
     unsafe { Buf::claim(message.as_ptr().cast_mut().cast(), size_of_val(message)) }
 }
 
-/// Claims a message that an operation will write (and may read).
+/// Claims a message that an operation will write (and may read), and says what is left to do when it is complete.
 ///
 /// # Safety
-/// The borrow must last until the operation is complete, as for [`Buf::claim`].
-pub(crate) unsafe fn claim_mut<T: Datatype>(message: &mut [T]) -> Buf {
+/// The borrow must last until the operation is complete, as for [`Buf::claim`], and the [`Aftermath`] must be kept until
+/// then and be settled or dropped before the borrow ends: until then the bytes may be no values of `T`.
+#[inline]
+pub(crate) unsafe fn claim_mut<T: Datatype>(message: &mut [T]) -> (Buf, Aftermath) {
     let bytes = size_of_val(message);
-    // SAFETY: the caller keeps the exclusive borrow, so nobody else touches the bytes; `T` is plain old data, so any
-    // bytes that arrive are a value of it.
-    unsafe { Buf::claim(message.as_mut_ptr().cast(), bytes) }
+    let first = message.first().copied();
+    // SAFETY: the caller keeps the exclusive borrow, so nobody else touches the bytes; what arrives is a value of `T`
+    // either whatever it is, or nobody reads it as one before the aftermath has looked.
+    let buf = unsafe { Buf::claim(message.as_mut_ptr().cast(), bytes) };
+    let aftermath = match first {
+        Some(first) if !T::PLAIN && bytes > 0 => Aftermath::of(Repair { written: buf, first }),
+        _ => Aftermath::NOTHING,
+    };
+    (buf, aftermath)
+}
+
+/// What is left to do when an operation that writes is complete, before the caller may look. Done when it is dropped,
+/// and that must not be before. Costs nothing where nothing is left to do.
+#[derive(Debug)]
+pub(crate) struct Aftermath(Option<Box<dyn Settle + Send>>);
+
+/// Something to do after an operation.
+pub(crate) trait Settle: fmt::Debug {
+    /// Does it. Called once, when the operation is complete.
+    fn settle(&mut self) -> Result<(), Invalid>;
+}
+
+/// An element that is no value of its type has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Invalid {
+    pub(crate) index: usize,
+    pub(crate) type_name: &'static str,
+}
+
+impl Aftermath {
+    /// Nothing is left to do.
+    pub(crate) const NOTHING: Aftermath = Aftermath(None);
+
+    /// `what` is left to do.
+    pub(crate) fn of(what: impl Settle + Send + 'static) -> Aftermath {
+        Aftermath(Some(Box::new(what)))
+    }
+
+    /// The operation is complete.
+    #[inline]
+    pub(crate) fn settle(mut self) -> Result<(), Invalid> {
+        match self.0.take() {
+            None => Ok(()),
+            Some(mut what) => what.settle(),
+        }
+    }
+}
+
+impl Drop for Aftermath {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(mut what) = self.0.take() {
+            // Whoever drops it is not interested in the outcome, but the memory must be in order.
+            let _ = what.settle();
+        }
+    }
+}
+
+/// Looks for elements that are no values and makes them one.
+struct Repair<T> {
+    written: Buf,
+    /// What the first element was before: a value.
+    first: T,
+}
+
+impl<T> fmt::Debug for Repair<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Repair({:?} of {})", self.written, type_name::<T>())
+    }
+}
+
+impl<T: Datatype> Settle for Repair<T> {
+    fn settle(&mut self) -> Result<(), Invalid> {
+        let Err(invalid) = check::<T>(self.written) else { return Ok(()) };
+        let elements = self.written.as_ptr().cast::<T>();
+        for index in 0..self.written.len() / size_of::<T>() {
+            let element = self.written.slice(index * size_of::<T>()..(index + 1) * size_of::<T>());
+            if !T::is_valid(bytes_of(&element)) {
+                // SAFETY: the claim is on a slice of `T` and this is the place of one of its elements; the operation,
+                // which alone could touch it, is complete.
+                unsafe { elements.wrapping_add(index).write(self.first) };
+            }
+        }
+        Err(invalid)
+    }
+}
+
+/// The first element in `memory` that is no value of `T`, as an error. A part of an element at the end is not looked at.
+#[inline]
+fn check<T: Datatype>(memory: Buf) -> Result<(), Invalid> {
+    if T::PLAIN || size_of::<T>() == 0 {
+        return Ok(());
+    }
+    match bytes_of(&memory).chunks_exact(size_of::<T>()).position(|bytes| !T::is_valid(bytes)) {
+        None => Ok(()),
+        Some(index) => Err(Invalid { index, type_name: type_name::<T>() }),
+    }
+}
+
+/// What lies there, while `memory` is borrowed. Only for claims whose operation is complete or being reduced.
+fn bytes_of(memory: &Buf) -> &[u8] {
+    // SAFETY: a claim promises that many readable bytes that only its holder writes. They are initialised: every claim
+    // is on elements without padding or on memory that was zeroed.
+    unsafe { std::slice::from_raw_parts(memory.as_ptr(), memory.len()) }
+}
+
+/// A vector that will be received into: as long as it has to be, and no values yet.
+pub(crate) struct Arriving<T> {
+    elements: Vec<MaybeUninit<T>>,
+}
+
+impl<T: Datatype> Arriving<T> {
+    /// Room for `count` elements, of zero bytes. Cost: they are written once.
+    pub(crate) fn new(count: usize) -> Arriving<T> {
+        Arriving { elements: vec![MaybeUninit::zeroed(); count] }
+    }
+
+    /// The claim on it. The caller keeps the `Arriving` where it is until the operation is complete.
+    pub(crate) fn claim(&mut self) -> Buf {
+        let bytes = size_of_val(self.elements.as_slice());
+        // SAFETY: the vector owns that many initialised (zeroed) bytes, any bytes may lie in it, and by the contract
+        // above it lasts.
+        unsafe { Buf::claim(self.elements.as_mut_ptr().cast(), bytes) }
+    }
+
+    /// What has arrived.
+    pub(crate) fn finish(mut self) -> Result<Vec<T>, Invalid> {
+        check::<T>(self.claim())?;
+        let mut elements = ManuallyDrop::new(self.elements);
+        let (start, count, room) = (elements.as_mut_ptr(), elements.len(), elements.capacity());
+        // SAFETY: the parts of a vector that is not dropped; `MaybeUninit<T>` is laid out as `T`, and the elements were
+        // just found to be values.
+        Ok(unsafe { Vec::from_raw_parts(start.cast::<T>(), count, room) })
+    }
 }
 
 /// Memory of a schedule's own: initialised, aligned for any element, kept for reuse.
@@ -67,19 +190,27 @@ impl Scratch {
     }
 }
 
-/// Shows two claims as slices of `T` for the time of one call. Panics when they are not whole aligned elements of equal
-/// number or when they overlap; the verifier of schedules excludes all three.
-pub(crate) fn with_elements<T: Datatype>(from: Buf, into: Buf, f: impl FnOnce(&[T], &mut [T])) {
+/// Shows two claims as slices of `T` for the time of one call, if what lies there are values of `T`. Panics when they are
+/// not whole aligned elements of equal number or when they overlap; the verifier of schedules excludes all three.
+#[inline]
+pub(crate) fn with_elements<T: Datatype>(
+    from: Buf,
+    into: Buf,
+    f: impl FnOnce(&[T], &mut [T]),
+) -> Result<(), Invalid> {
     let count = whole_elements::<T>(from);
     assert_eq!(count, whole_elements::<T>(into), "operands of a reduction have different lengths");
     let (a, b) = (from.as_ptr().addr(), into.as_ptr().addr());
     assert!(a + from.len() <= b || b + into.len() <= a, "operands of a reduction overlap");
+    check::<T>(from)?;
+    check::<T>(into)?;
     // SAFETY: the claim promises `from.len()` readable bytes that nobody writes; count and alignment are checked by
-    // `whole_elements`, any bit pattern is a `T`.
+    // `whole_elements`, and each was found to be a `T`.
     let from = unsafe { std::slice::from_raw_parts(from.as_ptr().cast::<T>(), count) };
     // SAFETY: as above, writable by the claim, and disjoint from `from` by the assertion.
     let into = unsafe { std::slice::from_raw_parts_mut(into.as_ptr().cast::<T>(), count) };
     f(from, into);
+    Ok(())
 }
 
 /// Number of elements of `T` in a claim. Panics when it is not a whole number or not aligned.
@@ -110,6 +241,6 @@ mod tests {
     fn overlapping_operands_are_refused() {
         let mut scratch = Scratch::default();
         let buf = scratch.claim(24);
-        with_elements::<u64>(buf.slice(0..16), buf.slice(8..24), |_, _| ());
+        let _ = with_elements::<u64>(buf.slice(0..16), buf.slice(8..24), |_, _| ());
     }
 }

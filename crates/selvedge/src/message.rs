@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::communicator::Communicator;
+use crate::datatype::Datatype;
 use crate::error::{Misuse, Result};
-use crate::memory::Datatype;
+use crate::memory::Arriving;
 
 /// Whose messages a receive takes: a rank, or [`ANY_SOURCE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,8 @@ impl Communicator {
     /// Receives one message into `message`, which may be longer than it (MPI_Recv).
     ///
     /// # Errors
-    /// [`crate::Error::Truncated`] when the message is longer than the buffer; the rest as for [`Communicator::send`].
+    /// [`crate::Error::Truncated`] when the message is longer than the buffer; [`Misuse::InvalidElement`] when bytes
+    /// arrived that are no value of `T`; the rest as for [`Communicator::send`].
     /// From [`ANY_SOURCE`] a [`crate::Error::Fault`] when somebody dies meanwhile, whose the message might have been, or
     /// when all others have left.
     #[inline]
@@ -92,7 +94,8 @@ impl Communicator {
     /// Receives one message of any length (MPI_Probe, then MPI_Recv of just that message).
     ///
     /// # Errors
-    /// [`Misuse::PartialElement`] when its bytes are no whole number of `T`; it is received all the same.
+    /// [`Misuse::PartialElement`] when its bytes are no whole number of `T`, [`Misuse::InvalidElement`] when they are no
+    /// values of it; it is received all the same.
     pub fn recv_vec<T: Datatype>(
         &self,
         source: impl Into<Source>,
@@ -108,9 +111,11 @@ impl Communicator {
             }
             .into());
         }
-        let mut message = vec![T::zeroed(); seen.count::<T>()];
         // The communicator belongs to this thread, so nobody can have taken the message since it was seen.
-        let status = self.recv(&mut message, seen.source, seen.tag)?;
+        let pattern = self.pattern(Source(Some(seen.source)), Tag(Some(seen.tag)))?;
+        let mut message = Arriving::new(seen.count::<T>());
+        let status = self.recv_arriving(&mut message, pattern)?;
+        let message = message.finish().map_err(|invalid| invalid.from(status.source))?;
         Ok((message, status))
     }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use selvedge_coll::Side;
 use selvedge_transport::Buf;
 
-use crate::memory::{Datatype, with_elements};
+use crate::datatype::Datatype;
+use crate::memory::{Invalid, with_elements};
 
 /// A reduction of elements of type `T`.
 ///
@@ -50,10 +51,12 @@ impl<T> fmt::Debug for Op<T> {
 #[derive(Clone)]
 pub struct Reducer(Kind);
 
+type BuiltIn = fn(Buf, Buf) -> Result<(), Invalid>;
+
 #[derive(Clone)]
 enum Kind {
-    BuiltIn(fn(Buf, Buf)),
-    User(Arc<dyn Fn(Buf, Buf, Side) + Send + Sync>),
+    BuiltIn(BuiltIn),
+    User(Arc<dyn Fn(Buf, Buf, Side) -> Result<(), Invalid> + Send + Sync>),
 }
 
 impl fmt::Debug for Reducer {
@@ -68,7 +71,7 @@ impl fmt::Debug for Reducer {
 impl Reducer {
     /// `into = from op into` for [`Side::Left`], `into = into op from` for [`Side::Right`].
     #[inline]
-    pub(crate) fn apply(&self, from: Buf, into: Buf, side: Side) {
+    pub(crate) fn apply(&self, from: Buf, into: Buf, side: Side) -> Result<(), Invalid> {
         match &self.0 {
             Kind::BuiltIn(reduce) => reduce(from, into),
             Kind::User(reduce) => reduce(from, into, side),
@@ -110,7 +113,7 @@ impl<T: Datatype> Op<T> {
                     f(into, &mut right);
                     into.copy_from_slice(&right);
                 }
-            });
+            })
         };
         Op { reducer: Reducer(Kind::User(Arc::new(reduce))), commutative, element: PhantomData }
     }
@@ -147,12 +150,12 @@ macro_rules! built_in {
         impl<T: $bound> Op<T> {$(
             $(#[$doc])*
             pub const fn $name() -> Op<T> {
-                fn reduce<T: $bound>(from: Buf, into: Buf) {
+                fn reduce<T: $bound>(from: Buf, into: Buf) -> Result<(), Invalid> {
                     with_elements::<T>(from, into, |from, into| {
                         for (from, into) in from.iter().zip(into) {
                             *into = T::$name(*from, *into);
                         }
-                    });
+                    })
                 }
                 Op { reducer: Reducer(Kind::BuiltIn(reduce::<T>)), commutative: true, element: PhantomData }
             }

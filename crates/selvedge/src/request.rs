@@ -34,7 +34,7 @@ pub(crate) trait Home: std::fmt::Debug {
 
 impl Home for Scope<'_, '_> {
     fn try_take(&self, operation: Operation, place: Place, received: Received) -> Option<Result<Status>> {
-        let outcome = {
+        let (outcome, settled) = {
             let mut runtime = self.communicator.runtime.borrow_mut();
             if !runtime.is_done(operation) {
                 runtime.progress();
@@ -42,15 +42,16 @@ impl Home for Scope<'_, '_> {
                     return None;
                 }
             }
-            self.taken(place);
-            runtime.take(operation).expect("a done operation has an outcome")
+            let settled = self.taken(place).settle();
+            (runtime.take(operation).expect("a done operation has an outcome"), settled)
         };
-        Some(self.outcome(outcome, received))
+        Some(self.outcome(outcome, received, settled))
     }
 
     fn take(&self, operation: Operation, place: Place, received: Received) -> Result<Status> {
-        self.taken(place);
-        self.outcome(self.communicator.wait_for(operation), received)
+        let aftermath = self.taken(place);
+        let outcome = self.communicator.wait_for(operation);
+        self.outcome(outcome, received, aftermath.settle())
     }
 
     fn cancel(&self, operation: Operation) -> bool {

@@ -63,6 +63,13 @@ pub enum Trouble {
         /// Bytes the schedule expects.
         expected: u64,
     },
+    /// A reduction met an element that is no value of its type.
+    Invalid {
+        /// Its place in the step that reduces.
+        index: usize,
+        /// What it should have been.
+        type_name: &'static str,
+    },
 }
 
 /// The answer to starting something.

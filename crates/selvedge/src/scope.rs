@@ -13,8 +13,9 @@ use selvedge_coll::Collective;
 
 use crate::collective::Prepared;
 use crate::communicator::Communicator;
-use crate::error::Result;
-use crate::memory::{Datatype, claim, claim_mut};
+use crate::datatype::Datatype;
+use crate::error::{Misuse, Result};
+use crate::memory::{Aftermath, Invalid, claim, claim_mut};
 use crate::message::{Source, Status, Tag};
 use crate::op::Op;
 use crate::request::Request;
@@ -38,8 +39,16 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// from one scope to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    open: Vec<Option<Operation>>,
+    open: Vec<Option<Open>>,
     free: Vec<usize>,
+}
+
+/// An operation that the scope has to wait for.
+#[derive(Debug)]
+struct Open {
+    operation: Operation,
+    /// What is left to do when it is complete.
+    aftermath: Aftermath,
 }
 
 /// Index of an operation in its scope.
@@ -121,7 +130,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         let buf = unsafe { claim(message) };
         let context = self.communicator.message_context();
         let started = self.communicator.runtime.borrow_mut().send(peer, context, tag, buf);
-        Ok(self.request(started, Received::No))
+        Ok(self.request(started, Received::No, Aftermath::NOTHING))
     }
 
     /// Starts a receive (MPI_Irecv).
@@ -134,10 +143,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ) -> Result<Request<'scope>> {
         let (source, tag) = self.communicator.pattern(source.into(), tag.into())?;
         // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
-        let buf = unsafe { claim_mut(message) };
+        let (buf, aftermath) = unsafe { claim_mut(message) };
         let context = self.communicator.message_context();
         let started = self.communicator.runtime.borrow_mut().recv(source, context, tag, buf);
-        Ok(self.request(started, Received::Yes))
+        Ok(self.request(started, Received::Yes, aftermath))
     }
 
     /// Starts a barrier (MPI_Ibarrier): complete when every rank has started it.
@@ -205,29 +214,43 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         // verified schedule does not write its input.
         let input = unsafe { claim(input) };
         // SAFETY: as above; the output may be written.
-        let output = unsafe { claim_mut(output) };
+        let (output, aftermath) = unsafe { claim_mut(output) };
         let started = communicator.plans.with(&shape, |plan| {
             let call = Call { plan, group, context, sequence, input, output, reducer };
             communicator.runtime.borrow_mut().collective(call)
         });
-        self.request(started, Received::No)
+        self.request(started, Received::No, aftermath)
     }
 
     #[inline]
-    fn request(&'scope self, started: Started, received: Received) -> Request<'scope> {
+    fn request(&'scope self, started: Started, received: Received, aftermath: Aftermath) -> Request<'scope> {
         match started {
-            Started::Done(outcome) => Request::complete(self, self.outcome(outcome, received)),
-            Started::Pending(operation) => Request::pending(self, operation, self.enter(operation), received),
+            Started::Done(outcome) => {
+                Request::complete(self, self.outcome(outcome, received, aftermath.settle()))
+            }
+            Started::Pending(operation) => {
+                Request::pending(self, operation, self.enter(Open { operation, aftermath }), received)
+            }
         }
     }
 
-    /// What an outcome means to the caller.
+    /// What an outcome, and what was left to do then, mean to the caller.
     #[inline]
-    pub(crate) fn outcome(&self, outcome: Outcome, received: Received) -> Result<Status> {
-        match outcome {
-            Ok(envelope) if received == Received::Yes => Ok(self.communicator.status(envelope)),
-            Ok(_) => Ok(self.own_status()),
-            Err(trouble) => Err(self.communicator.explain(trouble)),
+    pub(crate) fn outcome(
+        &self,
+        outcome: Outcome,
+        received: Received,
+        settled: Result<(), Invalid>,
+    ) -> Result<Status> {
+        let status = match outcome {
+            Ok(envelope) if received == Received::Yes => self.communicator.status(envelope),
+            Ok(_) => self.own_status(),
+            Err(trouble) => return Err(self.communicator.explain(trouble)),
+        };
+        match settled {
+            Ok(()) => Ok(status),
+            Err(invalid) if received == Received::Yes => Err(invalid.from(status.source).into()),
+            Err(invalid) => Err(Misuse::from(invalid).into()),
         }
     }
 
@@ -237,28 +260,29 @@ impl<'scope, 'env> Scope<'scope, 'env> {
 
     /// Notes an operation that the scope has to wait for.
     #[inline]
-    fn enter(&self, operation: Operation) -> Place {
+    fn enter(&self, entry: Open) -> Place {
         self.left.set(self.left.get() + 1);
         let Table { open, free } = &mut *self.table.borrow_mut();
         match free.pop() {
             Some(place) => {
-                open[place] = Some(operation);
+                open[place] = Some(entry);
                 Place(place)
             }
             None => {
-                open.push(Some(operation));
+                open.push(Some(entry));
                 Place(open.len() - 1)
             }
         }
     }
 
-    /// Takes note that somebody has taken the outcome.
+    /// Takes note that somebody takes the outcome, now that the operation is complete or he waits until it is. What is
+    /// left to do then.
     #[inline]
-    pub(crate) fn taken(&self, place: Place) {
+    pub(crate) fn taken(&self, place: Place) -> Aftermath {
         self.left.set(self.left.get() - 1);
         let mut table = self.table.borrow_mut();
-        table.open[place.0] = None;
         table.free.push(place.0);
+        table.open[place.0].take().map_or(Aftermath::NOTHING, |open| open.aftermath)
     }
 }
 
@@ -277,13 +301,14 @@ impl Drop for Leave<'_, '_, '_> {
         if self.0.left.get() == 0 {
             return;
         }
-        let open: Vec<Operation> = self.0.table.take().open.into_iter().flatten().collect();
+        let open: Vec<Open> = self.0.table.take().open.into_iter().flatten().collect();
         let communicator = self.0.communicator;
         if !std::thread::panicking() {
             // A user's reduction may panic when its outcome is taken; the others must be waited for all the same.
             let mut panic = None;
-            for operation in open {
+            for Open { operation, aftermath } in open {
                 let waited = catch_unwind(AssertUnwindSafe(|| communicator.wait_for(operation)));
+                drop(aftermath);
                 panic = panic.or(waited.err());
             }
             if let Some(panic) = panic {
@@ -301,15 +326,15 @@ impl Drop for Leave<'_, '_, '_> {
 
 /// Calls back what can be called back and waits a little for the rest. Says whether nothing is left in flight.
 #[cold]
-fn abandon(communicator: &Communicator, open: &[Operation]) -> bool {
+fn abandon(communicator: &Communicator, open: &[Open]) -> bool {
     let Ok(mut runtime) = communicator.runtime.try_borrow_mut() else { return false };
-    for &operation in open {
-        runtime.cancel(operation);
+    for open in open {
+        runtime.cancel(open.operation);
     }
     const LOOKS: u32 = 200;
     for _ in 0..LOOKS {
         runtime.progress();
-        if open.iter().all(|&operation| runtime.is_done(operation)) {
+        if open.iter().all(|open| runtime.is_done(open.operation)) {
             return true;
         }
         runtime.wait(UNWIND_WAIT / LOOKS);
