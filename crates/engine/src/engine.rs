@@ -247,7 +247,7 @@ impl<T: Transport> Engine<T> {
         }))
     }
 
-    fn recv_unexpected(&mut self, name: Name, item: Item, buf: Buf, user: u64) -> Submitted {
+    pub(crate) fn recv_unexpected(&mut self, name: Name, item: Item, buf: Buf, user: u64) -> Submitted {
         let envelope = envelope(&name, item.bytes());
         match item {
             Item::Offer(offer) => self.begin_pull(envelope, offer, buf, user),

@@ -13,6 +13,7 @@
 //! | `engine` | the main path: an eager message from `send` to the [`Completion`] |
 //! | [`matching`] | posted receives and unexpected messages |
 //! | `unexpected` | the storage of unexpected payloads |
+//! | `matched` | messages that a probe has taken out, and messages to oneself |
 //! | [`credit`] | what a message costs its receiver |
 //! | `window` | ordered messages that arrived before a predecessor |
 //! | `peers` | a cache line per peer, and what is queued for it |
@@ -34,6 +35,7 @@ pub mod credit;
 mod engine;
 mod faults;
 mod in_flight;
+mod matched;
 pub mod matching;
 mod message;
 mod outbox;
@@ -51,6 +53,7 @@ pub use config::Mutant;
 pub use config::{Config, RoadConfig};
 pub use engine::Engine;
 pub use in_flight::{InFlight, Stage};
+pub use matched::Matched;
 pub use message::{Completion, Context, Envelope, Failure, Order, Outcome, Submitted, Tag};
 pub use request::RequestId;
 pub use stats::Stats;

@@ -63,6 +63,10 @@ impl Pattern {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Posted(u32);
 
+/// When a message arrived, among all that were kept; what [`Matching::put_back`] needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrival(u64);
+
 /// Posted receives that carry an `R`, unexpected messages that carry an `M`.
 #[derive(Debug)]
 pub struct Matching<R, M> {
@@ -192,6 +196,41 @@ impl<R, M> Matching<R, M> {
         let node = self.find(pattern)?;
         self.unexpected_count -= 1;
         Some(self.unexpected.remove(node))
+    }
+
+    /// As [`take`](Matching::take), for a message that may be [put back](Matching::put_back).
+    pub fn borrow(&mut self, pattern: &Pattern) -> Option<(Arrival, Name, M)> {
+        let node = self.find(pattern)?;
+        let arrival = Arrival(self.unexpected.nodes[node as usize].stamp);
+        self.unexpected_count -= 1;
+        let (name, message) = self.unexpected.remove(node);
+        Some((arrival, name, message))
+    }
+
+    /// Adds a message that was [borrowed](Matching::borrow) where it had been: before all that arrived after it. The
+    /// caller has looked with [`arrive`](Matching::arrive) before. Cost: a step for each older message of its queues.
+    pub fn put_back(&mut self, arrival: Arrival, name: Name, message: M) {
+        let node = self.unexpected.add((name, message));
+        self.unexpected.nodes[node as usize].stamp = arrival.0;
+        for class in 0..CLASSES {
+            if self.kept[class] {
+                self.unexpected.link_by_age(node, class, Label::of_name(&name, class));
+            }
+        }
+        self.unexpected_count += 1;
+    }
+
+    /// Takes out the earliest message of this name that is `wanted`. Cost: a step for each message of the name.
+    pub fn take_if(&mut self, name: &Name, wanted: impl Fn(&M) -> bool) -> Option<M> {
+        let mut node = self.unexpected.head(Label::of_name(name, EXACT))?;
+        while !wanted(&self.unexpected.value(node).1) {
+            node = self.unexpected.nodes[node as usize].links[EXACT].next;
+            if node == NIL {
+                return None;
+            }
+        }
+        self.unexpected_count -= 1;
+        Some(self.unexpected.remove(node).1)
     }
 
     /// Looks at the earliest message that satisfies the pattern.
@@ -470,6 +509,25 @@ impl<V, const LANES: usize> Queues<V, LANES> {
         }
     }
 
+    /// Puts an entry before the first of its queue that is younger.
+    fn link_by_age(&mut self, node: u32, lane: usize, label: Label) {
+        let age = self.nodes[node as usize].stamp;
+        let mut younger = self.head(label).unwrap_or(NIL);
+        while younger != NIL && self.nodes[younger as usize].stamp < age {
+            younger = self.nodes[younger as usize].links[lane].next;
+        }
+        if younger == NIL {
+            return self.link_at(node, lane, label, End::Back);
+        }
+        let Link { previous, bin, .. } = self.nodes[younger as usize].links[lane];
+        if previous == NIL {
+            return self.link_at(node, lane, label, End::Front);
+        }
+        self.nodes[previous as usize].links[lane].next = node;
+        self.nodes[younger as usize].links[lane].previous = node;
+        self.nodes[node as usize].links[lane] = Link { previous, next: younger, bin };
+    }
+
     #[inline]
     fn unlink(&mut self, node: u32, lane: usize) {
         let Link { previous, next, bin } =
@@ -605,6 +663,9 @@ mod tests {
         Arrive(Name),
         Peek(Pattern),
         Withdraw(prop::sample::Index),
+        Borrow(Pattern),
+        PutBack(prop::sample::Index),
+        TakeOdd(Name),
     }
 
     fn name() -> impl Strategy<Value = Name> {
@@ -629,6 +690,9 @@ mod tests {
             4 => name().prop_map(Op::Arrive),
             1 => pattern().prop_map(Op::Peek),
             1 => any::<prop::sample::Index>().prop_map(Op::Withdraw),
+            1 => pattern().prop_map(Op::Borrow),
+            1 => any::<prop::sample::Index>().prop_map(Op::PutBack),
+            1 => name().prop_map(Op::TakeOdd),
         ]
     }
 
@@ -640,6 +704,7 @@ mod tests {
             let mut oracle = Oracle::default();
             let mut matching = Matching::<u32, u32>::default();
             let mut live: Vec<(u32, Posted)> = Vec::new();
+            let mut borrowed: Vec<(Arrival, Name, u32)> = Vec::new();
             for (id, op) in (0..).zip(ops) {
                 match op {
                     Op::Receive(pattern) => {
@@ -671,6 +736,33 @@ mod tests {
                             prop_assert_eq!(matching.withdraw(posted), id);
                             oracle.posted.retain(|(_, posted)| *posted != id);
                         }
+                    }
+                    Op::Borrow(pattern) => {
+                        let got = matching.borrow(&pattern);
+                        prop_assert_eq!(got.map(|(_, name, id)| (name, id)), oracle.take(&pattern));
+                        borrowed.extend(got);
+                    }
+                    Op::PutBack(index) => {
+                        if !borrowed.is_empty() {
+                            let (arrival, name, id) = borrowed.swap_remove(index.index(borrowed.len()));
+                            let expected = oracle.arrive(&name);
+                            prop_assert_eq!(matching.arrive(&name), expected);
+                            match expected {
+                                Some(gone) => live.retain(|(id, _)| *id != gone),
+                                None => {
+                                    oracle.unexpected.push((name, id));
+                                    // Numbers grow with time.
+                                    oracle.unexpected.sort_by_key(|(_, id)| *id);
+                                    matching.put_back(arrival, name, id);
+                                }
+                            }
+                        }
+                    }
+                    Op::TakeOdd(name) => {
+                        let is_it = |(other, id): &(Name, u32)| *other == name && id % 2 == 1;
+                        let at = oracle.unexpected.iter().position(is_it);
+                        let expected = at.map(|at| oracle.unexpected.remove(at).1);
+                        prop_assert_eq!(matching.take_if(&name, |id| id % 2 == 1), expected);
                     }
                 }
                 prop_assert_eq!(matching.posted_len(), oracle.posted.len());

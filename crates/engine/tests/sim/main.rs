@@ -5,6 +5,7 @@ mod crowd;
 mod directed;
 mod faults;
 mod leaving;
+mod matched;
 mod mutants;
 mod nonsense;
 mod oracle;

@@ -1,6 +1,6 @@
 //! Random programs: which networks, which configurations, which operations; all from one seed.
 
-use selvedge_engine::{Config, Failure, Mutant, Order, RoadConfig};
+use selvedge_engine::{Config, Failure, Matched, Mutant, Order, RoadConfig};
 use selvedge_transport::{Rng, SimConfig};
 
 use crate::oracle::{Message, Receive, Record};
@@ -59,12 +59,15 @@ pub(crate) fn run(seed: u64, mutant: Option<Mutant>) -> Result<(), String> {
     let bytes_max = if short { 600 } else { *rng.pick(&[100, 1_000, 20_000]) };
     let mut world = World::new(network, &config);
     let mut record = Record::default();
+    let mut held: Vec<Held> = Vec::new();
     let operations = rng.within(1..=150);
     for _ in 0..operations {
-        match rng.below(10) {
+        match rng.below(12) {
             0..4 => send(&mut world, &mut record, &mut rng, bytes_max),
             4..8 => receive(&mut world, &mut record, &mut rng, bytes_max),
             8 => cancel(&mut world, &mut record, &mut rng),
+            9 => held.extend(take_out(&mut world, &mut record, &mut rng, bytes_max)),
+            10 if !held.is_empty() => held.swap_remove(rng.index(held.len())).receive(&mut world),
             _ => {}
         }
         for _ in 0..rng.below(6) {
@@ -75,8 +78,38 @@ pub(crate) fn run(seed: u64, mutant: Option<Mutant>) -> Result<(), String> {
         }
     }
     world.settle();
+    held.into_iter().for_each(|held| held.receive(&mut world));
+    world.settle();
     drain(&mut world, &mut record, bytes_max as usize);
     record.check(&world)
+}
+
+/// A message that a probe has taken out, and the receive it is for.
+struct Held {
+    at: usize,
+    message: Matched,
+    capacity: usize,
+    user: u64,
+}
+
+impl Held {
+    fn receive(self, world: &mut World) {
+        world.recv_matched(self.at, self.message, self.capacity, self.user);
+    }
+}
+
+/// Probes for a message and takes it out; sometimes thinks better of it. What matters to the oracle is when it was
+/// matched, not when it is received.
+fn take_out(world: &mut World, record: &mut Record, rng: &mut Rng, bytes_max: u64) -> Option<Held> {
+    let (at, source, context, tag, capacity) = pattern(world, rng, bytes_max);
+    let message = world.probe_matched(at, source, context, tag)?;
+    if rng.one_in(3) {
+        world.engines[at].put_back(message);
+        return None;
+    }
+    let user = world.user();
+    record.receives.push(Receive { at, source, context, tag, capacity, user });
+    Some(Held { at, message, capacity, user })
 }
 
 fn send(world: &mut World, record: &mut Record, rng: &mut Rng, bytes_max: u64) {
@@ -100,6 +133,17 @@ fn send(world: &mut World, record: &mut Record, rng: &mut Rng, bytes_max: u64) {
 }
 
 fn receive(world: &mut World, record: &mut Record, rng: &mut Rng, bytes_max: u64) {
+    let (at, source, context, tag, capacity) = pattern(world, rng, bytes_max);
+    let user = world.recv(at, source, context, tag, capacity);
+    record.receives.push(Receive { at, source, context, tag, capacity, user });
+}
+
+/// Who receives: where, from whom, in which context, which tag, how many bytes.
+fn pattern(
+    world: &World,
+    rng: &mut Rng,
+    bytes_max: u64,
+) -> (usize, Option<usize>, u32, Option<u64>, usize) {
     let at = rng.index(world.size());
     let source = if rng.one_in(3) { None } else { Some(rng.index(world.size())) };
     let context = rng.below(3) as u32;
@@ -109,8 +153,7 @@ fn receive(world: &mut World, record: &mut Record, rng: &mut Rng, bytes_max: u64
         (false, false) => Some(rng.below(3)),
     };
     let capacity = if rng.one_in(6) { rng.within(4..=bytes_max) } else { bytes_max } as usize;
-    let user = world.recv(at, source, context, tag, capacity);
-    record.receives.push(Receive { at, source, context, tag, capacity, user });
+    (at, source, context, tag, capacity)
 }
 
 fn cancel(world: &mut World, record: &mut Record, rng: &mut Rng) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use selvedge_engine::{
-    Completion, Config, Context, Engine, Envelope, Order, Outcome, RequestId, Submitted, Tag,
+    Completion, Config, Context, Engine, Envelope, Matched, Order, Outcome, RequestId, Submitted, Tag,
 };
 use selvedge_transport::{Memory, Peer, Rng, Sim, SimConfig, SimPort, Transport};
 
@@ -106,7 +106,8 @@ impl World {
         user
     }
 
-    fn user(&mut self) -> u64 {
+    /// A name for an operation.
+    pub(crate) fn user(&mut self) -> u64 {
         self.next_user += 1;
         self.next_user
     }
@@ -165,6 +166,28 @@ impl World {
         let source = source.map(|source| Peer(source as u32));
         let seen = self.engines[at].probe(source, Context(context), tag.map(Tag));
         seen.expect("nobody is missing who could have sent it")
+    }
+
+    /// Takes out what [`World::probe`] would see.
+    pub(crate) fn probe_matched(
+        &mut self,
+        at: usize,
+        source: Option<usize>,
+        context: u32,
+        tag: Option<u64>,
+    ) -> Option<Matched> {
+        let source = source.map(|source| Peer(source as u32));
+        let found = self.engines[at].probe_matched(source, Context(context), tag.map(Tag));
+        found.expect("nobody is missing who could have sent it")
+    }
+
+    /// Receives what was taken out.
+    pub(crate) fn recv_matched(&mut self, at: usize, message: Matched, capacity: usize, user: u64) {
+        let memory = Memory::of(&vec![UNTOUCHED; capacity + GUARD]);
+        let source = message.envelope().source.index();
+        let buf = memory.buf().slice(0..capacity);
+        let submitted = self.engines[at].recv_matched(message, buf, user);
+        self.begin(at, user, Op::new(memory, capacity, false, Some(source)), submitted);
     }
 
     /// Polls everybody in random order until nothing moves any more.
