@@ -337,7 +337,9 @@ impl<T: Transport> Engine<T> {
     /// Sleeps until [`poll`](Engine::poll) may have something to return, at most `at_most`. Returns at once when there
     /// is something to return or to try already.
     pub fn wait(&mut self, at_most: Duration) {
-        if self.completions.is_empty() && self.peers.all_tried() {
+        // Room on the road to oneself is made by polling, and nobody would wake the sleeper for it.
+        let room_is_ours = self.peers.has(self.me, flag::READY);
+        if self.completions.is_empty() && self.peers.all_tried() && !room_is_ours {
             self.transport.wait(at_most);
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use selvedge_coll::Collective;
-use selvedge_engine::{Failure, Tag};
+use selvedge_engine::{Context, Failure, Matched, Tag};
 use selvedge_transport::Peer;
 
 use crate::collective::Prepared;
@@ -11,7 +11,7 @@ use crate::communicator::{Communicator, Road};
 use crate::datatype::Datatype;
 use crate::error::{Misuse, Result};
 use crate::memory::{Aftermath, Arriving, claim, claim_mut};
-use crate::message::{Pattern, Status};
+use crate::message::{Address, Pattern, Status};
 use crate::runtime::{Call, Operation, Outcome, Runtime, Started, Trouble};
 
 /// Longest sleep of a rank that waits, between two looks around. Nothing depends on it: whatever ends the wait also
@@ -36,18 +36,6 @@ impl Communicator {
         self.received(outcome, aftermath)
     }
 
-    /// Receives into a vector that waits for its values.
-    pub(crate) fn recv_arriving<T: Datatype>(
-        &self,
-        message: &mut Arriving<T>,
-        pattern: Pattern,
-    ) -> Result<Status> {
-        let buf = message.claim();
-        let started = self.runtime.borrow_mut().recv(pattern.0, self.message_context(), pattern.1, buf);
-        let outcome = self.finish(started);
-        self.received(outcome, Aftermath::NOTHING)
-    }
-
     /// What the end of a receive means to the caller.
     #[inline]
     pub(crate) fn received(&self, outcome: Outcome, aftermath: Aftermath) -> Result<Status> {
@@ -60,8 +48,7 @@ impl Communicator {
     pub(crate) fn send_recv_and_wait<T: Datatype, U: Datatype>(
         &self,
         send: &[T],
-        peer: Peer,
-        tag: Tag,
+        (peer, tag): Address,
         recv: &mut [U],
         pattern: Pattern,
     ) -> Result<Status> {
@@ -81,16 +68,90 @@ impl Communicator {
         received
     }
 
+    pub(crate) fn replace_and_wait<T: Datatype>(
+        &self,
+        message: &mut [T],
+        (peer, tag): Address,
+        pattern: Pattern,
+    ) -> Result<Status> {
+        let context = self.message_context();
+        // SAFETY: the borrow lasts until this function returns, and all `finish` return after their operations. Those
+        // that write to this claim are started when those that read it are complete.
+        let (buf, aftermath) = unsafe { claim_mut(message) };
+        let sending = self.runtime.borrow_mut().send(peer, context, tag, buf);
+        if let Started::Done(Ok(_)) = sending {
+            let receiving = self.runtime.borrow_mut().recv(pattern.0, context, pattern.1, buf);
+            let received = self.finish(receiving);
+            return self.received(received, aftermath);
+        }
+        let mut spare = vec![0u8; buf.len()];
+        // SAFETY: as above; `spare` is dropped when this function returns.
+        let (into, _) = unsafe { claim_mut(&mut spare) };
+        let receiving = self.runtime.borrow_mut().recv(pattern.0, context, pattern.1, into);
+        let (sent, received) = (self.finish(sending), self.finish(receiving));
+        sent.map_err(|trouble| self.explain(trouble))?;
+        let arrived = match &received {
+            Ok(envelope) => spare.len().min(envelope.bytes as usize),
+            Err(Trouble::Engine(Failure::Truncated { .. })) => spare.len(),
+            Err(_) => 0,
+        };
+        buf.fill_from(&spare[..arrived]);
+        self.received(received, aftermath)
+    }
+
+    /// Receives a message that a probe has taken out.
+    pub(crate) fn recv_matched_and_wait<T: Datatype>(
+        &self,
+        message: &mut [T],
+        matched: Matched,
+    ) -> Result<Status> {
+        // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
+        let (buf, aftermath) = unsafe { claim_mut(message) };
+        let started = self.runtime.borrow_mut().recv_matched(matched, buf);
+        let outcome = self.finish(started);
+        self.received(outcome, aftermath)
+    }
+
+    /// Receives such a message into a vector that waits for its values.
+    pub(crate) fn recv_matched_arriving<T: Datatype>(
+        &self,
+        message: &mut Arriving<T>,
+        matched: Matched,
+    ) -> Result<Status> {
+        let buf = message.claim();
+        let started = self.runtime.borrow_mut().recv_matched(matched, buf);
+        let outcome = self.finish(started);
+        self.received(outcome, Aftermath::NOTHING)
+    }
+
     pub(crate) fn probe_and_wait(&self, pattern: Pattern) -> Result<Status> {
+        let seen =
+            self.probe_until(pattern, |runtime, context| runtime.probe(pattern.0, context, pattern.1))?;
+        Ok(self.status(seen))
+    }
+
+    pub(crate) fn mprobe_and_wait(&self, pattern: Pattern) -> Result<Matched> {
+        self.probe_until(pattern, |runtime, context| runtime.probe_matched(pattern.0, context, pattern.1))
+    }
+
+    /// Asks `look` until it has seen something.
+    fn probe_until<S>(
+        &self,
+        pattern: Pattern,
+        look: impl Fn(&mut Runtime<Road>, Context) -> Result<Option<S>, Trouble>,
+    ) -> Result<S> {
         let mut runtime = self.runtime.borrow_mut();
         loop {
-            let seen = runtime.probe(pattern.0, self.message_context(), pattern.1);
+            let seen = look(&mut runtime, self.message_context());
             match seen.map_err(|trouble| self.explain(trouble))? {
-                Some(envelope) => {
+                Some(seen) => {
                     runtime.awake();
-                    return Ok(self.status(envelope));
+                    return Ok(seen);
                 }
                 None if runtime.progress() => {}
+                None if runtime.engine().probes_for_itself(pattern.0, self.size() == 1) => {
+                    return Err(self.explain(Trouble::WaitsForItself));
+                }
                 None => {
                     if sleep(&mut runtime) == Slept::AmongTheGone
                         && pattern.0.is_none()
@@ -153,6 +214,9 @@ impl Communicator {
         let end = loop {
             if let Some(end) = runtime.progress_to(operation) {
                 break end;
+            }
+            if runtime.give_up_on_oneself(operation, self.size() == 1) {
+                continue;
             }
             if doze(&mut runtime, Some(operation)) == Slept::AmongTheGone {
                 runtime.forsake(operation, &self.group);

@@ -217,6 +217,7 @@ impl Communicator {
                 };
                 Error::Fault { rank, place, fault }
             }
+            Trouble::WaitsForItself => Misuse::WaitsForItself { rank: self.rank() }.into(),
             Trouble::Disagreement { source, given, expected } => {
                 Misuse::Disagreement { source_rank: self.rank_of(source), given, expected }.into()
             }

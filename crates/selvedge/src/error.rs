@@ -169,6 +169,23 @@ pub enum Misuse {
         /// The root.
         root: usize,
     },
+    /// A rank that would wait for ever, for a message of its own.
+    #[error(
+        "rank {rank} waits for itself: it blocks in a send to, or a receive from, its own rank, and nobody else can start \
+         the other half; start one of them with isend or irecv, or do both with sendrecv"
+    )]
+    WaitsForItself {
+        /// Who asks.
+        rank: usize,
+    },
+    /// A message that was probed on one communicator and is received on another.
+    #[error("the message was probed on {probed}, and is received on {given}; receive it where it was found")]
+    OtherCommunicator {
+        /// Where it was found.
+        probed: String,
+        /// Where it was to be received.
+        given: String,
+    },
     /// A value that serde could not turn into bytes, or bytes that are no such value.
     #[error("{0}")]
     Encoding(String),

@@ -10,18 +10,50 @@ use serde::de::DeserializeOwned;
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
 use crate::error::{Misuse, Result};
-use crate::memory::Arriving;
 
-/// Whose messages a receive takes: a rank, or [`ANY_SOURCE`].
+/// Whose messages a receive takes: those of a rank, of anybody ([`ANY_SOURCE`]) or of nobody ([`PROC_NULL`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source(Option<usize>);
+pub struct Source(Who);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Rank(usize),
+    Anybody,
+    Nobody,
+}
 
 /// Matches any sender of the communicator.
-pub const ANY_SOURCE: Source = Source(None);
+pub const ANY_SOURCE: Source = Source(Who::Anybody);
+
+/// Nobody (MPI_PROC_NULL, MPI 5.0 section 3.10): what is sent there is gone, what is received from there is nothing, and
+/// both are over at once. It is just `None`, so that a neighbour that may not exist needs no `if`.
+///
+/// ```
+/// use selvedge::PROC_NULL;
+///
+/// selvedge::local::run(3, |world| {
+///     let (me, last) = (world.rank(), world.size() - 1);
+///     let left = me.checked_sub(1);
+///     let right = if me == last { PROC_NULL } else { Some(me + 1) };
+///     let mut halo = [-1];
+///     let status = world.sendrecv(&[me as i32], right, 0, &mut halo, left, 0).unwrap();
+///     assert_eq!((halo[0], status.is_null()), (me as i32 - 1, me == 0));
+/// });
+/// ```
+pub const PROC_NULL: Option<usize> = None;
 
 impl From<usize> for Source {
+    #[inline]
     fn from(rank: usize) -> Source {
-        Source(Some(rank))
+        Source(Who::Rank(rank))
+    }
+}
+
+/// `None` is [`PROC_NULL`], and never [`ANY_SOURCE`].
+impl From<Option<usize>> for Source {
+    #[inline]
+    fn from(rank: Option<usize>) -> Source {
+        Source(rank.map_or(Who::Nobody, Who::Rank))
     }
 }
 
@@ -41,20 +73,28 @@ impl From<i32> for Tag {
 /// What a receive took, or a probe saw (MPI_Status).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Rank of the sender. A collective's or a send's own rank.
+    /// Rank of the sender. The own rank of a collective, a send, and a receive from [`PROC_NULL`].
     pub source: usize,
-    /// Tag of the message. 0 for collectives and sends.
+    /// Tag of the message. 0 for collectives and sends, -1 for a receive from [`PROC_NULL`].
     pub tag: i32,
     /// Length of the message in bytes. 0 for collectives and sends.
     pub bytes: usize,
 }
 
 impl Status {
+    /// Whether it is that of a receive from, or a probe for, [`PROC_NULL`]: there was no message.
+    pub fn is_null(&self) -> bool {
+        self.tag < 0
+    }
+
     /// Length of the message in elements; a partial one at the end does not count.
     pub fn count<T: Datatype>(&self) -> usize {
         self.bytes.checked_div(size_of::<T>()).unwrap_or(0)
     }
 }
+
+/// A destination and a tag as the engine knows them.
+pub(crate) type Address = (Peer, EngineTag);
 
 /// A source and a tag as the engine matches them.
 pub(crate) type Pattern = (Option<Peer>, Option<EngineTag>);
@@ -63,14 +103,20 @@ impl Communicator {
     /// Sends `message` to rank `dest` (MPI_Send). Returns when the buffer may be changed again: at once for a small
     /// message, after the receiver has fetched it for a large one.
     ///
+    /// To oneself a small message is kept until it is received. For a larger one the receive has to be there already, by
+    /// [`Scope::irecv`](crate::Scope::irecv) or [`Communicator::sendrecv`]: nobody else could start it.
+    ///
     /// Cost: two copies up to about 8 KiB, one above where the kernel permits it.
     ///
     /// # Errors
-    /// [`Misuse`] for a rank or tag out of range, [`crate::Error::Fault`] when the receiver is dead or has left.
+    /// [`Misuse`] for a rank or tag out of range, and [`Misuse::WaitsForItself`] instead of a wait without end;
+    /// [`crate::Error::Fault`] when the receiver is dead or has left.
     #[inline]
-    pub fn send<T: Datatype>(&self, message: &[T], dest: usize, tag: i32) -> Result<()> {
-        let (peer, tag) = self.destination(dest, tag)?;
-        self.send_and_wait(message, peer, tag)
+    pub fn send<T: Datatype>(&self, message: &[T], dest: impl Into<Option<usize>>, tag: i32) -> Result<()> {
+        match self.destination(dest.into(), tag)? {
+            Some((peer, tag)) => self.send_and_wait(message, peer, tag),
+            None => Ok(()),
+        }
     }
 
     /// Receives one message into `message`, which may be longer than it (MPI_Recv).
@@ -87,36 +133,23 @@ impl Communicator {
         source: impl Into<Source>,
         tag: impl Into<Tag>,
     ) -> Result<Status> {
-        let pattern = self.pattern(source.into(), tag.into())?;
-        self.recv_and_wait(message, pattern)
+        match self.pattern(source.into(), tag.into())? {
+            Some(pattern) => self.recv_and_wait(message, pattern),
+            None => Ok(self.null_status()),
+        }
     }
 
-    /// Receives one message of any length (MPI_Probe, then MPI_Recv of just that message).
+    /// Receives one message of any length (MPI_Mprobe, then MPI_Mrecv).
     ///
     /// # Errors
     /// [`Misuse::PartialElement`] when its bytes are no whole number of `T`, [`Misuse::InvalidElement`] when they are no
-    /// values of it; it is received all the same.
+    /// values of it; it is received all the same. The rest as for [`Communicator::recv`], without truncation.
     pub fn recv_vec<T: Datatype>(
         &self,
         source: impl Into<Source>,
         tag: impl Into<Tag>,
     ) -> Result<(Vec<T>, Status)> {
-        let seen = self.probe(source, tag)?;
-        if seen.bytes.checked_rem(size_of::<T>()).is_none_or(|rest| rest != 0) {
-            self.recv(&mut vec![0u8; seen.bytes], seen.source, seen.tag)?;
-            return Err(Misuse::PartialElement {
-                bytes: seen.bytes as u64,
-                element_bytes: size_of::<T>(),
-                source_rank: seen.source,
-            }
-            .into());
-        }
-        // The communicator belongs to this thread, so nobody can have taken the message since it was seen.
-        let pattern = self.pattern(Source(Some(seen.source)), Tag(Some(seen.tag)))?;
-        let mut message = Arriving::new(seen.count::<T>());
-        let status = self.recv_arriving(&mut message, pattern)?;
-        let message = message.finish().map_err(|invalid| invalid.from(status.source))?;
-        Ok((message, status))
+        self.mprobe(source, tag)?.recv_vec()
     }
 
     /// Sends one message and receives another at the same time (MPI_Sendrecv), so that a ring of ranks that all do this
@@ -127,22 +160,70 @@ impl Communicator {
     pub fn sendrecv<T: Datatype, U: Datatype>(
         &self,
         send: &[T],
-        dest: usize,
+        dest: impl Into<Option<usize>>,
         send_tag: i32,
         recv: &mut [U],
         source: impl Into<Source>,
         recv_tag: impl Into<Tag>,
     ) -> Result<Status> {
-        let (peer, tag) = self.destination(dest, send_tag)?;
-        let pattern = self.pattern(source.into(), recv_tag.into())?;
-        self.send_recv_and_wait(send, peer, tag, recv, pattern)
+        let to = self.destination(dest.into(), send_tag)?;
+        match (to, self.pattern(source.into(), recv_tag.into())?) {
+            (Some(to), Some(from)) => self.send_recv_and_wait(send, to, recv, from),
+            (Some((peer, tag)), None) => {
+                self.send_and_wait(send, peer, tag)?;
+                Ok(self.null_status())
+            }
+            (None, Some(from)) => self.recv_and_wait(recv, from),
+            (None, None) => Ok(self.null_status()),
+        }
+    }
+
+    /// Sends what is in `message` and receives another one into its place (MPI_Sendrecv_replace, MPI 5.0 section 3.12).
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     let (me, size) = (world.rank(), world.size());
+    ///     let mut token = [me];
+    ///     world.sendrecv_replace(&mut token, (me + 1) % size, 0, (me + size - 1) % size, 0).unwrap();
+    ///     assert_eq!(token, [(me + size - 1) % size]);
+    /// });
+    /// ```
+    ///
+    /// Cost: as a send and a receive where the message leaves at once, as small ones do. Otherwise what is received needs a
+    /// place of its own meanwhile: memory for one more message, and a copy.
+    ///
+    /// # Errors
+    /// As [`Communicator::sendrecv`]. What is in `message` is then the one or the other.
+    pub fn sendrecv_replace<T: Datatype>(
+        &self,
+        message: &mut [T],
+        dest: impl Into<Option<usize>>,
+        send_tag: i32,
+        source: impl Into<Source>,
+        recv_tag: impl Into<Tag>,
+    ) -> Result<Status> {
+        let to = self.destination(dest.into(), send_tag)?;
+        match (to, self.pattern(source.into(), recv_tag.into())?) {
+            (Some(to), Some(from)) => self.replace_and_wait(message, to, from),
+            (Some((peer, tag)), None) => {
+                self.send_and_wait(message, peer, tag)?;
+                Ok(self.null_status())
+            }
+            (None, Some(from)) => self.recv_and_wait(message, from),
+            (None, None) => Ok(self.null_status()),
+        }
     }
 
     /// Sends any serde value, encoded with postcard. Receive it with [`Communicator::recv_value`].
     ///
     /// # Errors
     /// [`Misuse::Encoding`] when serde refuses the value; the rest as for [`Communicator::send`].
-    pub fn send_value<V: Serialize + ?Sized>(&self, value: &V, dest: usize, tag: i32) -> Result<()> {
+    pub fn send_value<V: Serialize + ?Sized>(
+        &self,
+        value: &V,
+        dest: impl Into<Option<usize>>,
+        tag: i32,
+    ) -> Result<()> {
         let bytes = postcard::to_allocvec(value)
             .map_err(|error| Misuse::Encoding(format!("the value to send cannot be encoded: {error}")))?;
         self.send(&bytes, dest, tag)
@@ -173,29 +254,46 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::recv`], without truncation.
     pub fn probe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Status> {
-        let pattern = self.pattern(source.into(), tag.into())?;
-        self.probe_and_wait(pattern)
+        match self.pattern(source.into(), tag.into())? {
+            Some(pattern) => self.probe_and_wait(pattern),
+            None => Ok(self.null_status()),
+        }
     }
 
     /// As [`Communicator::probe`], but does not wait (MPI_Iprobe). Fails when waiting would.
     pub fn iprobe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Option<Status>> {
-        let (source, tag) = self.pattern(source.into(), tag.into())?;
+        let Some((source, tag)) = self.pattern(source.into(), tag.into())? else {
+            return Ok(Some(self.null_status()));
+        };
         let seen = self.runtime.borrow_mut().probe(source, self.message_context(), tag);
         let seen = seen.map_err(|trouble| self.explain(trouble))?;
         Ok(seen.map(|envelope| self.status(envelope)))
     }
 
-    /// A destination and a tag the user named, as the engine knows them.
+    /// A destination and a tag the user named, as the engine knows them; `None` for [`PROC_NULL`].
     #[inline]
-    pub(crate) fn destination(&self, dest: usize, tag: i32) -> Result<(Peer, EngineTag)> {
-        Ok((self.checked_peer("destination", dest)?, checked_tag(tag)?))
+    pub(crate) fn destination(&self, dest: Option<usize>, tag: i32) -> Result<Option<Address>> {
+        let tag = checked_tag(tag)?;
+        match dest {
+            Some(dest) => Ok(Some((self.checked_peer("destination", dest)?, tag))),
+            None => Ok(None),
+        }
     }
 
-    /// A source and a tag the user named, as the engine knows them.
+    /// A source and a tag the user named, as the engine knows them; `None` for [`PROC_NULL`].
     #[inline]
-    pub(crate) fn pattern(&self, source: Source, tag: Tag) -> Result<Pattern> {
-        let source = source.0.map(|rank| self.checked_peer("source", rank)).transpose()?;
-        Ok((source, tag.0.map(checked_tag).transpose()?))
+    pub(crate) fn pattern(&self, source: Source, tag: Tag) -> Result<Option<Pattern>> {
+        let tag = tag.0.map(checked_tag).transpose()?;
+        match source.0 {
+            Who::Rank(rank) => Ok(Some((Some(self.checked_peer("source", rank)?), tag))),
+            Who::Anybody => Ok(Some((None, tag))),
+            Who::Nobody => Ok(None),
+        }
+    }
+
+    /// Of a receive from [`PROC_NULL`].
+    pub(crate) fn null_status(&self) -> Status {
+        Status { source: self.rank(), tag: -1, bytes: 0 }
     }
 
     /// What was received, in terms of ranks.

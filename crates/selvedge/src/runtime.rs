@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use selvedge_coll::Rank;
 use selvedge_engine::matching::Pattern;
-use selvedge_engine::{Completion, Context, Engine, Envelope, Failure, Order, Submitted, Tag};
+use selvedge_engine::{Completion, Context, Engine, Envelope, Failure, Matched, Order, Submitted, Tag};
 use selvedge_transport::{Buf, Fault, Peer, Transport};
 
 use crate::executor::{Run, Running};
@@ -54,6 +54,8 @@ pub type Outcome = Result<Envelope, Trouble>;
 pub enum Trouble {
     /// What the engine said.
     Engine(Failure),
+    /// The caller would have waited for a message that only itself could send or receive.
+    WaitsForItself,
     /// A step of a collective received another number of bytes than the schedule says.
     Disagreement {
         /// Who sent it.
@@ -229,6 +231,35 @@ impl<T: Transport> Runtime<T> {
         })
     }
 
+    /// As [`Runtime::probe`], and takes the message out, so that nobody else receives it.
+    ///
+    /// # Errors
+    /// As [`Runtime::probe`].
+    pub fn probe_matched(
+        &mut self,
+        source: Option<Peer>,
+        context: Context,
+        tag: Option<Tag>,
+    ) -> Result<Option<Matched>, Trouble> {
+        self.probed = Some(Pattern { context, source, tag });
+        self.engine.probe_matched(source, context, tag).map_err(|failure| {
+            self.acknowledge();
+            Trouble::Engine(failure)
+        })
+    }
+
+    /// Receives a message that a probe has taken out.
+    pub fn recv_matched(&mut self, matched: Matched, message: Buf) -> Started {
+        let index = self.next_entry();
+        let submitted = self.engine.recv_matched(matched, message, u64::from(index));
+        self.started(index, submitted)
+    }
+
+    /// Undoes [`Runtime::probe_matched`].
+    pub fn put_back(&mut self, matched: Matched) {
+        self.engine.put_back(matched);
+    }
+
     /// Starts a collective.
     pub fn collective(&mut self, call: Call<'_>) -> Started {
         let operation = self.next_entry();
@@ -395,6 +426,21 @@ impl<T: Transport> Runtime<T> {
             let outcome = Err(Trouble::Engine(Failure::Fault(fault)));
             self.entries[operation.index as usize].state = State::Done(End { outcome, panic: None });
         }
+    }
+
+    /// Ends an operation that only its caller could end, who does nothing but wait for it. `alone`: nobody else is in the
+    /// communicator. False, and nothing happens, for all others.
+    pub(crate) fn give_up_on_oneself(&mut self, operation: Operation, alone: bool) -> bool {
+        let State::Running(Owner::Engine(request)) = self.entries[operation.index as usize].state else {
+            return false;
+        };
+        if !self.engine.give_up_on_oneself(request, alone) {
+            return false;
+        }
+        self.progress();
+        let outcome = Err(Trouble::WaitsForItself);
+        self.entries[operation.index as usize].state = State::Done(End { outcome, panic: None });
+        true
     }
 
     /// The entry of the table that [`Runtime::pending`] takes, if what is being started is not over at once.

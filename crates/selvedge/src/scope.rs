@@ -15,6 +15,7 @@ use crate::collective::Prepared;
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
 use crate::error::{Misuse, Result};
+use crate::matched::Message;
 use crate::memory::{Aftermath, Invalid, claim, claim_mut};
 use crate::message::{Source, Status, Tag};
 use crate::op::Op;
@@ -122,10 +123,12 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     pub fn isend<T: Datatype>(
         &'scope self,
         message: &'scope [T],
-        dest: usize,
+        dest: impl Into<Option<usize>>,
         tag: i32,
     ) -> Result<Request<'scope>> {
-        let (peer, tag) = self.communicator.destination(dest, tag)?;
+        let Some((peer, tag)) = self.communicator.destination(dest.into(), tag)? else {
+            return Ok(Request::complete(self, Ok(self.own_status())));
+        };
         // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
         let buf = unsafe { claim(message) };
         let context = self.communicator.message_context();
@@ -141,11 +144,32 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         source: impl Into<Source>,
         tag: impl Into<Tag>,
     ) -> Result<Request<'scope>> {
-        let (source, tag) = self.communicator.pattern(source.into(), tag.into())?;
+        let Some((source, tag)) = self.communicator.pattern(source.into(), tag.into())? else {
+            return Ok(Request::complete(self, Ok(self.communicator.null_status())));
+        };
         // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
         let (buf, aftermath) = unsafe { claim_mut(message) };
         let context = self.communicator.message_context();
         let started = self.communicator.runtime.borrow_mut().recv(source, context, tag, buf);
+        Ok(self.request(started, Received::Yes, aftermath))
+    }
+
+    /// Starts to receive a message that a probe has found (MPI_Imrecv).
+    ///
+    /// # Errors
+    /// [`crate::Misuse::OtherCommunicator`] when it was found on another communicator than the scope's; it then stays there, as
+    /// if it had not been probed.
+    pub fn imrecv<T: Datatype>(
+        &'scope self,
+        message: Message<'_>,
+        into: &'scope mut [T],
+    ) -> Result<Request<'scope>> {
+        let Some(matched) = message.into_matched(self.communicator)? else {
+            return Ok(Request::complete(self, Ok(self.communicator.null_status())));
+        };
+        // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
+        let (buf, aftermath) = unsafe { claim_mut(into) };
+        let started = self.communicator.runtime.borrow_mut().recv_matched(matched, buf);
         Ok(self.request(started, Received::Yes, aftermath))
     }
 

@@ -1,9 +1,12 @@
 //! What the engine promises, one sentence at a time.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use selvedge_engine::{Config, Failure, Order, RoadConfig, Tag};
-use selvedge_transport::{Peer, SimConfig};
+use selvedge_engine::{Config, Context, Engine, Failure, Order, RoadConfig, Submitted, Tag};
+use selvedge_transport::{
+    Buf, Busy, Caps, Event, Fault, Key, Peer, RemoteSlice, SimConfig, Slot, Token, Transport,
+};
 
 use crate::world::{UNTOUCHED, World};
 
@@ -429,4 +432,93 @@ fn several_engines_of_one_process_do_not_know_of_each_other() {
     other.settle();
     let (a, b) = (one.recv(1, None, 0, None, 5), other.recv(1, None, 0, None, 5));
     assert_eq!((&one.received(1, a)[..3], other.received(1, b)), (&b"one"[..], &b"other"[..]));
+}
+
+/// A transport that copies nothing: it takes note of what it was asked for, and says that it is done.
+struct Ledger {
+    caps: Vec<Caps>,
+    asked: Vec<(u64, u64)>,
+    packets: VecDeque<Vec<u8>>,
+    events: VecDeque<Event>,
+}
+
+impl Transport for Ledger {
+    fn roads(&self) -> &[Caps] {
+        &self.caps
+    }
+
+    fn peers(&self) -> usize {
+        2
+    }
+
+    fn me(&self) -> Peer {
+        Peer(0)
+    }
+
+    fn register(&mut self, _: Buf, _: Peer) -> Result<Key, Box<Fault>> {
+        Ok(Key::default())
+    }
+
+    fn deregister(&mut self, _: Key, _: Peer) {}
+
+    fn send(&mut self, _: Peer, header: &[u8], _: Buf) -> Result<(), Busy> {
+        self.packets.push_back(header.to_vec());
+        Ok(())
+    }
+
+    fn read(&mut self, _: Peer, remote: RemoteSlice, local: Buf, token: Token) -> Result<(), Busy> {
+        assert_eq!(local.len() as u64, remote.len);
+        self.asked.push((remote.offset, remote.len));
+        self.events.push_back(Event::Done(token));
+        Ok(())
+    }
+
+    fn write(&mut self, to: Peer, local: Buf, remote: RemoteSlice, token: Token) -> Result<(), Busy> {
+        self.read(to, remote, local, token)
+    }
+
+    fn poll(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn packet(&self, slot: &Slot) -> &[u8] {
+        &self.packets[slot.number() as usize]
+    }
+
+    fn release(&mut self, _: Slot) {}
+
+    fn wait(&mut self, _: Duration) {}
+}
+
+#[test]
+fn a_message_of_more_than_four_gibibytes_is_counted_in_64_bits_from_end_to_end() {
+    // Never touched, so that it takes no memory.
+    const BYTES: u64 = (5 << 30) + 3;
+    let untouched = Buf::leaked(Box::leak(vec![0; BYTES as usize].into_boxed_slice()));
+    let caps = Caps {
+        name: "ledger",
+        packet_bytes_max: 256,
+        inline_bytes_max: 64,
+        slots_max: 8,
+        read_bytes_max: 1 << 30,
+        write_bytes_max: 0,
+        one_sided_max: 8,
+    };
+    let ledger =
+        Ledger { caps: vec![caps], asked: Vec::new(), packets: VecDeque::new(), events: VecDeque::new() };
+    let road = RoadConfig { piece_bytes_max: 1 << 30, ..RoadConfig::default() };
+    let mut engine = Engine::new(ledger, Config { road, ..Config::default() });
+
+    // The announcement that leaves comes in again, as if rank 1 had sent it.
+    let sent = engine.send(Peer(1), Context(0), Tag(7), ORDERED, untouched, 1);
+    assert!(matches!(sent, Submitted::Pending(_)));
+    engine.transport_mut().events.push_back(Event::Packet { from: Peer(1), slot: Slot::new(0) });
+    let seen = engine.probe(None, Context(0), None).unwrap().expect("it is announced");
+    assert_eq!(seen.bytes, BYTES);
+    assert!(matches!(engine.recv(None, Context(0), None, untouched, 2), Submitted::Pending(_)));
+    let received = engine.poll().expect("every read is done");
+    assert_eq!((received.user, received.outcome), (2, Ok(seen)));
+    let pieces: Vec<u64> = engine.transport().asked.iter().map(|&(offset, _)| offset).collect();
+    assert_eq!(pieces, (0..6).map(|piece| piece << 30).collect::<Vec<u64>>());
+    assert_eq!(engine.transport().asked.iter().map(|&(_, bytes)| bytes).sum::<u64>(), BYTES);
 }

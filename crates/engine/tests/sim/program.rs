@@ -139,11 +139,7 @@ fn receive(world: &mut World, record: &mut Record, rng: &mut Rng, bytes_max: u64
 }
 
 /// Who receives: where, from whom, in which context, which tag, how many bytes.
-fn pattern(
-    world: &World,
-    rng: &mut Rng,
-    bytes_max: u64,
-) -> (usize, Option<usize>, u32, Option<u64>, usize) {
+fn pattern(world: &World, rng: &mut Rng, bytes_max: u64) -> (usize, Option<usize>, u32, Option<u64>, usize) {
     let at = rng.index(world.size());
     let source = if rng.one_in(3) { None } else { Some(rng.index(world.size())) };
     let context = rng.below(3) as u32;
