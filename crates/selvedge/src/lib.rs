@@ -23,6 +23,9 @@
 //! schedule steps ([`runtime`]), the steps messages and packets (`selvedge-engine`), the packets cache lines
 //! (`selvedge-shm`) or datagrams (`selvedge-ofi`).
 
+// What `#[derive(Datatype)]` writes says `selvedge`, also in here.
+extern crate self as selvedge;
+
 mod blocking;
 mod collective;
 mod communicator;
@@ -55,7 +58,7 @@ pub use datatype::{Datatype, Plain};
 pub use error::{Error, Misuse, Result};
 pub use matched::Message;
 pub use message::{ANY_SOURCE, ANY_TAG, PROC_NULL, Source, Status, Tag};
-pub use op::{Integer, Number, Op};
+pub use op::{Integer, Located, Logical, Number, Op, Ordered};
 pub use request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some};
 pub use scope::Scope;
 pub use selvedge_macros::{Datatype, test};

@@ -202,6 +202,10 @@ pub(crate) fn with_elements<T: Datatype>(
     assert_eq!(count, whole_elements::<T>(into), "operands of a reduction have different lengths");
     let (a, b) = (from.as_ptr().addr(), into.as_ptr().addr());
     assert!(a + from.len() <= b || b + into.len() <= a, "operands of a reduction overlap");
+    if count == 0 {
+        f(&[], &mut []);
+        return Ok(());
+    }
     check::<T>(from)?;
     check::<T>(into)?;
     // SAFETY: the claim promises `from.len()` readable bytes that nobody writes; count and alignment are checked by
@@ -211,6 +215,17 @@ pub(crate) fn with_elements<T: Datatype>(
     let into = unsafe { std::slice::from_raw_parts_mut(into.as_ptr().cast::<T>(), count) };
     f(from, into);
     Ok(())
+}
+
+/// Claims two slices for the time of one call, which may write values of `T` to `into` and nothing else.
+pub(crate) fn with_claims<T: Datatype, R>(from: &[T], into: &mut [T], f: impl FnOnce(Buf, Buf) -> R) -> R {
+    // SAFETY: the borrow lasts longer than the call, and nothing is written there.
+    let from = unsafe { claim(from) };
+    // SAFETY: the borrow lasts longer than the call.
+    let (into, aftermath) = unsafe { claim_mut(into) };
+    let outcome = f(from, into);
+    drop(aftermath);
+    outcome
 }
 
 /// Number of elements of `T` in a claim. Panics when it is not a whole number or not aligned.

@@ -1,19 +1,38 @@
-//! Reduction operations: the built-in ones of MPI 5.0 section 6.9.2 and the user's own (6.9.5).
+//! Reduction operations: the built-in ones of MPI 5.0 section 6.9.2 to 6.9.4 and the user's own (6.9.5).
+
+mod built_in;
+mod located;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use selvedge_coll::Side;
 use selvedge_transport::Buf;
 
 use crate::datatype::Datatype;
-use crate::memory::{Invalid, with_elements};
+use crate::error::{Misuse, Result};
+use crate::memory::{Invalid, with_claims, with_elements};
+
+pub use built_in::{Integer, Logical, Number, Ordered};
+pub use located::Located;
 
 /// A reduction of elements of type `T`.
 ///
+/// | elements | built in |
+/// |---|---|
+/// | integers | `sum` `prod`, `min` `max`, `land` `lor` `lxor`, `band` `bor` `bxor` |
+/// | floats, also half ones | `sum` `prod`, `min` `max` |
+/// | complex numbers | `sum` `prod` |
+/// | `bool` | `land` `lor` `lxor` |
+/// | [`Located`] | `min_loc` `max_loc` |
+/// | any | `replace`, `no_op` |
+/// | any | the user's own: [`Op::commutative_each`], [`Op::ordered_each`], [`Op::commutative`], [`Op::ordered`] |
+///
 /// Built-in operations cost nothing to make. Integer sums and products wrap around, as in MPI's C binding; the result
-/// of `min` and `max` with a NaN is one of the two operands.
+/// of `min` and `max` with a NaN is one of the two operands. Every algorithm combines operands that do not commute in
+/// order of ranks; how they are grouped depends on the algorithm, so sums of floats may differ in the last bits from one
+/// number of ranks to another.
 ///
 /// ```
 /// # use selvedge::Op;
@@ -23,12 +42,8 @@ use crate::memory::{Invalid, with_elements};
 ///     assert_eq!(sum, [6]);
 ///
 ///     // A user's own: the longest vector wins. It commutes, so any order of operands will do.
-///     let longest = Op::commutative(|from: &[[f64; 2]], into: &mut [[f64; 2]]| {
-///         for (from, into) in from.iter().zip(into) {
-///             if from[0].hypot(from[1]) > into[0].hypot(into[1]) {
-///                 *into = *from;
-///             }
-///         }
+///     let longest = Op::commutative_each(|a: [f64; 2], b: [f64; 2]| {
+///         if a[0].hypot(a[1]) > b[0].hypot(b[1]) { a } else { b }
 ///     });
 ///     let mut winner = [[0.0; 2]];
 ///     world.allreduce(&[[world.rank() as f64, 1.0]], &mut winner, &longest).unwrap();
@@ -51,7 +66,8 @@ impl<T> fmt::Debug for Op<T> {
 #[derive(Clone)]
 pub struct Reducer(Kind);
 
-type BuiltIn = fn(Buf, Buf) -> Result<(), Invalid>;
+/// `into = from op into` for [`Side::Left`], `into = into op from` for [`Side::Right`].
+type BuiltIn = fn(Buf, Buf, Side) -> Result<(), Invalid>;
 
 #[derive(Clone)]
 enum Kind {
@@ -73,27 +89,95 @@ impl Reducer {
     #[inline]
     pub(crate) fn apply(&self, from: Buf, into: Buf, side: Side) -> Result<(), Invalid> {
         match &self.0 {
-            Kind::BuiltIn(reduce) => reduce(from, into),
+            Kind::BuiltIn(reduce) => reduce(from, into, side),
             Kind::User(reduce) => reduce(from, into, side),
         }
     }
 }
 
 impl<T: Datatype> Op<T> {
-    /// The user's own operation, which is associative and commutative. `f(from, into)` sets
-    /// `into[i] = from[i] op into[i]` for two slices of equal length, as `MPI_User_function` does.
+    /// The user's own operation on one element at a time, which is associative and commutative: `f(a, b)` is `a op b`.
+    /// Compiles to the same loop as a built-in operation where `f` is simple.
     ///
-    /// If `f` panics, the collective goes on with whatever is in `into`, so that no other rank hangs, and the panic
-    /// continues in the caller when the collective is complete. `f` must not communicate. Where several threads of a rank
-    /// communicate, any of them may be the one that runs it.
-    pub fn commutative(f: impl Fn(&[T], &mut [T]) + Send + Sync + 'static) -> Op<T> {
-        Op::user(true, f)
+    /// If `f` panics, the collective goes on with whatever is there, so that no other rank hangs, and the panic continues
+    /// in the caller when the collective is complete. `f` must not communicate. Where several threads of a rank
+    /// communicate, any of them may be the one that runs it. The same holds for the three others.
+    pub fn commutative_each(f: impl Fn(T, T) -> T + Send + Sync + 'static) -> Op<T> {
+        Op::user(true, move |from, into, _| each(from, into, &f))
     }
 
-    /// As [`Op::commutative`], for an operation that is only associative: operands are combined in order of ranks. Some
-    /// fast algorithms do not apply.
+    /// As [`Op::commutative_each`], for an operation that is only associative: `f(left, right)`, where everything in
+    /// `left` comes from lower ranks than anything in `right`. Some fast algorithms do not apply.
+    ///
+    /// ```
+    /// # use selvedge::Op;
+    /// // Affine maps: first 2x + 1, then what the next rank does.
+    /// selvedge::local::run(3, |world| {
+    ///     let then = Op::ordered_each(|f: [u64; 2], g: [u64; 2]| [g[0] * f[0], g[0] * f[1] + g[1]]);
+    ///     let mut all = [[0; 2]];
+    ///     world.allreduce(&[[2, world.rank() as u64]], &mut all, &then).unwrap();
+    ///     assert_eq!(all, [[8, (0 * 2 + 1) * 2 + 2]]);
+    /// });
+    /// ```
+    pub fn ordered_each(f: impl Fn(T, T) -> T + Send + Sync + 'static) -> Op<T> {
+        Op::user(false, move |from, into, side| match side {
+            Side::Left => each(from, into, &f),
+            Side::Right => each(from, into, |from, into| f(into, from)),
+        })
+    }
+
+    /// The user's own operation on slices, which is associative and commutative: `f(from, into)` sets
+    /// `into[i] = from[i] op into[i]` for two slices of equal length, as `MPI_User_function` does. Says more than
+    /// [`Op::commutative_each`] to the processor where elements are better worked on together.
+    pub fn commutative(f: impl Fn(&[T], &mut [T]) + Send + Sync + 'static) -> Op<T> {
+        Op::user(true, move |from, into, _| with_elements::<T>(from, into, &f))
+    }
+
+    /// As [`Op::commutative`], for an operation that is only associative: `f(left, right)` sets
+    /// `right[i] = left[i] op right[i]`, and operands are combined in order of ranks. Costs a copy where an algorithm
+    /// brings the right operand to the left one; [`Op::ordered_each`] does not.
     pub fn ordered(f: impl Fn(&[T], &mut [T]) + Send + Sync + 'static) -> Op<T> {
-        Op::user(false, f)
+        let spare = Mutex::new(Vec::new());
+        Op::user(false, move |from, into, side| {
+            with_elements::<T>(from, into, |from, into| match side {
+                Side::Left => f(from, into),
+                Side::Right => {
+                    // `f` writes its right operand, but the result belongs in the left one. Memory of the last time is
+                    // taken where nobody else has it, and not kept where `f` panics.
+                    let mut right =
+                        spare.try_lock().map(|mut spare| std::mem::take(&mut *spare)).unwrap_or_default();
+                    right.clear();
+                    right.extend_from_slice(from);
+                    f(into, &mut right);
+                    into.copy_from_slice(&right);
+                    if let Ok(mut spare) = spare.try_lock() {
+                        *spare = right;
+                    }
+                }
+            })
+        })
+    }
+
+    /// Combines two slices of this rank without communication: `into[i] = left[i] op into[i]` (MPI_Reduce_local, MPI 5.0
+    /// section 6.9.7).
+    ///
+    /// ```
+    /// # use selvedge::Op;
+    /// let mut into = [1.0, 5.0];
+    /// Op::max().reduce_local(&[3.0, 4.0], &mut into)?;
+    /// assert_eq!(into, [3.0, 5.0]);
+    /// # Ok::<(), selvedge::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Misuse::Length`] when the slices are not of equal length.
+    pub fn reduce_local(&self, left: &[T], into: &mut [T]) -> Result<()> {
+        if left.len() != into.len() {
+            let (given, expected) = (into.len(), left.len());
+            return Err(Misuse::Length { what: "into", given, expected, why: "as long as left" }.into());
+        }
+        let outcome = with_claims(left, into, |left, into| self.reducer.apply(left, into, Side::Left));
+        Ok(outcome.map_err(Misuse::from)?)
     }
 
     /// The operation as the executor runs it. For code that drives [`crate::runtime`].
@@ -102,134 +186,24 @@ impl<T: Datatype> Op<T> {
         self.reducer.clone()
     }
 
-    fn user(commutative: bool, f: impl Fn(&[T], &mut [T]) + Send + Sync + 'static) -> Op<T> {
-        let reduce = move |from: Buf, into: Buf, side| {
-            with_elements::<T>(from, into, |from, into| {
-                if commutative || side == Side::Left {
-                    f(from, into);
-                } else {
-                    // `f` writes its right operand, but the result belongs in the left one.
-                    let mut right = from.to_vec();
-                    f(into, &mut right);
-                    into.copy_from_slice(&right);
-                }
-            })
-        };
+    const fn built_in(commutative: bool, reduce: BuiltIn) -> Op<T> {
+        Op { reducer: Reducer(Kind::BuiltIn(reduce)), commutative, element: PhantomData }
+    }
+
+    fn user(
+        commutative: bool,
+        reduce: impl Fn(Buf, Buf, Side) -> Result<(), Invalid> + Send + Sync + 'static,
+    ) -> Op<T> {
         Op { reducer: Reducer(Kind::User(Arc::new(reduce))), commutative, element: PhantomData }
     }
 }
 
-/// Elements the built-in operations know: all integers and floats.
-pub trait Number: Datatype + sealed::Number {}
-
-mod sealed {
-    /// The element-wise arithmetic behind the built-in operations.
-    pub trait Number: Sized {
-        fn sum(a: Self, b: Self) -> Self;
-        fn prod(a: Self, b: Self) -> Self;
-        fn min(a: Self, b: Self) -> Self;
-        fn max(a: Self, b: Self) -> Self;
-        fn land(a: Self, b: Self) -> Self;
-        fn lor(a: Self, b: Self) -> Self;
-        fn lxor(a: Self, b: Self) -> Self;
-    }
-    /// The bit-wise operations, which floats do not have.
-    pub trait Integer: Sized {
-        fn band(a: Self, b: Self) -> Self;
-        fn bor(a: Self, b: Self) -> Self;
-        fn bxor(a: Self, b: Self) -> Self;
-    }
-}
-
-/// Elements the bit-wise operations know.
-pub trait Integer: Number + sealed::Integer {}
-
-/// An element-wise operation as a function on claims. The loop is monomorphic in `T` and the operation, so it vectorises.
-macro_rules! built_in {
-    ($bound:ident: $($(#[$doc:meta])* $name:ident)*) => {
-        impl<T: $bound> Op<T> {$(
-            $(#[$doc])*
-            pub const fn $name() -> Op<T> {
-                fn reduce<T: $bound>(from: Buf, into: Buf) -> Result<(), Invalid> {
-                    with_elements::<T>(from, into, |from, into| {
-                        for (from, into) in from.iter().zip(into) {
-                            *into = T::$name(*from, *into);
-                        }
-                    })
-                }
-                Op { reducer: Reducer(Kind::BuiltIn(reduce::<T>)), commutative: true, element: PhantomData }
-            }
-        )*}
-    };
-}
-
-built_in! { Number:
-    /// MPI_SUM.
-    sum
-    /// MPI_PROD.
-    prod
-    /// MPI_MIN.
-    min
-    /// MPI_MAX.
-    max
-    /// MPI_LAND: 1 where both operands are not 0, else 0.
-    land
-    /// MPI_LOR: 1 where one of the operands is not 0, else 0.
-    lor
-    /// MPI_LXOR: 1 where exactly one of the operands is not 0, else 0.
-    lxor
-}
-
-built_in! { Integer:
-    /// MPI_BAND.
-    band
-    /// MPI_BOR.
-    bor
-    /// MPI_BXOR.
-    bxor
-}
-
-macro_rules! number {
-    ($($type:ty: $sum:expr, $prod:expr, $zero:literal, $one:literal;)*) => {$(
-        impl Number for $type {}
-        impl sealed::Number for $type {
-            #[inline(always)]
-            fn sum(a: $type, b: $type) -> $type { $sum(a, b) }
-            #[inline(always)]
-            fn prod(a: $type, b: $type) -> $type { $prod(a, b) }
-            #[inline(always)]
-            fn min(a: $type, b: $type) -> $type { if a < b { a } else { b } }
-            #[inline(always)]
-            fn max(a: $type, b: $type) -> $type { if a > b { a } else { b } }
-            #[inline(always)]
-            fn land(a: $type, b: $type) -> $type { if a != $zero && b != $zero { $one } else { $zero } }
-            #[inline(always)]
-            fn lor(a: $type, b: $type) -> $type { if a != $zero || b != $zero { $one } else { $zero } }
-            #[inline(always)]
-            fn lxor(a: $type, b: $type) -> $type { if (a != $zero) != (b != $zero) { $one } else { $zero } }
+/// `into[i] = f(from[i], into[i])`. One plain loop over two slices that do not overlap: it vectorises where `f` does.
+#[inline]
+fn each<T: Datatype>(from: Buf, into: Buf, f: impl Fn(T, T) -> T) -> Result<(), Invalid> {
+    with_elements::<T>(from, into, |from, into| {
+        for (from, into) in from.iter().zip(into) {
+            *into = f(*from, *into);
         }
-    )*};
-}
-
-macro_rules! integer {
-    ($($type:ident)*) => {
-        number! { $($type: $type::wrapping_add, $type::wrapping_mul, 0, 1;)* }
-        $(
-            impl Integer for $type {}
-            impl sealed::Integer for $type {
-                #[inline(always)]
-                fn band(a: $type, b: $type) -> $type { a & b }
-                #[inline(always)]
-                fn bor(a: $type, b: $type) -> $type { a | b }
-                #[inline(always)]
-                fn bxor(a: $type, b: $type) -> $type { a ^ b }
-            }
-        )*
-    };
-}
-
-integer! { u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize }
-number! {
-    f32: std::ops::Add::add, std::ops::Mul::mul, 0.0, 1.0;
-    f64: std::ops::Add::add, std::ops::Mul::mul, 0.0, 1.0;
+    })
 }

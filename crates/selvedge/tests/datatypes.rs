@@ -201,7 +201,8 @@ fn whatever_bytes_arrive_only_values_are_seen() {
         });
     let element = prop_oneof![3 => mostly_valid, 1 => prop::array::uniform20(byte)];
     selvedge::local::run(1, |world| {
-        proptest!(|(elements in prop::collection::vec(element.clone(), 0..6))| {
+        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+        proptest!(config, |(elements in prop::collection::vec(element.clone(), 0..6))| {
             arrives_or_is_refused(&world, &elements);
         });
     });
