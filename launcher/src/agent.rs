@@ -11,25 +11,28 @@ mod launch;
 mod pmix;
 mod rank;
 pub(crate) mod relay;
+mod world;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::process::{Signal, WaitStatus, kill_process_group};
-use selvedge_boot::{Host, Server, State};
+use rustix::process::{Rlimit, Signal, WaitStatus};
+use selvedge_boot::{Host, State};
 
 use crate::channel::{Channel, ChannelError};
-use crate::proto::{CHUNK_BYTES_MAX, Hello, Identity, Outcome, Start, Stream, ToAgent, ToChild, ToFront};
+use crate::proto::{
+    CHUNK_BYTES_MAX, Hello, Identity, Member, Outcome, Start, Stream, ToAgent, ToChild, ToFront,
+};
 use crate::pulse::Pulse;
 use crate::supervise::code;
 use crate::topology::Topology;
 use crate::tree::Links;
 use crate::{reap, start, sys};
-use board::Board;
 use pmix::Pmix;
-use rank::{Input, Rank};
+use rank::Input;
+use world::{Place, Worlds};
 
 /// How long a rank that has closed its PMI connection may take to end before that is an event of its own.
 const CLOSED_PATIENCE: Duration = Duration::from_secs(1);
@@ -103,40 +106,47 @@ enum Token {
     Input,
     /// The PMIx server has something to say.
     Pmix,
-    /// The PMI connection of a rank, by its place on this host.
-    Pmi(u32),
+    /// The PMI connection of a rank.
+    Pmi(Place),
     /// The same for an output.
-    Output(u32, Stream),
+    Output(Place, Stream),
 }
+
+/// Bits of a place among the ranks of a host: Linux has 22 for all processes.
+const LOCAL_BITS: u32 = 24;
 
 impl Token {
     fn data(self) -> EventData {
-        let (kind, local) = match self {
-            Token::Parent => (0, 0),
-            Token::Signals => (1, 0),
-            Token::Outputs => (2, 0),
-            Token::Input => (3, 0),
-            Token::Pmi(local) => (4, local),
-            Token::Output(local, Stream::Out) => (5, local),
-            Token::Output(local, Stream::Err) => (6, local),
-            Token::ParentRoom => (7, 0),
-            Token::Links => (8, 0),
-            Token::Pmix => (9, 0),
+        let nobody = Place { world: 0, local: 0 };
+        let (kind, Place { world, local }) = match self {
+            Token::Parent => (0, nobody),
+            Token::Signals => (1, nobody),
+            Token::Outputs => (2, nobody),
+            Token::Input => (3, nobody),
+            Token::Pmi(place) => (4, place),
+            Token::Output(place, Stream::Out) => (5, place),
+            Token::Output(place, Stream::Err) => (6, place),
+            Token::ParentRoom => (7, nobody),
+            Token::Links => (8, nobody),
+            Token::Pmix => (9, nobody),
         };
-        EventData::new_u64(u64::from(local) << 8 | kind)
+        debug_assert!(local >> LOCAL_BITS == 0, "a host has fewer processes");
+        EventData::new_u64(u64::from(world) << (8 + LOCAL_BITS) | u64::from(local) << 8 | kind)
     }
 
     fn of(data: EventData) -> Token {
         let data = data.u64();
-        let local = u32::try_from(data >> 8).expect("made from a u32 by `data`");
+        let world = u32::try_from(data >> (8 + LOCAL_BITS)).expect("32 bits are left");
+        let local = u32::try_from(data >> 8 & ((1 << LOCAL_BITS) - 1)).expect("24 bits");
+        let place = Place { world, local };
         match data & 0xff {
             0 => Token::Parent,
             1 => Token::Signals,
             2 => Token::Outputs,
             3 => Token::Input,
-            4 => Token::Pmi(local),
-            5 => Token::Output(local, Stream::Out),
-            6 => Token::Output(local, Stream::Err),
+            4 => Token::Pmi(place),
+            5 => Token::Output(place, Stream::Out),
+            6 => Token::Output(place, Stream::Err),
             7 => Token::ParentRoom,
             9 => Token::Pmix,
             _ => Token::Links,
@@ -144,23 +154,14 @@ impl Token {
     }
 }
 
-/// An end that is under way.
-#[derive(Clone, Copy, Debug)]
-enum End {
-    /// SIGTERM is out; SIGKILL follows.
-    Term { kill_at: Instant },
-    /// SIGKILL is out.
-    Kill { give_up_at: Instant },
-}
-
 /// How far this host has got with the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// No rank has been started.
-    Waiting,
-    /// Ranks run, or what they wrote is still under way.
-    Running,
-    /// Nothing of the job is left here, and mpirun has been told.
+    /// Worlds come and go.
+    Serving,
+    /// No more will come: as soon as none has a rank here, we leave.
+    Leaving,
+    /// Nothing of the job is left here, and mpirun has been told. We stay for those below.
     Over,
 }
 
@@ -175,22 +176,17 @@ struct Agent {
     outputs: OwnedFd,
     outputs_listened: bool,
     stage: Stage,
-    /// Part of a tree of servers; else alone.
+    /// There are other hosts, and ranks may have to be told who they are.
     is_one_of_many: bool,
     address: Option<std::net::IpAddr>,
-    server: Option<Server>,
-    /// Where ranks write down what they wait for.
-    board: Option<Board>,
+    worlds: Worlds,
     /// Where the ranks of this host speak PMIx.
     pmix: Option<Pmix>,
-    /// By place on this host, and so in the order of their numbers in the job.
-    ranks: Vec<Rank>,
-    running: u32,
     input: Option<Input>,
+    /// Limit of descriptors that the user had, once we have raised ours.
+    descriptors: Option<Rlimit>,
     output_window_bytes: usize,
     unacknowledged: usize,
-    end: Option<End>,
-    killed: u32,
     chunk: Vec<u8>,
 }
 
@@ -214,19 +210,15 @@ impl Agent {
             main,
             outputs,
             outputs_listened: true,
-            stage: Stage::Waiting,
+            stage: Stage::Serving,
             is_one_of_many: start.says_hello,
             address: None,
-            server: None,
-            board: None,
+            worlds: Worlds::default(),
             pmix: None,
-            ranks: Vec::new(),
-            running: 0,
             input: None,
+            descriptors: None,
             output_window_bytes: 0,
             unacknowledged: 0,
-            end: None,
-            killed: 0,
             chunk: vec![0; CHUNK_BYTES_MAX],
         })
     }
@@ -254,6 +246,7 @@ impl Agent {
         self.pump_links();
         // What came together with the first message.
         self.take_messages()?;
+        self.close_worlds()?;
         while self.stage != Stage::Over || !self.links.are_over() {
             self.listen()?;
             events.clear();
@@ -272,31 +265,33 @@ impl Agent {
                 self.handle(Token::of(event.data))?;
             }
             self.handle_time()?;
-            if self.stage == Stage::Running {
-                if self.running == 0 {
-                    self.sweep()?;
-                }
-                if self.is_empty() {
-                    self.leave();
-                }
-            }
+            self.close_worlds()?;
         }
         self.linger()
     }
 
-    /// All ranks have ended and all they wrote is on its way; or they will not end.
-    fn is_empty(&self) -> bool {
-        let given_up = matches!(self.end, Some(End::Kill { give_up_at }) if Instant::now() >= give_up_at);
-        given_up || (self.running == 0 && self.ranks.iter().all(Rank::is_mute))
-    }
-
-    /// Nothing of the job is left on this host. We stay for those below.
-    fn leave(&mut self) {
-        let unkillable = reap::kill_children(&self.links.processes());
-        self.stop_pmix();
-        self.stage = Stage::Over;
-        self.end = None;
-        self.report(ToFront::Ended { killed: self.killed, unkillable }, &[]);
+    /// Tells mpirun of worlds that have no rank left here, and leaves after the last where no more will come.
+    fn close_worlds(&mut self) -> Result<(), ChannelError> {
+        if !self.worlds.are_over() {
+            if !self.worlds.are_running() {
+                self.sweep()?;
+            }
+            let now = Instant::now();
+            let empty = |world: &&mut world::World| !world.is_over && world.is_empty(now);
+            let mut ended = Vec::new();
+            for world in self.worlds.iter_mut().filter(empty) {
+                world.is_over = true;
+                ended.push(ToFront::Ended { world: world.member(0).world, killed: world.killed });
+            }
+            ended.into_iter().for_each(|message| self.report(message, &[]));
+        }
+        if self.stage == Stage::Leaving && self.worlds.are_over() {
+            let unkillable = reap::kill_children(&self.links.processes());
+            self.stop_pmix();
+            self.stage = Stage::Over;
+            self.report(ToFront::Left { unkillable }, &[]);
+        }
+        Ok(())
     }
 
     /// The last words are in the queue: waits until the parent has read them, or is gone.
@@ -350,7 +345,7 @@ impl Agent {
             Token::Signals => self.handle_children(),
             Token::Outputs => self.handle_outputs(),
             Token::Input => self.feed_input(),
-            Token::Pmi(local) => self.handle_pmi(local as usize),
+            Token::Pmi(place) => self.handle_pmi(place),
             Token::Pmix => {
                 self.pump_pmix();
                 Ok(())
@@ -376,78 +371,68 @@ impl Agent {
                 self.unacknowledged = self.unacknowledged.saturating_sub(bytes as usize);
             }
             ToAgent::OutputClosed(stream) => {
-                (0..self.ranks.len()).for_each(|local| self.close_output(local, stream));
+                self.worlds.places().into_iter().for_each(|place| self.close_output(place, stream));
             }
             ToAgent::Pmix(message) => self.handle_pmix(message),
             ToAgent::Where { question } => self.tell_whereabouts(question),
+            ToAgent::Spawned { who, result } => {
+                self.answer(who, |server| server.answer_spawn(who.rank, result));
+            }
+            ToAgent::Named { who, answer } => {
+                self.answer(who, |server| server.answer_name(who.rank, answer));
+            }
             ToAgent::Signal(number) => {
                 if let Some(signal) = Signal::from_named_raw(number) {
-                    self.signal(signal);
+                    self.worlds.iter().for_each(|world| world.signal(signal));
                 }
             }
-            ToAgent::End { grace_ms } => match self.stage {
-                Stage::Waiting => self.leave(),
-                Stage::Running => self.handle_end(Duration::from_millis(grace_ms.into())),
-                Stage::Over => {}
-            },
+            ToAgent::End { world, grace_ms } => {
+                self.handle_end(world, Duration::from_millis(grace_ms.into()))
+            }
+            ToAgent::Forget { world } => self.worlds.remove(world),
+            ToAgent::Leave => self.leave(),
         }
         self.feed_input()
     }
 
-    /// Sends all ranks that still run a signal, their process groups included.
-    fn signal(&self, signal: Signal) {
-        for rank in self.ranks.iter().filter(|rank| rank.running) {
-            // The group is there as long as its leader has not been waited for.
-            let _ = kill_process_group(rank.pid, signal);
+    /// No more worlds will come.
+    fn leave(&mut self) {
+        if self.stage == Stage::Serving {
+            self.stage = Stage::Leaving;
         }
     }
 
-    fn handle_end(&mut self, grace: Duration) {
-        let kill_at = Instant::now() + grace;
-        match self.end {
-            Some(End::Kill { .. }) => {}
-            Some(End::Term { kill_at: before }) => {
-                self.end = Some(End::Term { kill_at: before.min(kill_at) })
+    fn handle_end(&mut self, world: Option<u32>, grace: Duration) {
+        let now = Instant::now();
+        match world {
+            Some(world) => {
+                self.worlds.get_mut(world).into_iter().for_each(|world| world.handle_end(grace, now))
             }
             None => {
-                if !grace.is_zero() {
-                    self.signal(Signal::TERM);
-                    // A stopped process does not notice SIGTERM.
-                    self.signal(Signal::CONT);
-                }
-                self.end = Some(End::Term { kill_at });
+                self.worlds.iter_mut().for_each(|world| world.handle_end(grace, now));
+                self.leave();
             }
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let end = self.end.map(|end| match end {
-            End::Term { kill_at } => kill_at,
-            End::Kill { give_up_at } => give_up_at,
-        });
-        let closed = self.ranks.iter().filter_map(|rank| rank.closed_at).map(|at| at + CLOSED_PATIENCE);
+        let worlds = self.worlds.iter().filter_map(world::World::deadline);
         let tree = self.links.deadline().into_iter().chain(self.parent_pulse.deadline());
-        end.into_iter().chain(closed).chain(tree).min()
+        worlds.chain(tree).min()
     }
 
     fn handle_time(&mut self) -> Result<(), ChannelError> {
         let now = Instant::now();
-        if let Some(End::Term { kill_at }) = self.end
-            && now >= kill_at
-        {
-            self.killed = self.running;
-            self.signal(Signal::KILL);
-            self.end = Some(End::Kill { give_up_at: now + KILL_PATIENCE });
-        }
-        for local in 0..self.ranks.len() {
-            let overdue = self.ranks[local].closed_at.is_some_and(|at| now >= at + CLOSED_PATIENCE);
-            if overdue {
-                self.ranks[local].closed_at = None;
-                if self.is_unfinished(local) {
-                    self.report(ToFront::Silenced { rank: self.ranks[local].number }, &[]);
-                }
-                self.end_conversation(local);
+        self.worlds.iter_mut().for_each(|world| world.handle_time(now));
+        for place in self.worlds.overdue(now) {
+            if let Some(rank) = self.worlds.rank_mut(place) {
+                rank.closed_at = None;
             }
+            if self.is_unfinished(place) {
+                let who = self.member(place);
+                self.report(ToFront::Silenced { who }, &[]);
+            }
+            self.end_conversation(place);
         }
         self.links.handle_time(now);
         self.pump_links();
@@ -457,79 +442,84 @@ impl Agent {
     /// Some children have ended: ranks, and orphans that we have inherited.
     fn handle_children(&mut self) -> Result<(), ChannelError> {
         while sys::next_signal(&self.signals).is_some() {}
-        let mut ended: Vec<(usize, WaitStatus)> = Vec::new();
+        let mut ended: Vec<(Place, WaitStatus)> = Vec::new();
         while let Some((pid, status)) = reap::reap() {
             if self.links.handle_child(pid, status, Instant::now()) {
                 continue;
             }
-            let local = self.ranks.iter().position(|rank| rank.running && rank.pid == pid);
-            if let Some(local) = local {
-                self.ranks[local].running = false;
-                ended.push((local, status));
+            let is_it =
+                |place: &Place| self.worlds.rank(*place).is_some_and(|rank| rank.running && rank.pid == pid);
+            let Some(place) = self.worlds.places().into_iter().find(is_it) else { continue };
+            if let Some(rank) = self.worlds.rank_mut(place) {
+                rank.running = false;
+                ended.push((place, status));
             }
         }
         self.pump_links();
         // All that ended since we last looked ended "at the same time". A signal is more often a cause than an exit
         // code, which may be an answer to it; then the lowest rank.
-        ended.sort_by_key(|(local, status)| (!status.signaled(), *local));
-        for (local, status) in ended {
-            self.handle_exit(local, status)?;
+        ended.sort_by_key(|(Place { world, local }, status)| (!status.signaled(), *world, *local));
+        for (place, status) in ended {
+            self.handle_exit(place, status)?;
         }
         Ok(())
     }
 
-    fn handle_exit(&mut self, local: usize, status: WaitStatus) -> Result<(), ChannelError> {
-        self.running -= 1;
+    fn handle_exit(&mut self, place: Place, status: WaitStatus) -> Result<(), ChannelError> {
         // What it has said before it died counts: an abort, a goodbye, the last lines.
-        while self.read_pmi(local)? {}
-        self.pump_server();
+        while self.read_pmi(place)? {}
+        self.pump_server(place.world);
         self.pump_pmix();
         for stream in [Stream::Out, Stream::Err] {
-            while self.has_room() && self.read_output(local, stream)? {}
+            while self.has_room() && self.read_output(place, stream)? {}
         }
-        let unfinished = self.is_unfinished(local);
+        let unfinished = self.is_unfinished(place);
         let outcome = match status.terminating_signal() {
             Some(signal) => Outcome::Signal(signal),
             None => Outcome::Code(status.exit_status().unwrap_or(1)),
         };
-        let this = &mut self.ranks[local];
-        let rank = this.number;
-        this.close_pmi();
-        this.closed_at = None;
-        self.report(ToFront::Exited { rank, outcome, unfinished }, &[]);
-        self.end_conversation(local);
+        if let Some(rank) = self.worlds.rank_mut(place) {
+            rank.close_pmi();
+            rank.closed_at = None;
+        }
+        let who = self.member(place);
+        self.report(ToFront::Exited { who, outcome, unfinished }, &[]);
+        self.end_conversation(place);
         Ok(())
     }
 
     /// All ranks have ended: so has everything they started, and what is in the pipes is the last of it.
     fn sweep(&mut self) -> Result<(), ChannelError> {
         reap::kill_children(&self.links.processes());
-        for local in 0..self.ranks.len() {
+        for place in self.worlds.places() {
             for stream in [Stream::Out, Stream::Err] {
-                while self.has_room() && self.read_output(local, stream)? {}
+                while self.has_room() && self.read_output(place, stream)? {}
                 if self.has_room() {
                     // Empty, and all who could have written are dead; or a stranger was handed it.
-                    self.close_output(local, stream);
+                    self.close_output(place, stream);
                 }
             }
         }
         Ok(())
     }
 
+    /// A rank as the job knows it.
+    fn member(&self, place: Place) -> Member {
+        let rank = self.worlds.rank(place).map_or(0, |rank| rank.number);
+        Member { world: place.world, rank }
+    }
+
     /// Whether a rank that ends now has left without saying goodbye.
-    fn is_unfinished(&self, local: usize) -> bool {
-        let rank = self.ranks[local].number;
-        let state = self.server.as_ref().map(|server| server.state(rank));
+    fn is_unfinished(&mut self, place: Place) -> bool {
+        let Member { world, rank } = self.member(place);
+        let state = self.worlds.get_mut(world).map(|world| world.server.state(rank));
         let talks_pmix = self.pmix.as_ref().is_some_and(|pmix| pmix.is_talking(rank));
         talks_pmix || matches!(state, Some(State::Active | State::InBarrier))
     }
 
     /// A rank will say no more.
-    fn end_conversation(&mut self, local: usize) {
-        let rank = self.ranks[local].number;
-        if let Some(server) = &mut self.server {
-            server.handle_eof(rank);
-        }
-        self.pump_server();
+    fn end_conversation(&mut self, place: Place) {
+        let Member { world, rank } = self.member(place);
+        self.answer(Member { world, rank }, |server| server.handle_eof(rank));
     }
 }

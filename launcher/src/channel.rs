@@ -2,7 +2,7 @@
 //! ssh or of any other command that starts an agent elsewhere.
 //!
 //! ```text
-//! stream = [banner] "\nselvedge-node-agent 1\n" frame...     from an agent up
+//! stream = [banner] "\nselvedge-node-agent 2\n" frame...     from an agent up
 //! stream = frame...                                          down to an agent
 //! frame  = head length (u32, little endian) | tail length (u32) | head (postcard) | tail (raw bytes)
 //! ```
@@ -20,7 +20,7 @@ use crate::proto::CHUNK_BYTES_MAX;
 /// What an agent says before its first frame, without the number of the protocol and the end of the line.
 const GREETING: &[u8] = b"\nselvedge-node-agent ";
 /// The number of the protocol: both sides have the same, or they do not talk.
-const PROTOCOL: &str = "1";
+const PROTOCOL: &str = "2";
 /// What may come before the greeting: some screens of text.
 const BANNER_BYTES_MAX: usize = 64 << 10;
 /// What is shown of a banner after which no greeting came.
@@ -255,7 +255,7 @@ fn length(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Stream, ToAgent, ToFront};
+    use crate::proto::{Member, Stream, ToAgent, ToFront};
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
@@ -264,19 +264,23 @@ mod tests {
         (Channel::over(a).unwrap(), Channel::over(b).unwrap())
     }
 
+    fn rank(number: u8) -> Member {
+        Member { world: 0, rank: number.into() }
+    }
+
     #[test]
     fn frames_larger_than_the_socket_arrive_whole_and_in_order() {
         let (mut ours, mut theirs) = pair();
         let tail = |i: u8| vec![i; CHUNK_BYTES_MAX];
         for i in 0..40 {
-            ours.send(&ToFront::Output { rank: i.into(), stream: Stream::Err }, &tail(i));
+            ours.send(&ToFront::Output { who: rank(i), stream: Stream::Err }, &tail(i));
         }
         let mut got = 0;
         while got < 40 {
             ours.flush();
             theirs.fill().unwrap();
             while let Some((message, bytes)) = theirs.receive::<ToFront>().unwrap() {
-                assert_eq!(message, ToFront::Output { rank: got.into(), stream: Stream::Err });
+                assert_eq!(message, ToFront::Output { who: rank(got), stream: Stream::Err });
                 assert_eq!(bytes, tail(got));
                 got += 1;
             }

@@ -215,7 +215,7 @@ mod tests {
         let threads = (0..all).flat_map(|core| [thread(core, 0), thread(core, 1)]).collect();
         let nic = |name: &str, numa| Nic { name: name.to_owned(), numa, rdma: true };
         let topology = Topology::of(threads).with_nics(vec![nic("rdmap1", Some(1)), nic("eth0", None)]);
-        HostFacts { wish: HostWish { slots: Slots::Stated(4), ..HostWish::named(name) }, topology }
+        HostFacts { wish: HostWish { slots: Slots::Stated(4), ..HostWish::named(name) }, topology, taken: 0 }
     }
 
     fn seat(host: u32, cpus: &[u32]) -> Seat {
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn nothing_is_shown_unasked_and_a_host_of_which_nothing_is_known_can_be_shown() {
-        let unknown = HostFacts { wish: HostWish::named("a"), topology: Topology::default() };
+        let unknown = HostFacts { wish: HostWish::named("a"), topology: Topology::default(), taken: 0 };
         assert_eq!(shown(NOTHING, std::slice::from_ref(&unknown), vec![seat(0, &[])]), "");
         let all = Display { map: true, allocation: true, bind: true };
         assert!(shown(all, &[unknown], vec![seat(0, &[])]).contains("rank 0: a, not bound"));

@@ -5,9 +5,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use crate::proto::Stream;
+use crate::proto::{Member, Stream};
 
-/// The name of a file for each rank: `%r` is the rank, `%h` its host, `%%` a percent sign. There is a `%r` in it.
+/// The name of a file for each rank: `%r` is the rank (`1.0`: rank 0 of the first spawn), `%h` its host, `%%` a percent sign. There is a `%r` in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(OsString);
 
@@ -43,7 +43,7 @@ impl Pattern {
     }
 
     /// The file of one rank.
-    pub fn file(&self, rank: u32, host: &str) -> PathBuf {
+    pub fn file(&self, rank: Member, host: &str) -> PathBuf {
         let mut path = Vec::new();
         let mut bytes = self.0.as_bytes().iter();
         while let Some(&byte) = bytes.next() {
@@ -69,7 +69,7 @@ pub struct Files {
 
 impl Files {
     /// The file for what `rank` on `host` writes to `stream`; `None` where it goes to our own output.
-    pub fn file(&self, rank: u32, host: &str, stream: Stream) -> Option<PathBuf> {
+    pub fn file(&self, rank: Member, host: &str, stream: Stream) -> Option<PathBuf> {
         let pattern = if stream == Stream::Out { &self.out } else { &self.err };
         pattern.as_ref().map(|pattern| pattern.file(rank, host))
     }
@@ -81,7 +81,7 @@ mod tests {
 
     fn file(pattern: &str) -> Option<String> {
         let pattern = Pattern::new(OsStr::new(pattern))?;
-        Some(pattern.file(7, "node1").display().to_string())
+        Some(pattern.file(Member { world: 0, rank: 7 }, "node1").display().to_string())
     }
 
     #[test]
@@ -100,7 +100,9 @@ mod tests {
     #[test]
     fn a_pair_of_files_stands_beside_any_name() {
         let files = Files { out: Some(Pattern::beside(OsStr::new("a%r"), "out")), err: None };
-        assert_eq!(files.file(3, "h", Stream::Out), Some("a%r.3.out".into()));
-        assert_eq!(files.file(3, "h", Stream::Err), None);
+        let (first, spawned) = (Member { world: 0, rank: 3 }, Member { world: 1, rank: 3 });
+        assert_eq!(files.file(first, "h", Stream::Out), Some("a%r.3.out".into()));
+        assert_eq!(files.file(spawned, "h", Stream::Out), Some("a%r.1.3.out".into()));
+        assert_eq!(files.file(first, "h", Stream::Err), None);
     }
 }

@@ -4,13 +4,16 @@
 mod gather;
 mod inquiry;
 mod reception;
+mod world;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
+use selvedge_boot::names::Names;
 use selvedge_boot::{Job, Server};
 
 use crate::agent::relay::{link_number, node_map, told};
@@ -21,17 +24,18 @@ use crate::output::Printer;
 use crate::place::HostFacts;
 use crate::pmix::{Exchange, Whom};
 use crate::proto::{
-    Block, CHUNK_BYTES_MAX, Environment, INPUT_WINDOW_BYTES, Launch, Seat, Stream, ToAgent, ToChild, ToFront,
-    ToParent, Ways, output_window_bytes,
+    Block, CHUNK_BYTES_MAX, Environment, FIRST_WORLD, INPUT_WINDOW_BYTES, Launch, Seat, Stream, ToAgent,
+    ToChild, ToFront, ToParent, Ways, output_window_bytes,
 };
 use crate::sink::{self, Sink, Written};
-use crate::supervise::{Action, Supervisor, code};
+use crate::supervise::{Action, GRACE, Supervisor, code};
 use crate::tree::{self, Links};
 use crate::{place, reap, sys};
 use gather::Gathering;
 pub(crate) use gather::merge_here;
 use inquiry::Inquiry;
 use reception::Reception;
+use world::World;
 
 /// How long a terminal waits for the end of a line before it gets what there is of it.
 const PROMPT_PATIENCE: Duration = Duration::from_millis(100);
@@ -84,7 +88,10 @@ pub fn run(order: Order) -> io::Result<u8> {
         held_since: None,
         input: Input::Waiting,
         input_host: 0,
-        server: None,
+        facts: Vec::new(),
+        worlds: BTreeMap::new(),
+        last_world: FIRST_WORLD,
+        names: Names::default(),
         exchange: Exchange::default(),
         gathering: Some(gathering),
         leave_by: None,
@@ -139,8 +146,14 @@ struct Front {
     /// While hosts are being started; `None` once the ranks are.
     gathering: Option<Gathering>,
     supervisor: Supervisor,
-    /// The root of the PMI servers, where there are several.
-    server: Option<Server>,
+    /// The hosts, once all are there.
+    facts: Vec<HostFacts>,
+    /// By number.
+    worlds: BTreeMap<u32, World>,
+    /// The number of the youngest.
+    last_world: u32,
+    /// What ranks of any world have published.
+    names: Names,
     /// What PMIx servers of several hosts say to each other.
     exchange: Exchange,
     printer: Printer,
@@ -226,13 +239,15 @@ impl Front {
         while let Some(action) = self.supervisor.poll_action() {
             match action {
                 Action::Signal(signal) => self.tell_all(ToAgent::Signal(signal.as_raw())),
+                Action::EndWorld(world) => self.end(Some(world), GRACE),
+                Action::Forget(world) => self.forget_world(world),
+                Action::Leave => self.tell_all(ToAgent::Leave),
                 Action::End(grace) => {
                     // Agents look before they end anybody: they are told in this order.
                     if let Some(look) = self.supervisor.take_look() {
                         self.inquire(None, Some(look));
                     }
-                    let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-                    self.tell_all(ToAgent::End { grace_ms });
+                    self.end(None, grace);
                     self.links.give_up_mute(Instant::now());
                     self.gathering = None;
                     self.pump_links();
@@ -251,6 +266,11 @@ impl Front {
             }
         }
         false
+    }
+
+    fn end(&mut self, world: Option<u32>, grace: Duration) {
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        self.tell_all(ToAgent::End { world, grace_ms });
     }
 
     fn say(&mut self, line: &str) {
@@ -307,19 +327,15 @@ impl Front {
                 tree::Event::Message { message: ToParent::From { host, message }, tail, .. } => {
                     self.handle_message(host, message, &tail);
                 }
-                tree::Event::Message { link, message: ToParent::Pmi(up), .. } => {
-                    if let Some(server) = &mut self.server {
-                        server.handle_up(link_number(link), up);
-                    }
-                    self.pump_server();
+                tree::Event::Message { link, message: ToParent::Pmi { world, up }, .. } => {
+                    self.serve(world, |server| server.handle_up(link_number(link), up));
                 }
                 tree::Event::Message { message: ToParent::Alive, .. } => {}
                 tree::Event::About { host, message } => self.handle_message(host, message, &[]),
                 tree::Event::Over { link } => {
-                    if let Some(server) = &mut self.server {
-                        server.handle_child_gone(link_number(link));
+                    for world in self.worlds.keys().copied().collect::<Vec<_>>() {
+                        self.serve(world, |server| server.handle_child_gone(link_number(link)));
                     }
-                    self.pump_server();
                 }
             }
         }
@@ -337,15 +353,15 @@ impl Front {
                 let line = self.printer.pass_on(&format!("{name}: {line}"));
                 self.sink.write(Stream::Err, line, 0, 0);
             }
-            ToFront::Output { rank, stream } => {
+            ToFront::Output { who, stream } => {
                 let name = self.order.hosts.get(host as usize).map_or("", |host| &host.name);
-                if let Some(file) = self.order.wish.files.file(rank, name, stream) {
+                if let Some(file) = self.order.wish.files.file(who, name, stream) {
                     return self.sink.write_file(file, stream, tail.to_vec(), host);
                 }
                 if self.order.wish.timestamps {
                     self.printer.handle_clock(self.started.elapsed());
                 }
-                let bytes = self.printer.handle_chunk(rank, stream, tail);
+                let bytes = self.printer.handle_chunk(who, stream, tail);
                 let taken = u32::try_from(tail.len()).unwrap_or(u32::MAX);
                 if bytes.is_empty() {
                     self.links.send_to(host, ToAgent::OutputTaken { bytes: taken }, &[]);
@@ -354,8 +370,8 @@ impl Front {
                 }
                 self.held_since = Some(Instant::now());
             }
-            ToFront::OutputEnd { rank, stream } => {
-                let bytes = self.printer.handle_end(rank, stream);
+            ToFront::OutputEnd { who, stream } => {
+                let bytes = self.printer.handle_end(who, stream);
                 if !bytes.is_empty() {
                     self.sink.write(stream, bytes, host, 0);
                 }
@@ -374,10 +390,23 @@ impl Front {
                     }
                 }
             }
-            ToFront::Whereabouts { question, ranks } => self.handle_whereabouts(host, question, ranks),
-            ended @ (ToFront::Ended { .. } | ToFront::Refused { .. }) => {
+            ToFront::Whereabouts { question, worlds } => self.handle_whereabouts(host, question, worlds),
+            ToFront::Spawn { who, request } => self.handle_spawn(host, who, &request),
+            ToFront::Name { who, wish } => {
+                let answer = self.names.carry_out(wish);
+                self.links.send_to(host, ToAgent::Named { who, answer }, &[]);
+            }
+            launched @ ToFront::Launched { world, .. } => {
+                self.supervisor.handle_message(host, launched);
+                self.handle_begun(host, world, None);
+            }
+            ToFront::Refused { world, code, why } => {
+                self.handle_begun(host, world, Some(&why));
+                self.supervisor.handle_message(host, ToFront::Refused { world, code, why });
+            }
+            left @ ToFront::Left { .. } => {
                 self.leave_out([host]);
-                self.supervisor.handle_message(host, ended);
+                self.supervisor.handle_message(host, left);
             }
             lost @ ToFront::Lost { .. } => {
                 if let ToFront::Lost { with, .. } = &lost {
@@ -388,19 +417,6 @@ impl Front {
                 self.supervisor.handle_message(host, lost);
             }
             other => self.supervisor.handle_message(host, other),
-        }
-    }
-
-    /// Carries out what our part of the PMI servers says.
-    fn pump_server(&mut self) {
-        let Some(server) = &mut self.server else { return };
-        while let Some((child, down)) = server.poll_down() {
-            self.links.send(child as usize, &ToChild::Pmi(down), &[]);
-        }
-        while let Some(event) = server.poll_event() {
-            if let Some(message) = told(event) {
-                self.supervisor.handle_message(0, message);
-            }
         }
     }
 

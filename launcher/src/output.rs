@@ -9,13 +9,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::proto::Stream;
+use crate::proto::{Member, Stream};
 
 /// The longest line that is kept together, in bytes. What is held back is at most this for each rank and stream.
 pub const LINE_BYTES_MAX: usize = 256 << 10;
 
 /// Who writes: a rank's output or error.
-type Writer = (u32, Stream);
+type Writer = (Member, Stream);
 
 /// Turns chunks into bytes for our own standard output and error.
 #[derive(Debug)]
@@ -44,8 +44,13 @@ impl Printer {
         self.pass_through = false;
     }
 
+    /// There are more ranks than those of the command line.
+    pub fn handle_world(&mut self) {
+        self.pass_through = false;
+    }
+
     /// What stands before a line of a rank; nothing where nobody asked for it.
-    fn label(&self, rank: u32) -> Option<String> {
+    fn label(&self, rank: Member) -> Option<String> {
         match (self.labels, self.clock.map(|now| now.as_secs_f64())) {
             (true, None) => Some(format!("[{rank}] ")),
             (true, Some(now)) => Some(format!("[{rank} {now:.3}] ")),
@@ -55,7 +60,7 @@ impl Printer {
     }
 
     /// A rank has written `chunk`: what to write now. May be empty.
-    pub fn handle_chunk(&mut self, rank: u32, stream: Stream, chunk: &[u8]) -> Vec<u8> {
+    pub fn handle_chunk(&mut self, rank: Member, stream: Stream, chunk: &[u8]) -> Vec<u8> {
         let writer = (rank, stream);
         if self.pass_through {
             return self.write(writer, &[chunk]);
@@ -80,7 +85,7 @@ impl Printer {
     }
 
     /// A rank will write no more: its last, unfinished line. May be empty.
-    pub fn handle_end(&mut self, rank: u32, stream: Stream) -> Vec<u8> {
+    pub fn handle_end(&mut self, rank: Member, stream: Stream) -> Vec<u8> {
         let writer = (rank, stream);
         let held = self.held.remove(&writer).unwrap_or_default();
         let mut out = self.write(writer, &[&held]);
@@ -170,6 +175,10 @@ mod tests {
     use super::*;
     use Stream::{Err, Out};
 
+    fn first(rank: u32) -> Member {
+        Member { world: 0, rank }
+    }
+
     fn text(bytes: Vec<u8>) -> String {
         String::from_utf8(bytes).unwrap()
     }
@@ -177,49 +186,49 @@ mod tests {
     #[test]
     fn lines_are_held_until_they_are_whole() {
         let mut printer = Printer::new(2, false, false);
-        assert_eq!(text(printer.handle_chunk(0, Out, b"ab")), "");
-        assert_eq!(text(printer.handle_chunk(1, Out, b"x\ny")), "x\n");
-        assert_eq!(text(printer.handle_chunk(0, Out, b"c\nd\ne")), "abc\nd\n");
-        assert_eq!(text(printer.handle_end(0, Out)), "e");
-        assert_eq!(text(printer.handle_end(1, Out)), "\ny");
+        assert_eq!(text(printer.handle_chunk(first(0), Out, b"ab")), "");
+        assert_eq!(text(printer.handle_chunk(first(1), Out, b"x\ny")), "x\n");
+        assert_eq!(text(printer.handle_chunk(first(0), Out, b"c\nd\ne")), "abc\nd\n");
+        assert_eq!(text(printer.handle_end(first(0), Out)), "e");
+        assert_eq!(text(printer.handle_end(first(1), Out)), "\ny");
     }
 
     #[test]
     fn labels_stand_before_every_line_and_the_last_line_gets_its_newline() {
         let mut printer = Printer::new(1, true, false);
-        assert_eq!(text(printer.handle_chunk(0, Out, b"a\n\nb")), "[0] a\n[0] \n");
-        assert_eq!(text(printer.handle_end(0, Out)), "[0] b\n");
-        assert_eq!(text(printer.handle_end(0, Err)), "");
+        assert_eq!(text(printer.handle_chunk(first(0), Out, b"a\n\nb")), "[0] a\n[0] \n");
+        assert_eq!(text(printer.handle_end(first(0), Out)), "[0] b\n");
+        assert_eq!(text(printer.handle_end(first(0), Err)), "");
     }
 
     #[test]
     fn the_time_stands_before_every_line_where_there_is_a_clock() {
         let mut printer = Printer::new(1, false, false);
         printer.handle_clock(Duration::from_millis(1500));
-        assert_eq!(text(printer.handle_chunk(0, Out, b"a\nb")), "[1.500] a\n");
+        assert_eq!(text(printer.handle_chunk(first(0), Out, b"a\nb")), "[1.500] a\n");
         printer.handle_clock(Duration::from_secs(61));
-        assert_eq!(text(printer.handle_end(0, Out)), "[61.000] b\n");
+        assert_eq!(text(printer.handle_end(first(0), Out)), "[61.000] b\n");
         let mut both = Printer::new(3, true, false);
         both.handle_clock(Duration::from_micros(250));
-        assert_eq!(text(both.handle_chunk(2, Err, b"x\n")), "[2 0.000] x\n");
+        assert_eq!(text(both.handle_chunk(first(2), Err, b"x\n")), "[2 0.000] x\n");
     }
 
     #[test]
     fn a_lone_rank_is_passed_through_untouched() {
         let mut printer = Printer::new(1, false, false);
-        assert_eq!(text(printer.handle_chunk(0, Out, b"prompt> ")), "prompt> ");
-        assert_eq!(printer.handle_chunk(0, Out, &[0, 255]), [0, 255]);
-        assert_eq!(text(printer.handle_end(0, Out)), "");
+        assert_eq!(text(printer.handle_chunk(first(0), Out, b"prompt> ")), "prompt> ");
+        assert_eq!(printer.handle_chunk(first(0), Out, &[0, 255]), [0, 255]);
+        assert_eq!(text(printer.handle_end(first(0), Out)), "");
     }
 
     #[test]
     fn our_own_line_starts_on_a_new_one() {
         let mut printer = Printer::new(1, false, true);
-        printer.handle_chunk(0, Out, b"unfinished");
+        printer.handle_chunk(first(0), Out, b"unfinished");
         assert_eq!(text(printer.say("so it is")), "\nmpirun: so it is\n");
         assert_eq!(text(printer.say("and so")), "mpirun: and so\n");
         let mut apart = Printer::new(1, false, false);
-        apart.handle_chunk(0, Out, b"unfinished");
+        apart.handle_chunk(first(0), Out, b"unfinished");
         assert_eq!(text(apart.say("elsewhere")), "mpirun: elsewhere\n");
     }
 
@@ -229,10 +238,10 @@ mod tests {
         let line = vec![b'z'; 3 * LINE_BYTES_MAX];
         let mut out = Vec::new();
         for chunk in line.chunks(60_000) {
-            out.extend(printer.handle_chunk(1, Out, chunk));
+            out.extend(printer.handle_chunk(first(1), Out, chunk));
             assert!(printer.held.values().all(|held| held.len() <= LINE_BYTES_MAX));
         }
-        out.extend(printer.handle_chunk(1, Out, b"\n"));
+        out.extend(printer.handle_chunk(first(1), Out, b"\n"));
         let expected = [&b"[1] "[..], &line, b"\n"].concat();
         assert_eq!(out.len(), expected.len());
         assert!(out == expected);
@@ -241,18 +250,30 @@ mod tests {
     #[test]
     fn a_terminal_gets_a_prompt_and_the_others_a_new_line_after_it() {
         let mut printer = Printer::new(2, true, true);
-        printer.handle_chunk(0, Out, b"name? ");
+        printer.handle_chunk(first(0), Out, b"name? ");
         assert!(printer.holds(Out) && !printer.holds(Err));
         assert_eq!(text(printer.release(Out)), "[0] name? ");
-        assert_eq!(text(printer.handle_chunk(1, Err, b"x\n")), "\n[1] x\n");
-        assert_eq!(text(printer.handle_chunk(0, Out, b"thanks\n")), "[0] thanks\n");
+        assert_eq!(text(printer.handle_chunk(first(1), Err, b"x\n")), "\n[1] x\n");
+        assert_eq!(text(printer.handle_chunk(first(0), Out, b"thanks\n")), "[0] thanks\n");
     }
 
     #[test]
     fn a_line_continued_after_its_start_was_released_gets_no_second_label() {
         let mut printer = Printer::new(2, true, false);
-        printer.handle_chunk(0, Out, b"name? ");
+        printer.handle_chunk(first(0), Out, b"name? ");
         assert_eq!(text(printer.release(Out)), "[0] name? ");
-        assert_eq!(text(printer.handle_chunk(0, Out, b"thanks\n")), "thanks\n");
+        assert_eq!(text(printer.handle_chunk(first(0), Out, b"thanks\n")), "thanks\n");
+    }
+
+    #[test]
+    fn spawned_ranks_have_their_world_before_them_and_end_the_passing_through() {
+        let mut printer = Printer::new(1, true, false);
+        let child = Member { world: 2, rank: 7 };
+        assert_eq!(text(printer.handle_chunk(child, Out, b"a\n")), "[2.7] a\n");
+        let mut plain = Printer::new(1, false, false);
+        plain.handle_world();
+        assert_eq!(text(plain.handle_chunk(child, Out, b"hal")), "");
+        assert_eq!(text(plain.handle_chunk(first(7), Out, b"x\n")), "x\n");
+        assert_eq!(text(plain.handle_chunk(child, Out, b"f\n")), "half\n");
     }
 }

@@ -30,6 +30,8 @@ pub struct HostFacts {
     pub wish: HostWish,
     /// What is there.
     pub topology: Topology,
+    /// Ranks that run there already.
+    pub taken: u32,
 }
 
 /// The place of one rank.
@@ -152,10 +154,20 @@ fn dealt(job: &JobWish, hosts: &[HostFacts]) -> Result<Vec<Spot>, Usage> {
         let pool = if block.hosts.is_empty() {
             for_all.get_or_insert_with(|| {
                 let general = (0u32..).zip(hosts).filter(|(_, facts)| facts.wish.for_all);
-                Pool::new(job, general.map(|(at, facts)| entry(job, hosts, at, &facts.wish)).collect())
+                let entry = |(at, facts): (u32, &HostFacts)| Entry {
+                    taken: facts.taken,
+                    ..entry(job, hosts, at, &facts.wish)
+                };
+                Pool::new(job, general.map(entry).collect())
             })
         } else {
-            let entry_of = |wish: &HostWish| Ok(entry(job, hosts, find(hosts, &wish.name)?, wish));
+            // Who names hosts wants ranks on them, whoever is there; but never more than they may have.
+            let entry_of = |wish: &HostWish| {
+                let host = find(hosts, &wish.name)?;
+                let entry = entry(job, hosts, host, wish);
+                let most = entry.most.saturating_sub(hosts[host as usize].taken);
+                Ok(Entry { round: entry.round.min(most), most, ..entry })
+            };
             let entries = block.hosts.iter().map(entry_of).collect::<Result<_, _>>()?;
             own.insert(Pool::new(job, entries))
         };
@@ -202,7 +214,7 @@ fn crowding(
     spots: &[Spot],
     remarks: &mut Vec<String>,
 ) -> Result<(), Usage> {
-    let mut ranks_on = vec![0_u32; hosts.len()];
+    let mut ranks_on: Vec<u32> = hosts.iter().map(|facts| facts.taken).collect();
     spots.iter().for_each(|spot| ranks_on[spot.host as usize] += 1);
     let refuse = job.map_by.oversubscribe == Oversubscribe::Refuse;
     let room = |facts: &HostFacts| {

@@ -11,17 +11,25 @@
 //!     <---- Launch ---          once all have said hello
 //!     ----- Launched ->
 //!     <---> output, input, signals, ends of ranks, PMI
-//!     <---- End ------
-//!     ----- Ended ---->         nothing of the job is left on this host
+//!     ----- Spawn ---->         a rank wants more ranks
+//!     <---- Launch ---          they are a further world, on whichever hosts
+//!     ----- Ended ---->         a world has no rank left on this host
+//!     <---- Leave ----          no world has any
+//!     ----- Left ----->         nothing of the job is left on this host
 //! ```
+//! What is started together is a [world](Launch): that of the command line, number 0, and one for each spawn.
+//!
 //! What ranks read and write travels as the tail of a message: it is never looked at on the way. Output has a window: an
 //! agent sends at most [`Launch::output_window_bytes`] that mpirun has not acknowledged, so a reader that stops costs
 //! memory nowhere and never delays what else there is to say. Input has one of its own.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use selvedge_boot::Host;
+use selvedge_boot::names::{NameAnswer, NameWish};
+use selvedge_boot::spawn::{SpawnRequest, Spawned};
 use selvedge_boot::tree::{Down, Up};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +55,27 @@ pub enum Stream {
     Err,
 }
 
+/// The world of the command line.
+pub const FIRST_WORLD: u32 = 0;
+
+/// One rank of the job. Shown to people as its rank, with its world before it where that was spawned: `3`, `1.0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// The ranks that it was started with.
+    pub world: u32,
+    /// Its rank among them.
+    pub rank: u32,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.world {
+            FIRST_WORLD => write!(f, "{}", self.rank),
+            world => write!(f, "{world}.{}", self.rank),
+        }
+    }
+}
+
 /// Some ranks that run the same program. Names and paths are bytes: they need not be UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
@@ -56,6 +85,8 @@ pub struct Block {
     pub args: Vec<Vec<u8>>,
     /// Working directory, relative to the launch directory; the launch directory itself where there is none.
     pub wdir: Option<Vec<u8>>,
+    /// Where its program is looked for before PATH, as PATH is written.
+    pub path: Option<Vec<u8>>,
     /// Index of its environment.
     pub env: u32,
 }
@@ -76,12 +107,20 @@ pub struct Seat {
     pub cpus: Vec<u32>,
 }
 
-/// A job as an agent needs to know it. The same for all.
+/// A world as an agent needs to know it. The same for all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
+    /// Its number: 0, and then one for each spawn, none twice.
+    pub world: u32,
     /// Unique name.
     pub job: String,
-    /// The blocks of the command line.
+    /// The name of the world whose rank has spawned it.
+    pub spawner: Option<String>,
+    /// What its ranks find in their store before anybody has put anything.
+    pub preput: Vec<(String, String)>,
+    /// Whether its PMI server is a tree with mpirun at its root; else that of its only host, alone.
+    pub is_tree: bool,
+    /// The blocks of the command line, or the commands of the spawn.
     pub blocks: Vec<Block>,
     /// By rank.
     pub seats: Vec<Seat>,
@@ -210,8 +249,13 @@ pub enum ToChild {
     Alive,
     /// I shall be silent for as long as somebody stops me: until I say something again, that is no death.
     Pause,
-    /// From its PMI server to ours.
-    Pmi(Down),
+    /// From its PMI server of a world to ours.
+    Pmi {
+        /// Which world.
+        world: u32,
+        /// What.
+        down: Down,
+    },
     /// For it, and for all below it.
     ForAll(ToAgent),
     /// For one host: it, or one below it.
@@ -228,8 +272,13 @@ pub enum ToChild {
 pub enum ToParent {
     /// I live.
     Alive,
-    /// From its PMI server to ours.
-    Pmi(Up),
+    /// From its PMI server of a world to ours.
+    Pmi {
+        /// Which world.
+        world: u32,
+        /// What.
+        up: Up,
+    },
     /// A host says something to mpirun: the sender, or one below it.
     From {
         /// Which.
@@ -242,9 +291,9 @@ pub enum ToParent {
 /// From mpirun to an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToAgent {
-    /// Start the ranks of your host. Said once.
+    /// Start the ranks of this world on your host. Said once for each world.
     Launch(Launch),
-    /// Bytes (the tail) for standard input.
+    /// Bytes (the tail) for standard input, which is rank 0's of the first world.
     Input,
     /// Standard input is at its end.
     InputEnd,
@@ -257,14 +306,37 @@ pub enum ToAgent {
     OutputClosed(Stream),
     /// For its PMIx server.
     Pmix(pmix::Down),
+    /// What came of [`ToFront::Spawn`]: the new world, or why not, in one word.
+    Spawned {
+        /// Who has asked.
+        who: Member,
+        /// What came of it.
+        result: Result<Spawned, String>,
+    },
+    /// What came of [`ToFront::Name`].
+    Named {
+        /// Who has asked.
+        who: Member,
+        /// What came of it.
+        answer: NameAnswer,
+    },
     /// Send all ranks this signal.
     Signal(i32),
-    /// End all ranks: SIGTERM, and after the grace SIGKILL. Said again, the shorter grace counts. An agent that has
-    /// started no rank yet never will.
+    /// End all ranks of a world, or all that there are: SIGTERM, and after the grace SIGKILL. Said again, the shorter grace
+    /// counts. An agent that was told to end all starts no more, and leaves when none is left.
     End {
+        /// Which; all where none is named.
+        world: Option<u32>,
         /// Milliseconds; 0 means SIGKILL at once.
         grace_ms: u32,
     },
+    /// This world has ended on all hosts: nobody speaks of it any more.
+    Forget {
+        /// Which.
+        world: u32,
+    },
+    /// All worlds have ended on all hosts: see that nothing is left on yours, and leave.
+    Leave,
     /// Say where your ranks are, and what they wait for.
     Where {
         /// Number of the question.
@@ -298,13 +370,17 @@ pub enum ToFront {
         /// The hosts below that are lost with it.
         with: Vec<u32>,
     },
-    /// All ranks of the host run.
+    /// All ranks of a world that are on this host run.
     Launched {
+        /// Which world.
+        world: u32,
         /// Rank and process id of each.
         pids: Vec<(u32, u32)>,
     },
-    /// The ranks of this host cannot be started; nothing of the job is left on it. Last message.
+    /// The ranks of a world that should be on this host cannot be started; none of them is.
     Refused {
+        /// Which world.
+        world: u32,
         /// What mpirun should exit with.
         code: u8,
         /// Why, and what to do.
@@ -313,14 +389,14 @@ pub enum ToFront {
     /// A rank has written something (the tail).
     Output {
         /// Who.
-        rank: u32,
+        who: Member,
         /// Where.
         stream: Stream,
     },
     /// A rank will write no more.
     OutputEnd {
         /// Who.
-        rank: u32,
+        who: Member,
         /// Where.
         stream: Stream,
     },
@@ -334,35 +410,35 @@ pub enum ToFront {
     /// A rank wants the job to end.
     Abort {
         /// Who.
-        rank: u32,
+        who: Member,
         /// Exit code it asks for.
         code: i32,
         /// Why; may be empty.
         message: String,
     },
-    /// A rank sent its launcher something that is not PMI-1.
+    /// A rank sent its launcher something that is not PMI.
     Violation {
         /// Who.
-        rank: u32,
+        who: Member,
         /// What, and what is wrong with it.
         why: String,
     },
     /// `waiting` is in a fence that `absent` can no longer enter.
     Stuck {
         /// A rank that waits.
-        waiting: u32,
+        waiting: Member,
         /// A rank that has left.
-        absent: u32,
+        absent: Member,
     },
     /// A rank that runs on has closed its PMI connection without saying goodbye.
     Silenced {
         /// Who.
-        rank: u32,
+        who: Member,
     },
     /// A rank's process has ended.
     Exited {
         /// Who.
-        rank: u32,
+        who: Member,
         /// How.
         outcome: Outcome,
         /// It was in a PMI conversation and had not said goodbye.
@@ -372,13 +448,32 @@ pub enum ToFront {
     Whereabouts {
         /// The question that this answers.
         question: u32,
-        /// Each of them; none before they are started.
-        ranks: Vec<Found>,
+        /// By world, each of them; none before they are started.
+        worlds: Vec<(u32, Vec<Found>)>,
     },
-    /// Nothing of the job is left on this host. Last message.
+    /// A rank wants more ranks, and waits for [`ToAgent::Spawned`].
+    Spawn {
+        /// Who.
+        who: Member,
+        /// What to start.
+        request: SpawnRequest,
+    },
+    /// A rank wants something of the service names, and waits for [`ToAgent::Named`].
+    Name {
+        /// Who.
+        who: Member,
+        /// What.
+        wish: NameWish,
+    },
+    /// All ranks of a world that were on this host have ended, and all they wrote is on its way.
     Ended {
+        /// Which world.
+        world: u32,
         /// Ranks that had to be killed because they did not leave within the grace.
         killed: u32,
+    },
+    /// Nothing of the job is left on this host. Last message.
+    Left {
         /// Processes that even SIGKILL has not ended yet: they hang in the kernel.
         unkillable: u32,
     },

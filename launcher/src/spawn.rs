@@ -95,7 +95,9 @@ pub fn plan<'a>(launch: &Launch, block: &'a Block) -> Result<Plan<'a>, Refusal> 
     }
     let wished = launch.env(block).iter().find(|(name, _)| name == b"PATH");
     let path = wished.map_or(&launch.path, |(_, path)| path);
-    let program = find(OsStr::from_bytes(&block.program), dir, &wdir, OsStr::from_bytes(path))?;
+    let near = block.path.iter().flatten().chain(block.path.iter().map(|_| &b':')).chain(path);
+    let path: Vec<u8> = near.copied().collect();
+    let program = find(OsStr::from_bytes(&block.program), dir, &wdir, OsStr::from_bytes(&path))?;
     Ok(Plan { block, program, wdir })
 }
 
@@ -267,15 +269,17 @@ impl Nursery<'_> {
     }
 
     /// Where a rank finds its PMI connection, and what else MPICH's launcher tells it.
-    fn as_pmi_has_it(&self, rank: u32, seat: &Seat, pmi_fd: i32) -> [(&'static str, String); 6] {
-        [
+    fn as_pmi_has_it(&self, rank: u32, seat: &Seat, pmi_fd: i32) -> Vec<(&'static str, String)> {
+        let spawned = self.launch.spawner.as_ref().map(|_| ("PMI_SPAWNED", "1".to_owned()));
+        let place = [
             ("PMI_FD", pmi_fd.to_string()),
             ("PMI_RANK", rank.to_string()),
             ("PMI_SIZE", self.launch.size().to_string()),
             ("MPI_LOCALRANKID", seat.local.to_string()),
             ("MPI_LOCALNRANKS", self.locals.to_string()),
             ("PMI_HOSTNAME", self.host.to_owned()),
-        ]
+        ];
+        place.into_iter().chain(spawned).collect()
     }
 
     /// What scripts around programs of Open MPI look at: its launcher sets these beside PMIx.
@@ -315,18 +319,21 @@ pub fn descriptors_for(ranks: u32) -> u64 {
 }
 
 /// Raises the soft limit of descriptors to the hard one. Gives back what it was.
-///
-/// # Errors
-/// 1 where even the hard limit is too low for so many ranks.
-pub fn make_room(ranks: u32) -> Result<Rlimit, Refusal> {
+pub fn raise_limit() -> Rlimit {
     let before = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: before.maximum, maximum: before.maximum };
-    let now = match rustix::process::setrlimit(Resource::Nofile, raised) {
-        Ok(()) => raised.current,
-        Err(_) => before.current,
-    };
+    // Where it cannot be raised, what there is may do.
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    before
+}
+
+/// Whether there is room for the descriptors of so many ranks.
+///
+/// # Errors
+/// 1 where the limit is too low for them.
+pub fn check_room(ranks: u32) -> Result<(), Refusal> {
     let needed = descriptors_for(ranks);
-    match now {
+    match rustix::process::getrlimit(Resource::Nofile).current {
         Some(limit) if limit < needed => Err(Refusal {
             code: code::INTERNAL,
             why: format!(
@@ -334,6 +341,6 @@ pub fn make_room(ranks: u32) -> Result<Rlimit, Refusal> {
                  fewer ranks"
             ),
         }),
-        _ => Ok(before),
+        _ => Ok(()),
     }
 }

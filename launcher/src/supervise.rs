@@ -9,17 +9,22 @@
 //!      |       first failure, time-out, abort    ^
 //!      |  signal: forwarded                      |
 //!      `-----------> Interrupted ----------------'
-//!                      second signal, grace over
+//!      |                second signal, grace over
+//!      |  no world has ranks any more
+//!      `-----------> Leaving: agents are told so, and then as above
 //! ```
 //! The first rank that fails decides; whatever happens to ranks after we began to end them is our own doing. A host that
 //! is lost is a failure as a rank's is, and what it has not said it never will.
+//!
+//! A rank may belong to any [world](crate::proto::Launch): those that were spawned are judged as those of the command line,
+//! and the job runs until the last of all worlds has left. Only a world that cannot be started is its spawner's business.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::proto::{Outcome, ToFront};
+use crate::proto::{FIRST_WORLD, Member, Outcome, ToFront};
 
 /// Exit codes that are not a rank's.
 pub mod code {
@@ -59,6 +64,12 @@ pub enum Action {
     Signal(Signal),
     /// End all ranks: SIGTERM, and SIGKILL after the grace.
     End(Duration),
+    /// End what there is of this world: a part of it cannot be started.
+    EndWorld(u32),
+    /// No host has ranks of this world any more, and others run on.
+    Forget(u32),
+    /// No host has ranks any more: agents may leave.
+    Leave,
     /// Tell the user.
     Say(String),
     /// Stop ourselves, as the terminal asked.
@@ -80,7 +91,7 @@ pub enum Look {
 #[derive(Debug)]
 pub struct Supervisor {
     hosts: Vec<Host>,
-    ranks: Vec<Place>,
+    worlds: BTreeMap<u32, World>,
     running: u32,
     killed: u32,
     time_limit: Option<Duration>,
@@ -97,6 +108,16 @@ struct Host {
     is_over: bool,
 }
 
+/// Ranks that were started together.
+#[derive(Debug)]
+struct World {
+    ranks: Vec<Place>,
+    /// Hosts that have, or will have, some of them.
+    open: BTreeSet<u32>,
+    /// Some of it cannot be started: its end says nothing about the job.
+    is_refused: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Place {
     host: u32,
@@ -108,8 +129,16 @@ struct Place {
 enum Phase {
     Starting,
     Running,
-    Interrupted { by: Signal, since: Duration, deadline: Duration },
-    Ending { others: u32 },
+    /// All ranks have left by themselves; hosts are being closed.
+    Leaving,
+    Interrupted {
+        by: Signal,
+        since: Duration,
+        deadline: Duration,
+    },
+    Ending {
+        others: u32,
+    },
     Over,
 }
 
@@ -124,7 +153,7 @@ impl Supervisor {
     pub fn new(hosts: impl IntoIterator<Item = String>, time_limit: Option<Duration>) -> Supervisor {
         Supervisor {
             hosts: hosts.into_iter().map(|name| Host { name, is_over: false }).collect(),
-            ranks: Vec::new(),
+            worlds: BTreeMap::new(),
             running: 0,
             killed: 0,
             time_limit,
@@ -145,9 +174,27 @@ impl Supervisor {
         self.look.take()
     }
 
-    /// By rank, its host. Empty before the ranks are started.
-    pub fn hosts_of_ranks(&self) -> Vec<u32> {
-        self.ranks.iter().map(|place| place.host).collect()
+    /// The worlds that there are, and by rank the host of each of their ranks. None before the first is started.
+    pub fn worlds(&self) -> impl Iterator<Item = (u32, Vec<u32>)> {
+        let hosts = |world: &World| world.ranks.iter().map(|place| place.host).collect();
+        self.worlds.iter().map(move |(number, world)| (*number, hosts(world)))
+    }
+
+    /// How many ranks run on a host.
+    pub fn running_on(&self, host: u32) -> u32 {
+        let ranks = self.worlds.values().flat_map(|world| &world.ranks);
+        let running = ranks.filter(|place| place.host == host && place.runs).count();
+        u32::try_from(running).expect("a rank is a u32")
+    }
+
+    /// Whether more ranks may be started.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Interrupted { .. })
+    }
+
+    /// How many ranks there are.
+    fn size(&self) -> usize {
+        self.worlds.values().map(|world| world.ranks.len()).sum()
     }
 
     /// Whether a host may still say something.
@@ -162,7 +209,7 @@ impl Supervisor {
             Phase::Interrupted { deadline, .. } => {
                 Some(self.time_limit.map_or(deadline, |limit| limit.min(deadline)))
             }
-            Phase::Ending { .. } | Phase::Over => None,
+            Phase::Leaving | Phase::Ending { .. } | Phase::Over => None,
         }
     }
 
@@ -171,10 +218,13 @@ impl Supervisor {
         (self.phase == Phase::Over).then(|| self.verdict.as_ref().map_or(0, |verdict| verdict.code))
     }
 
-    /// The agents are told to start ranks on these hosts, in rank order.
-    pub fn handle_launch(&mut self, host_of_rank: impl IntoIterator<Item = u32>) {
-        self.ranks = host_of_rank.into_iter().map(|host| Place { host, pid: 0, runs: true }).collect();
-        self.running = u32::try_from(self.ranks.len()).expect("a rank is a u32");
+    /// The agents are told to start the ranks of a world on these hosts, in rank order.
+    pub fn handle_launch(&mut self, world: u32, host_of_rank: impl IntoIterator<Item = u32>) {
+        let place = |host| Place { host, pid: 0, runs: true };
+        let ranks: Vec<Place> = host_of_rank.into_iter().map(place).collect();
+        self.running += u32::try_from(ranks.len()).expect("a rank is a u32");
+        let open = ranks.iter().map(|place| place.host).collect();
+        self.worlds.insert(world, World { ranks, open, is_refused: false });
         if self.phase == Phase::Starting {
             self.phase = Phase::Running;
         }
@@ -183,33 +233,30 @@ impl Supervisor {
     /// The agent of a host says something. Output is not the supervisor's business.
     pub fn handle_message(&mut self, host: u32, message: ToFront) {
         match message {
-            ToFront::Launched { pids } => {
+            ToFront::Launched { world, pids } => {
                 for (rank, pid) in pids {
-                    if let Some(place) = self.ranks.get_mut(rank as usize) {
+                    if let Some(place) = self.place_mut(Member { world, rank }) {
                         place.pid = pid;
                     }
                 }
             }
-            ToFront::Refused { code, why } => {
-                let why = match self.hosts.len() {
-                    1 => why,
-                    _ => format!("{why} (on {})", self.host_name(host)),
-                };
-                self.leave_host(host);
-                self.refuse(code, why);
-                self.finish_if_over();
-            }
+            ToFront::Refused { world, code, why } => self.handle_refused(host, world, code, why),
             ToFront::Lost { how, with } => self.handle_lost(host, &how, &with),
-            ToFront::Exited { rank, outcome, unfinished } => self.handle_exit(rank, outcome, unfinished),
-            ToFront::Abort { rank, code, message } => {
+            ToFront::Exited { who, outcome, unfinished } => self.handle_exit(who, outcome, unfinished),
+            ToFront::Abort { who, .. }
+            | ToFront::Violation { who, .. }
+            | ToFront::Stuck { absent: who, .. }
+            | ToFront::Silenced { who }
+                if self.is_refused(who.world) => {}
+            ToFront::Abort { who, code, message } => {
                 let colon = if message.is_empty() { "" } else { ": " };
-                let why = format!("{} called abort with code {code}{colon}{message}", self.name(rank));
+                let why = format!("{} called abort with code {code}{colon}{message}", self.name(who));
                 // The shell sees eight bits, and an abort is never a success.
                 let low = u8::try_from(code & 0xff).unwrap_or(1);
                 self.condemn(if low == 0 { 1 } else { low }, why, 1);
             }
-            ToFront::Violation { rank, why } => {
-                let why = format!("{} does not speak PMI-1 to its launcher: {why}", self.name(rank));
+            ToFront::Violation { who, why } => {
+                let why = format!("{} does not speak PMI-1 to its launcher: {why}", self.name(who));
                 self.condemn(code::INTERNAL, why, 0);
             }
             ToFront::Stuck { waiting, absent } => {
@@ -219,12 +266,16 @@ impl Supervisor {
                 );
                 self.condemn(code::INTERNAL, why, 0);
             }
-            ToFront::Silenced { rank } => {
-                let why = format!("{} closed its connection to mpirun without MPI_Finalize", self.name(rank));
+            ToFront::Silenced { who } => {
+                let why = format!("{} closed its connection to mpirun without MPI_Finalize", self.name(who));
                 self.condemn(code::INTERNAL, why, 1);
             }
-            ToFront::Ended { killed, unkillable } => {
+            ToFront::Ended { world, killed } => {
                 self.killed += killed;
+                self.leave_world(host, world);
+                self.finish_if_over();
+            }
+            ToFront::Left { unkillable } => {
                 if unkillable > 0 {
                     self.actions.push_back(Action::Say(format!(
                         "{unkillable} processes on {} hang in the kernel and do not die; ask the administrator",
@@ -240,16 +291,41 @@ impl Supervisor {
             | ToFront::OutputEnd { .. }
             | ToFront::Whereabouts { .. }
             | ToFront::InputTaken { .. }
+            | ToFront::Spawn { .. }
+            | ToFront::Name { .. }
             | ToFront::Pmix(_) => {}
         }
     }
 
-    fn handle_exit(&mut self, rank: u32, outcome: Outcome, unfinished: bool) {
-        match self.ranks.get_mut(rank as usize) {
+    /// A host cannot start its part of a world. Of the first that is the end of the job.
+    fn handle_refused(&mut self, host: u32, world: u32, code: u8, why: String) {
+        self.leave_world(host, world);
+        if world == FIRST_WORLD {
+            let why = match self.hosts.len() {
+                1 => why,
+                _ => format!("{why} (on {})", self.host_name(host)),
+            };
+            self.refuse(code, why);
+        } else if let Some(refused) = self.worlds.get_mut(&world).filter(|world| !world.is_refused) {
+            refused.is_refused = true;
+            self.actions.push_back(Action::EndWorld(world));
+        }
+        self.finish_if_over();
+    }
+
+    fn is_refused(&self, world: u32) -> bool {
+        self.worlds.get(&world).is_some_and(|world| world.is_refused)
+    }
+
+    fn handle_exit(&mut self, who: Member, outcome: Outcome, unfinished: bool) {
+        match self.place_mut(who) {
             Some(place) if place.runs => place.runs = false,
             _ => return,
         }
         self.running -= 1;
+        if self.is_refused(who.world) {
+            return;
+        }
         let (code, how) = match outcome {
             Outcome::Code(0) if unfinished => (1, "left without MPI_Finalize (exit code 0)".to_owned()),
             Outcome::Code(0) => return,
@@ -261,7 +337,7 @@ impl Supervisor {
                 format!("was killed by {}", describe_signal(signal)),
             ),
         };
-        let why = format!("{} {how}", self.name(rank));
+        let why = format!("{} {how}", self.name(who));
         match self.phase {
             Phase::Running => {
                 self.look = Some(Look::Sentence);
@@ -272,7 +348,7 @@ impl Supervisor {
                 let code = if unfinished && outcome == Outcome::Code(0) { exit_code_of(by) } else { code };
                 self.verdict.get_or_insert(Verdict { code, why });
             }
-            Phase::Starting | Phase::Ending { .. } | Phase::Over => {}
+            Phase::Starting | Phase::Leaving | Phase::Ending { .. } | Phase::Over => {}
         }
     }
 
@@ -303,7 +379,7 @@ impl Supervisor {
                     format!("{} and then {}", describe_signal(by.as_raw()), describe_signal(signal.as_raw()));
                 self.end_interrupted(by, why);
             }
-            Phase::Ending { .. } => self.actions.push_back(Action::End(Duration::ZERO)),
+            Phase::Leaving | Phase::Ending { .. } => self.actions.push_back(Action::End(Duration::ZERO)),
             Phase::Over => self.actions.push_back(Action::Quit),
         }
     }
@@ -316,7 +392,7 @@ impl Supervisor {
         match (self.time_limit.filter(|limit| now >= *limit), self.phase) {
             (Some(limit), _) => {
                 let why = format!("the time limit of {} s is over", limit.as_secs_f64());
-                self.look = (!self.ranks.is_empty()).then_some(Look::Table);
+                self.look = (self.size() > 0).then_some(Look::Table);
                 self.condemn(code::TIME, why, 0);
             }
             (None, Phase::Interrupted { by, .. }) => {
@@ -361,8 +437,16 @@ impl Supervisor {
     fn leave_host(&mut self, host: u32) -> u32 {
         let Some(this) = self.hosts.get_mut(host as usize) else { return 0 };
         this.is_over = true;
+        let worlds: Vec<u32> = self.worlds.keys().copied().collect();
+        worlds.into_iter().map(|world| self.leave_world(host, world)).sum()
+    }
+
+    /// No rank of a world is left on a host, whatever has been heard of it. How many still ran there.
+    fn leave_world(&mut self, host: u32, number: u32) -> u32 {
+        let Some(world) = self.worlds.get_mut(&number) else { return 0 };
+        world.open.remove(&host);
         let mut left = 0;
-        for place in self.ranks.iter_mut().filter(|place| place.host == host && place.runs) {
+        for place in world.ranks.iter_mut().filter(|place| place.host == host && place.runs) {
             place.runs = false;
             left += 1;
         }
@@ -376,7 +460,7 @@ impl Supervisor {
             Phase::Starting | Phase::Running | Phase::Interrupted { .. } => {
                 self.condemn(code::INTERNAL, why, 0);
             }
-            Phase::Ending { .. } | Phase::Over => {
+            Phase::Leaving | Phase::Ending { .. } | Phase::Over => {
                 self.actions.push_back(Action::Say(why.clone()));
                 self.verdict.get_or_insert(Verdict { code: code::INTERNAL, why });
             }
@@ -400,13 +484,16 @@ impl Supervisor {
         self.actions.push_back(Action::End(GRACE));
     }
 
-    /// The last host has left.
+    /// A world may have ended on its last host, the last world may have, or the last host have left.
     fn finish_if_over(&mut self) {
+        if self.is_running() {
+            self.finish_worlds();
+        }
         if self.phase == Phase::Over || self.hosts.iter().any(|host| !host.is_over) {
             return;
         }
         if let Some(verdict) = &self.verdict {
-            let size = self.ranks.len();
+            let size = self.size();
             let what = match self.phase {
                 Phase::Ending { others: 0 } | Phase::Over => String::new(),
                 Phase::Ending { others } => ended(others, self.killed, size),
@@ -418,14 +505,31 @@ impl Supervisor {
         self.phase = Phase::Over;
     }
 
+    fn finish_worlds(&mut self) {
+        if self.worlds.values().all(|world| world.open.is_empty()) {
+            self.phase = Phase::Leaving;
+            return self.actions.push_back(Action::Leave);
+        }
+        let actions = &mut self.actions;
+        self.worlds.retain(|number, world| {
+            let is_over = world.open.is_empty();
+            actions.extend(is_over.then_some(Action::Forget(*number)));
+            !is_over
+        });
+    }
+
+    fn place_mut(&mut self, who: Member) -> Option<&mut Place> {
+        self.worlds.get_mut(&who.world)?.ranks.get_mut(who.rank as usize)
+    }
+
     fn host_name(&self, host: u32) -> &str {
         self.hosts.get(host as usize).map_or("?", |host| &host.name)
     }
 
-    fn name(&self, rank: u32) -> String {
-        let place = self.ranks.get(rank as usize);
+    fn name(&self, who: Member) -> String {
+        let place = self.worlds.get(&who.world).and_then(|world| world.ranks.get(who.rank as usize));
         let (host, pid) = place.map_or(("?", 0), |place| (self.host_name(place.host), place.pid));
-        format!("rank {rank} on {host} (pid {pid})")
+        format!("rank {who} on {host} (pid {pid})")
     }
 }
 

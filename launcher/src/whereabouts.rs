@@ -1,11 +1,12 @@
 //! Who is everybody waiting for? Out of what each rank has written down of itself and what its agent sees of it: a table of
 //! all ranks, and who holds the others up.
 //!
-//! Read [`Whereabouts`] first. Who waits for whom, and what follows from it, is in `graph.rs`; the sentences are in
+//! Read [`Whereabouts`] first, which has the ranks of one world; [`Worlds`] has those of a job. Who waits for whom, and what follows from it, is in `graph.rs`; the sentences are in
 //! `words.rs`. Nothing here reads a file or a clock.
 
 mod graph;
 mod words;
+mod worlds;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use graph::Graph;
 pub use graph::{Culprit, Verdict};
+pub use worlds::Worlds;
 
 /// What an agent finds out about a rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +90,7 @@ struct Row {
     found: Option<Found>,
 }
 
-/// What is known of all ranks of a job.
+/// What is known of all ranks of a world.
 #[derive(Clone, Debug)]
 pub struct Whereabouts {
     job: String,
@@ -145,13 +147,16 @@ impl Whereabouts {
     /// All of it as JSON.
     pub fn json(&self) -> Vec<u8> {
         let reasons = self.verdict();
+        serde_json::to_vec(&self.answer(&reasons)).expect("plain data can be written as JSON")
+    }
+
+    fn answer<'a>(&'a self, reasons: &'a Verdict) -> Answer<'a> {
         let told = asking::Whereabouts {
             job: self.job.clone(),
-            verdict: words::sentences(self, &reasons),
-            text: words::text(self, &reasons, usize::MAX),
+            verdict: words::sentences(self, reasons),
+            text: words::text(self, reasons, usize::MAX),
         };
-        let answer = Answer { told, hosts: &self.hosts, reasons: &reasons, ranks: &self.rows };
-        serde_json::to_vec(&answer).expect("plain data can be written as JSON")
+        Answer { told, hosts: &self.hosts, reasons, ranks: &self.rows }
     }
 }
 

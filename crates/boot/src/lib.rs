@@ -24,6 +24,7 @@ mod error;
 mod host;
 mod lex;
 mod map;
+pub mod names;
 pub mod pmi1;
 pub mod pmi2;
 mod server;

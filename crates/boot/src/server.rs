@@ -18,7 +18,6 @@ mod answer;
 mod attributes;
 mod fence;
 mod groups;
-mod names;
 mod requests;
 mod store;
 
@@ -26,6 +25,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::NodeMap;
 use crate::lex::{LineFault, Malformed};
+use crate::names::{NameAnswer, NameWish};
 use crate::pmi1;
 use crate::spawn::{SpawnReader, SpawnRequest, Spawned};
 use crate::tree::{Down, Up};
@@ -33,7 +33,6 @@ use answer::Asker;
 use attributes::Attributes;
 use fence::Fence;
 use groups::Groups;
-use names::Names;
 pub(crate) use requests::LONG_MAPPING;
 pub use store::STORE_BYTES_MAX;
 use store::Store;
@@ -112,6 +111,13 @@ pub enum Event {
         /// What to start.
         request: SpawnRequest,
     },
+    /// A rank publishes, looks up or takes back a service name, and waits for [`Server::answer_name`].
+    Name {
+        /// Who.
+        rank: u32,
+        /// What.
+        wish: NameWish,
+    },
 }
 
 /// How far a rank has got.
@@ -131,8 +137,7 @@ pub enum State {
 
 /// The PMI server of one job on one node: PMI-1 and PMI-2, whichever a rank begins with.
 ///
-/// Memory: the store (at most [`STORE_BYTES_MAX`]), services, node attributes and groups (each bounded in its module),
-/// and per rank an unfinished request (at most [`REQUEST_BYTES_MAX`]). What [`poll_output`](Server::poll_output),
+/// Memory: the store (at most [`STORE_BYTES_MAX`]), node attributes and groups (each bounded in its module), and per rank an unfinished request (at most [`REQUEST_BYTES_MAX`]). What [`poll_output`](Server::poll_output),
 /// [`poll_up`](Server::poll_up) and [`poll_down`](Server::poll_down) have not given out is bounded by the caller, who
 /// feeds no more bytes of a rank that does not read its answers.
 #[derive(Debug)]
@@ -147,7 +152,6 @@ pub struct Server {
     asked: HashMap<String, Vec<Waiter>>,
     fence: Fence,
     groups: Groups,
-    names: Names,
     attributes: Attributes,
     dead: BTreeSet<u32>,
     outputs: VecDeque<Output>,
@@ -178,7 +182,7 @@ struct Conversation {
     frames: bool,
     pending: Vec<u8>,
     spawn: Option<(SpawnReader, usize)>,
-    /// Its question is with another node; what it says meanwhile is left in `pending`, so that answers keep their order.
+    /// Its question is with another node or the launcher; what it says meanwhile is left in `pending`, so that answers keep their order.
     held: Option<Asker>,
     fencing: Option<Asker>,
     spawning: Option<Asker>,
@@ -231,7 +235,6 @@ impl Server {
             asked: HashMap::new(),
             fence: Fence::new(children),
             groups: Groups::default(),
-            names: Names::default(),
             attributes: Attributes::default(),
             dead: BTreeSet::new(),
             outputs: VecDeque::new(),
@@ -338,7 +341,6 @@ impl Server {
             }
             Up::Fence { overflow } => self.child_in_fence(child, overflow),
             Up::Ask { key } => self.ask(&key, Waiter::Child(child)),
-            Up::Name { rank, wish } => self.name_from(child, rank, wish),
             Up::Group { group, ranks } => self.group_from(child, group, ranks),
             Up::Left { rank, dead } => self.leave(rank, dead),
             Up::Waiting { rank } => self.waiting_below(rank),
@@ -355,7 +357,6 @@ impl Server {
             Down::Stale(keys) => self.forget(keys),
             Down::Fence(end) => self.fence_ended(end),
             Down::Value { key, value } => self.handle_value(key, value),
-            Down::Named { rank, answer } => self.named(rank, answer),
             Down::Group { group, full } => self.end_group(&group, full),
             Down::Left { rank } => self.somebody_left(rank),
         }
@@ -374,6 +375,14 @@ impl Server {
     pub fn answer_spawn(&mut self, rank: u32, result: Result<Spawned, String>) {
         if let Some(asker) = self.here_mut(rank).spawning.take() {
             self.answer_spawned(&asker, result);
+        }
+    }
+
+    /// What came of [`Event::Name`]. Nothing happens where `rank` does not wait any more. Panics when it is not here.
+    pub fn answer_name(&mut self, rank: u32, answer: NameAnswer) {
+        if let Some(asker) = self.here_mut(rank).held.take() {
+            self.answer_named(&asker, answer);
+            self.resume(rank);
         }
     }
 

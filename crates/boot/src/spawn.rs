@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::lex::{LineFault, parse_number};
 
 /// A spawn: more processes to start, as a job of their own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpawnRequest {
     /// What to start; the place in this list is the appnum of its processes.
     pub commands: Vec<SpawnCommand>,
@@ -17,7 +19,7 @@ pub struct SpawnRequest {
 }
 
 /// What a launcher has made of a [`SpawnRequest`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spawned {
     /// Name of the new job.
     pub job: String,
@@ -26,7 +28,7 @@ pub struct Spawned {
 }
 
 /// One of the commands of a spawn.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpawnCommand {
     /// How many processes to start.
     pub processes: u32,

@@ -58,13 +58,6 @@ pub enum Up {
         /// Name of the value.
         key: String,
     },
-    /// A rank publishes, looks up or takes back a service name.
-    Name {
-        /// Who.
-        rank: u32,
-        /// What.
-        wish: NameWish,
-    },
     /// Some ranks have entered the barrier of a group.
     Group {
         /// The group and its tag, in one spelling for all.
@@ -102,13 +95,6 @@ pub enum Down {
         /// `None`: nobody has put it before the last fence.
         value: Option<String>,
     },
-    /// Answer to [`Up::Name`].
-    Named {
-        /// Who asked.
-        rank: u32,
-        /// What came of it.
-        answer: NameAnswer,
-    },
     /// Answer to [`Up::Group`].
     Group {
         /// The group and its tag, as it was sent up.
@@ -132,45 +118,4 @@ pub enum FenceEnd {
     Asked,
     /// More was put than a job may. Nothing of it counts.
     Full,
-}
-
-/// What a rank wants of the service names, which are kept at the root.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum NameWish {
-    /// Make a port known.
-    Publish {
-        /// The service.
-        service: String,
-        /// Where to reach it.
-        port: String,
-    },
-    /// Where is it?
-    Lookup {
-        /// The service.
-        service: String,
-    },
-    /// Take it back.
-    Unpublish {
-        /// The service.
-        service: String,
-    },
-}
-
-/// What came of a [`NameWish`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum NameAnswer {
-    /// Published.
-    Published,
-    /// Somebody has published it before.
-    AlreadyThere,
-    /// Too many are published, or this one is too long.
-    Full,
-    /// Its port.
-    Found(String),
-    /// Nobody has published what was looked up.
-    NotFound,
-    /// Taken back.
-    Unpublished,
-    /// Nobody has published what was to be taken back.
-    NotThere,
 }

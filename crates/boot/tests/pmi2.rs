@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what should happen")]
 
 use proptest::prelude::*;
+use selvedge_boot::names::Names;
 use selvedge_boot::spawn::Spawned;
 use selvedge_boot::{Event, Job, Node, NodeMap, Server, State, pmi2};
 
@@ -125,13 +126,21 @@ fn a_node_attribute_is_waited_for_by_its_node_alone() {
 fn names_spawn_and_abort_mean_the_same_as_in_the_other_dialect() {
     let mut server = server("(vector,(0,1,1))", 1);
     ask(&mut server, 0, INIT);
-    let mut say = |text: &str| ask(&mut server, 0, &frame(text));
-    assert!(say("cmd=name-publish;name=s;port=p;infokeycount=0;").ends_with("rc=0;"));
+    let mut names = Names::default();
+    let mut ask_for = |text: &str| {
+        ask(&mut server, 0, &frame(text));
+        let [Event::Name { rank: 0, wish }] = &events(&mut server)[..] else { panic!("{text}") };
+        server.answer_name(0, names.carry_out(wish.clone()));
+        told(&mut server, 0)
+    };
+    assert!(ask_for("cmd=name-publish;name=s;port=p;infokeycount=0;").ends_with("rc=0;"));
     assert!(
-        say("cmd=name-publish;name=s;port=p;infokeycount=0;").contains("rc=-1;errmsg=key_already_present;")
+        ask_for("cmd=name-publish;name=s;port=p;infokeycount=0;")
+            .contains("rc=-1;errmsg=key_already_present;")
     );
-    assert!(say("cmd=name-lookup;name=s;infokeycount=0;").ends_with("rc=0;value=p;port=p;"));
-    assert!(say("cmd=name-unpublish;name=s;infokeycount=0;").ends_with("rc=0;"));
+    assert!(ask_for("cmd=name-lookup;name=s;infokeycount=0;").ends_with("rc=0;value=p;port=p;"));
+    assert!(ask_for("cmd=name-unpublish;name=s;infokeycount=0;").ends_with("rc=0;"));
+    let mut say = |text: &str| ask(&mut server, 0, &frame(text));
     assert!(say("cmd=ring;count=1;left=a;right=b;").contains("cmd=ring-response;rc=-1;"));
     assert_eq!(
         say("cmd=spawn;ncmds=1;preputcount=0;subcmd=./w;maxprocs=2;argc=0;infokeycount=0;thrid=3;"),

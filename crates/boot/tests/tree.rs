@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
-use selvedge_boot::tree::{Card, FenceEnd, NameAnswer, NameWish};
+use selvedge_boot::tree::{Card, FenceEnd};
 use selvedge_boot::{Down, Event, Job, NodeMap, Server, Up};
 
 /// Servers and the connections between them.
@@ -466,25 +466,14 @@ fn small() -> Tree {
 }
 
 #[test]
-fn services_are_known_on_all_nodes() {
-    let mut tree = small();
-    assert_eq!(tree.ask(3, "cmd=publish_name service=s port=p#1"), "cmd=publish_result rc=0");
-    assert!(tree.ask(0, "cmd=publish_name service=s port=x").contains("key_already_present"));
-    assert_eq!(tree.ask(1, "cmd=lookup_name service=s"), "cmd=lookup_result rc=0 port=p#1");
-    assert_eq!(tree.ask(2, "cmd=unpublish_name service=s"), "cmd=unpublish_result rc=0");
-    assert!(tree.ask(3, "cmd=lookup_name service=s").contains("rc=1"));
-    assert!(tree.ask(3, &format!("cmd=publish_name service=s port={}", "p".repeat(70_000))).contains("rc=1"));
-}
-
-#[test]
 fn a_question_that_is_with_another_node_does_not_change_the_order_of_answers() {
     let mut tree = small();
-    tree.say(3, "cmd=get kvsname=job key=nobody\ncmd=get_appnum\ncmd=lookup_name service=s\ncmd=finalize");
+    tree.say(3, "cmd=get kvsname=job key=nobody\ncmd=get_appnum\ncmd=get kvsname=job key=none\ncmd=finalize");
     assert_eq!(tree.reply(3), None);
     while tree.deliver(0) {}
     let replies: Vec<String> = std::iter::from_fn(|| tree.reply(3)).collect();
     let commands: Vec<&str> = replies.iter().filter_map(|reply| reply.split(' ').next()).collect();
-    assert_eq!(commands, ["cmd=get_result", "cmd=appnum", "cmd=lookup_result", "cmd=finalize_ack"]);
+    assert_eq!(commands, ["cmd=get_result", "cmd=appnum", "cmd=get_result", "cmd=finalize_ack"]);
 }
 
 #[test]
@@ -556,34 +545,22 @@ fn text() -> impl Strategy<Value = String> {
 
 fn message() -> impl Strategy<Value = Message> {
     let cards = || prop::collection::vec((text(), text()).prop_map(|(key, value)| Card { key, value }), 0..4);
-    let wish = prop_oneof![
-        (text(), text()).prop_map(|(service, port)| NameWish::Publish { service, port }),
-        text().prop_map(|service| NameWish::Lookup { service }),
-        text().prop_map(|service| NameWish::Unpublish { service }),
-    ];
     let rank = prop_oneof![0..6u32, any::<u32>()];
     let up = prop_oneof![
         cards().prop_map(Up::Cards),
         any::<bool>().prop_map(|overflow| Up::Fence { overflow }),
         text().prop_map(|key| Up::Ask { key }),
-        (rank.clone(), wish).prop_map(|(rank, wish)| Up::Name { rank, wish }),
         (text(), prop::collection::vec(rank.clone(), 0..4))
             .prop_map(|(group, ranks)| Up::Group { group, ranks }),
         (rank.clone(), any::<bool>()).prop_map(|(rank, dead)| Up::Left { rank, dead }),
         rank.clone().prop_map(|rank| Up::Waiting { rank }),
     ];
     let end = prop::sample::select(&[FenceEnd::Known, FenceEnd::Asked, FenceEnd::Full][..]);
-    let answer = prop_oneof![
-        Just(NameAnswer::Published),
-        text().prop_map(NameAnswer::Found),
-        Just(NameAnswer::NotThere)
-    ];
     let down = prop_oneof![
         cards().prop_map(Down::Cards),
         prop::collection::vec(text(), 0..4).prop_map(Down::Stale),
         end.prop_map(Down::Fence),
         (text(), prop::option::of(text())).prop_map(|(key, value)| Down::Value { key, value }),
-        (rank.clone(), answer).prop_map(|(rank, answer)| Down::Named { rank, answer }),
         (text(), any::<bool>()).prop_map(|(group, full)| Down::Group { group, full }),
         rank.prop_map(|rank| Down::Left { rank }),
     ];

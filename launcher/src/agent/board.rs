@@ -12,6 +12,7 @@ use selvedge_boot::status::{SLOT_BYTES, Status};
 
 use super::Agent;
 use super::rank::Rank;
+use super::world::World;
 use crate::proto::ToFront;
 use crate::whereabouts::{Found, Pmi, Process};
 
@@ -54,22 +55,26 @@ impl Board {
 impl Agent {
     /// Tells mpirun where our ranks are.
     pub(super) fn tell_whereabouts(&mut self, question: u32) {
-        let ranks = (0..self.ranks.len()).map(|local| self.find(local)).collect();
-        self.report(ToFront::Whereabouts { question, ranks }, &[]);
+        let of_world = |world: &World| {
+            let ranks = world.ranks.iter().enumerate().map(|(local, rank)| self.find(world, local, rank));
+            (world.member(0).world, ranks.collect())
+        };
+        let worlds = self.worlds.iter().map(of_world).collect();
+        self.report(ToFront::Whereabouts { question, worlds }, &[]);
     }
 
-    fn find(&self, local: usize) -> Found {
-        let Rank { number, pid, running, .. } = &self.ranks[local];
+    fn find(&self, world: &World, local: usize, rank: &Rank) -> Found {
+        let Rank { number, pid, running, .. } = rank;
         let talks_pmix = self.pmix.as_ref().is_some_and(|pmix| pmix.is_talking(*number));
-        let pmi = match self.server.as_ref().map(|server| server.state(*number)) {
-            None | Some(State::Silent) if talks_pmix => Pmi::Active,
-            None | Some(State::Silent) => Pmi::Silent,
-            Some(State::Active | State::Gone) => Pmi::Active,
-            Some(State::InBarrier) => Pmi::Fence,
-            Some(State::Finalized) => Pmi::Finalized,
+        let pmi = match world.server.state(*number) {
+            State::Silent if talks_pmix => Pmi::Active,
+            State::Silent => Pmi::Silent,
+            State::Active | State::Gone => Pmi::Active,
+            State::InBarrier => Pmi::Fence,
+            State::Finalized => Pmi::Finalized,
         };
-        let status = self.board.as_ref().and_then(|board| board.read(local));
-        let age = match (&status, &self.board) {
+        let status = world.board.as_ref().and_then(|board| board.read(local));
+        let age = match (&status, &world.board) {
             (Some(status), _) => now().saturating_sub(status.since),
             (None, Some(board)) => board.made.elapsed(),
             (None, None) => Duration::ZERO,

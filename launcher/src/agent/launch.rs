@@ -1,32 +1,68 @@
-//! The ranks of this host, from the order to start them until they run.
+//! The ranks of a world on this host, from the order to start them until they run.
 
 use rustix::event::epoll::{self, EventFlags};
+use rustix::process::Signal;
 use selvedge_boot::{Job, NodeMap, Server};
 
-use super::board::Board;
 use super::relay::node_map;
-use super::{Agent, INTERFACE, Input, MAKE_BELIEVE, Rank, Stage, Token};
+use super::world::{Place, World};
+use super::{Agent, INTERFACE, Input, MAKE_BELIEVE, Stage, Token};
+use crate::agent::rank::Rank;
 use crate::cores::Cores;
-use crate::proto::{Launch, Stream, ToFront};
-use crate::reap;
+use crate::proto::{FIRST_WORLD, Launch, Stream, ToFront};
 use crate::spawn::{self, Nursery, Refusal};
 use crate::supervise::code;
 
 impl Agent {
-    /// Starts all ranks of this host, or none.
-    fn launch(&mut self, launch: &Launch) -> Result<(), Refusal> {
+    /// mpirun knows where everybody sits: says that the ranks run, or why they cannot.
+    pub(super) fn handle_launch(&mut self, launch: &Launch) {
+        if self.stage != Stage::Serving {
+            return;
+        }
+        self.output_window_bytes = launch.output_window_bytes as usize;
+        let locals = u32::try_from(launch.on_host(self.host).count()).expect("a rank is a u32");
+        let mut world = World::new(launch, locals, self.server_for(launch));
+        let outcome = self.launch(launch, locals, &mut world);
+        let answer = match outcome {
+            Ok(()) if locals == 0 => None,
+            Ok(()) => {
+                let pid = |rank: &Rank| rank.pid.as_raw_nonzero().get().unsigned_abs();
+                let pids = world.ranks.iter().map(|rank| (rank.number, pid(rank))).collect();
+                Some(ToFront::Launched { world: launch.world, pids })
+            }
+            Err(Refusal { code, why }) => {
+                // Nobody waits for them by name: who ends is waited for in any case.
+                world.signal(Signal::KILL);
+                world.ranks.clear();
+                world.is_over = true;
+                Some(ToFront::Refused { world: launch.world, code, why })
+            }
+        };
+        self.worlds.add(world);
+        answer.into_iter().for_each(|message| self.report(message, &[]));
+        // A host without ranks has something to say at once: that it is in every fence.
+        self.pump_server(launch.world);
+    }
+
+    /// Starts all ranks of this host, or fails; then some may run.
+    fn launch(&mut self, launch: &Launch, locals: u32, world: &mut World) -> Result<(), Refusal> {
+        if locals == 0 {
+            return Ok(());
+        }
         let trouble = |errno: rustix::io::Errno| Refusal {
             code: code::INTERNAL,
             why: format!("cannot watch a rank: {errno}"),
         };
-        let locals = u32::try_from(launch.on_host(self.host).count()).expect("a rank is a u32");
-        let descriptors = spawn::make_room(locals)?;
+        let descriptors = match self.descriptors {
+            Some(before) => before,
+            None => *self.descriptors.insert(spawn::raise_limit()),
+        };
+        spawn::check_room(self.worlds.ranks() + locals)?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         self.start_pmix(launch)?;
         let (agent, cores) = (rustix::process::getpid(), Cores::ours().ok());
         let extras = self.variables_of_this_host();
-        self.board = Board::new(locals);
-        let board = self.board.as_ref().map(Board::number);
+        let board = world.board.as_ref().map(super::board::Board::number);
         let nursery = Nursery { launch, locals, descriptors, host: &host, agent, board, cores, extras };
         let mut plans: Vec<Option<spawn::Plan<'_>>> = launch.blocks.iter().map(|_| None).collect();
         for (_, seat) in launch.on_host(self.host) {
@@ -43,20 +79,21 @@ impl Agent {
         for (local, (rank, seat)) in (0..).zip(launch.on_host(self.host)) {
             let Some(plan) = &plans[seat.block as usize] else { continue };
             let pmix = self.pmix.as_ref().map(|pmix| pmix.environment(rank)).transpose()?;
-            let newborn = nursery.start(plan, rank, seat, rank == 0, pmix)?;
+            let has_input = launch.world == FIRST_WORLD && rank == 0;
+            let newborn = nursery.start(plan, rank, seat, has_input, pmix)?;
+            let place = Place { world: launch.world, local };
             if let Some(pmi) = &newborn.pmi {
-                epoll::add(&self.main, pmi, Token::Pmi(local).data(), EventFlags::IN).map_err(trouble)?;
+                epoll::add(&self.main, pmi, Token::Pmi(place).data(), EventFlags::IN).map_err(trouble)?;
             }
             for (fd, stream) in [(&newborn.out, Stream::Out), (&newborn.err, Stream::Err)] {
-                let token = Token::Output(local, stream).data();
+                let token = Token::Output(place, stream).data();
                 epoll::add(&self.outputs, fd, token, EventFlags::IN).map_err(trouble)?;
             }
             if let Some(pipe) = newborn.input {
                 epoll::add(&self.main, &pipe, Token::Input.data(), EventFlags::empty()).map_err(trouble)?;
                 self.input = Some(Input::new(pipe));
             }
-            self.ranks.push(Rank::new(rank, newborn.pid, newborn.pmi, newborn.out, newborn.err));
-            self.running += 1;
+            world.ranks.push(Rank::new(rank, newborn.pid, newborn.pmi, newborn.out, newborn.err));
         }
         Ok(())
     }
@@ -68,40 +105,17 @@ impl Agent {
         interface.into_iter().chain(make_believe.map(|name| (MAKE_BELIEVE, name))).collect()
     }
 
-    /// mpirun knows where everybody sits: says that the ranks run, or why they cannot.
-    pub(super) fn handle_launch(&mut self, launch: &Launch) {
-        if self.stage != Stage::Waiting {
-            return;
-        }
-        self.output_window_bytes = launch.output_window_bytes as usize;
-        self.server = Some(self.server_for(launch));
-        match self.launch(launch) {
-            Ok(()) => {
-                let pid = |rank: &Rank| rank.pid.as_raw_nonzero().get().unsigned_abs();
-                let pids = self.ranks.iter().map(|rank| (rank.number, pid(rank))).collect();
-                self.stage = Stage::Running;
-                self.report(ToFront::Launched { pids }, &[]);
-            }
-            Err(Refusal { code, why }) => {
-                reap::kill_children(&self.links.processes());
-                self.stop_pmix();
-                self.ranks.clear();
-                self.running = 0;
-                self.input = None;
-                self.stage = Stage::Over;
-                self.report(ToFront::Refused { code, why }, &[]);
-            }
-        }
-    }
-
-    /// The PMI server: alone on a job of one host, else one of a tree.
+    /// The PMI server of a world: alone on its only host, else one of a tree.
     fn server_for(&self, launch: &Launch) -> Server {
-        let appnums = launch.seats.iter().map(|seat| seat.block).collect();
-        if !self.is_one_of_many {
-            return Server::new(Job::new(launch.job.clone(), appnums, NodeMap::one_node(launch.size())));
-        }
         let hosts: Vec<u32> = launch.seats.iter().map(|seat| seat.host).collect();
-        let job = Job::new(launch.job.clone(), appnums, node_map(&hosts));
+        let map = if launch.is_tree { node_map(&hosts) } else { NodeMap::one_node(launch.size()) };
+        let appnums = launch.seats.iter().map(|seat| seat.block).collect();
+        let mut job = Job::new(launch.job.clone(), appnums, map);
+        job.preput.clone_from(&launch.preput);
+        job.spawner.clone_from(&launch.spawner);
+        if !launch.is_tree {
+            return Server::new(job);
+        }
         let local = launch.on_host(self.host).map(|(rank, _)| rank).collect();
         Server::on_node(job, local, self.links.count(), true)
     }

@@ -14,7 +14,7 @@ use selvedge_pmix::{Event, Job, JobHost, Library, Server, Ticket};
 
 use super::{Agent, Token};
 use crate::pmix::{CARD_BYTES_MAX, Down, Party, Up, pieces};
-use crate::proto::{Launch, ToFront};
+use crate::proto::{FIRST_WORLD, Launch, Member, ToFront};
 use crate::spawn::Refusal;
 use crate::supervise::code;
 
@@ -83,7 +83,7 @@ impl Pmix {
                 Vec::new()
             }
             Event::Abort { rank, status, message } => {
-                vec![ToFront::Abort { rank, code: status, message }]
+                vec![ToFront::Abort { who: Member { world: FIRST_WORLD, rank }, code: status, message }]
             }
             Event::Fence { ticket, participants: party, blob } => {
                 self.fences.push_back((party.clone(), ticket, Vec::new()));
@@ -146,6 +146,9 @@ impl AsFd for Pmix {
 impl Agent {
     /// Starts the PMIx server, where this job and host need one.
     pub(super) fn start_pmix(&mut self, launch: &Launch) -> Result<(), Refusal> {
+        if self.pmix.is_some() {
+            return Ok(());
+        }
         self.pmix = Pmix::start(launch, self.host)?;
         if let Some(pmix) = &self.pmix {
             epoll::add(&self.main, pmix, Token::Pmix.data(), EventFlags::IN).map_err(|errno| Refusal {

@@ -9,14 +9,14 @@ use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::{Agent, Stream, Token};
+use super::{Agent, Place, Stream, Token};
 use crate::channel::ChannelError;
-use crate::proto::ToFront;
+use crate::proto::{Member, ToFront};
 
 /// A rank's process and our ends of its connections.
 #[derive(Debug)]
 pub(super) struct Rank {
-    /// Its number in the job.
+    /// Its number in its world.
     pub(super) number: u32,
     pub(super) pid: Pid,
     /// Not waited for yet.
@@ -90,29 +90,30 @@ impl Input {
 
 impl Agent {
     /// Something has arrived on a rank's PMI connection, or there is room for answers.
-    pub(super) fn handle_pmi(&mut self, local: usize) -> Result<(), ChannelError> {
-        self.write_replies(local)?;
-        if self.ranks[local].replies.len() < REPLIES_BYTES_MAX {
-            self.read_pmi(local)?;
+    pub(super) fn handle_pmi(&mut self, place: Place) -> Result<(), ChannelError> {
+        self.write_replies(place)?;
+        if self.worlds.rank(place).is_some_and(|rank| rank.replies.len() < REPLIES_BYTES_MAX) {
+            self.read_pmi(place)?;
         }
-        self.pump_server();
+        self.pump_server(place.world);
         Ok(())
     }
 
     /// Reads once from a rank's PMI connection. Whether there may be more.
-    pub(super) fn read_pmi(&mut self, local: usize) -> Result<bool, ChannelError> {
-        let Some(pmi) = &self.ranks[local].pmi else { return Ok(false) };
+    pub(super) fn read_pmi(&mut self, place: Place) -> Result<bool, ChannelError> {
+        let Some(this) = self.worlds.rank_mut(place) else { return Ok(false) };
+        let Some(pmi) = &this.pmi else { return Ok(false) };
         match rustix::io::retry_on_intr(|| rustix::io::read(pmi, &mut self.chunk[..])) {
             Ok(0) | Err(Errno::CONNRESET) => {
-                let this = &mut self.ranks[local];
                 this.close_pmi();
                 // Most likely it is about to end, and its end says more than this.
                 this.closed_at = this.running.then(Instant::now);
                 Ok(false)
             }
             Ok(got) => {
-                if let Some(server) = &mut self.server {
-                    server.handle_bytes(self.ranks[local].number, &self.chunk[..got]);
+                let number = this.number;
+                if let Some(world) = self.worlds.get_mut(place.world) {
+                    world.server.handle_bytes(number, &self.chunk[..got]);
                 }
                 Ok(true)
             }
@@ -122,18 +123,16 @@ impl Agent {
     }
 
     /// Bytes for a rank from the PMI server.
-    pub(super) fn reply(&mut self, rank: u32, bytes: Vec<u8>) {
-        let Ok(local) = self.ranks.binary_search_by_key(&rank, |rank| rank.number) else { return };
-        let this = &mut self.ranks[local];
-        if this.pmi.is_some() {
+    pub(super) fn reply(&mut self, place: Place, bytes: Vec<u8>) {
+        if let Some(this) = self.worlds.rank_mut(place).filter(|this| this.pmi.is_some()) {
             this.replies.extend(bytes);
             // A connection that cannot be watched any more is found closed when its rank has ended.
-            let _ = self.write_replies(local);
+            let _ = self.write_replies(place);
         }
     }
 
-    fn write_replies(&mut self, local: usize) -> Result<(), ChannelError> {
-        let this = &mut self.ranks[local];
+    fn write_replies(&mut self, place: Place) -> Result<(), ChannelError> {
+        let Some(this) = self.worlds.rank_mut(place) else { return Ok(()) };
         let Some(pmi) = &this.pmi else { return Ok(()) };
         let waited = !this.replies.is_empty();
         while !this.replies.is_empty() {
@@ -150,8 +149,7 @@ impl Agent {
                 bytes if bytes < REPLIES_BYTES_MAX => EventFlags::IN | EventFlags::OUT,
                 _ => EventFlags::OUT,
             };
-            let token = Token::Pmi(u32::try_from(local).expect("a rank is a u32"));
-            epoll::modify(&self.main, pmi, token.data(), flags)?;
+            epoll::modify(&self.main, pmi, Token::Pmi(place).data(), flags)?;
         }
         Ok(())
     }
@@ -165,27 +163,28 @@ impl Agent {
             Err(errno) => return Err(errno.into()),
         }
         for event in events {
-            if let Token::Output(local, stream) = Token::of(event.data)
+            if let Token::Output(place, stream) = Token::of(event.data)
                 && self.has_room()
             {
-                self.read_output(local as usize, stream)?;
+                self.read_output(place, stream)?;
             }
         }
         Ok(())
     }
 
     /// Forwards one chunk of a rank's output. Whether there may be more.
-    pub(super) fn read_output(&mut self, local: usize, stream: Stream) -> Result<bool, ChannelError> {
-        let rank = self.ranks[local].number;
-        let Some(fd) = self.ranks[local].output(stream) else { return Ok(false) };
+    pub(super) fn read_output(&mut self, place: Place, stream: Stream) -> Result<bool, ChannelError> {
+        let Some(this) = self.worlds.rank_mut(place) else { return Ok(false) };
+        let who = Member { world: place.world, rank: this.number };
+        let Some(fd) = this.output(stream) else { return Ok(false) };
         match rustix::io::retry_on_intr(|| rustix::io::read(&*fd, &mut self.chunk[..])) {
             Ok(0) => {
-                self.close_output(local, stream);
+                self.close_output(place, stream);
                 Ok(false)
             }
             Ok(got) => {
                 self.unacknowledged += got;
-                self.report_chunk(ToFront::Output { rank, stream }, got);
+                self.report_chunk(ToFront::Output { who, stream }, got);
                 Ok(true)
             }
             Err(Errno::AGAIN) => Ok(false),
@@ -193,11 +192,10 @@ impl Agent {
         }
     }
 
-    pub(super) fn close_output(&mut self, local: usize, stream: Stream) {
-        let this = &mut self.ranks[local];
-        let rank = this.number;
-        if this.output(stream).take().is_some() {
-            self.report(ToFront::OutputEnd { rank, stream }, &[]);
+    pub(super) fn close_output(&mut self, place: Place, stream: Stream) {
+        let who = self.member(place);
+        if self.worlds.rank_mut(place).is_some_and(|rank| rank.output(stream).take().is_some()) {
+            self.report(ToFront::OutputEnd { who, stream }, &[]);
         }
     }
 

@@ -3,11 +3,11 @@
 
 use std::time::Instant;
 
-use selvedge_boot::{Event, NodeMap};
+use selvedge_boot::{Event, NodeMap, Server};
 
 use super::Agent;
 use crate::channel::ChannelError;
-use crate::proto::{ToAgent, ToChild, ToFront, ToParent};
+use crate::proto::{Member, ToAgent, ToChild, ToFront, ToParent};
 use crate::tree;
 
 impl Agent {
@@ -38,16 +38,11 @@ impl Agent {
                 ToChild::Start(_) => return Err(ChannelError::Malformed),
                 ToChild::Alive => {}
                 ToChild::Pause => self.parent_pulse.handle_pause(),
-                ToChild::Pmi(down) => {
-                    if let Some(server) = &mut self.server {
-                        server.handle_down(down);
-                    }
-                    self.pump_server();
-                }
+                ToChild::Pmi { world, down } => self.serve(world, |server| server.handle_down(down)),
                 ToChild::For { host, message } if host == self.host => self.handle_message(message, tail)?,
                 ToChild::For { host, message } => self.links.send_to(host, message, &tail),
                 ToChild::ForAll(message) => {
-                    let is_end = matches!(message, ToAgent::End { .. });
+                    let is_end = matches!(message, ToAgent::End { world: None, .. });
                     let down = ToChild::ForAll(message);
                     self.links.broadcast(&down);
                     if is_end {
@@ -79,11 +74,8 @@ impl Agent {
     pub(super) fn pump_links(&mut self) {
         while let Some(event) = self.links.poll_event() {
             match event {
-                tree::Event::Message { link, message: ToParent::Pmi(up), .. } => {
-                    if let Some(server) = &mut self.server {
-                        server.handle_up(link_number(link), up);
-                    }
-                    self.pump_server();
+                tree::Event::Message { link, message: ToParent::Pmi { world, up }, .. } => {
+                    self.serve(world, |server| server.handle_up(link_number(link), up));
                 }
                 tree::Event::Message { message: ToParent::Alive, .. } => {}
                 tree::Event::Message { message, tail, .. } => self.parent.send(&message, &tail),
@@ -91,45 +83,65 @@ impl Agent {
                     self.parent.send(&ToParent::From { host, message }, &[]);
                 }
                 tree::Event::Over { link } => {
-                    if let Some(server) = &mut self.server {
-                        server.handle_child_gone(link_number(link));
+                    for world in self.worlds.numbers() {
+                        self.serve(world, |server| server.handle_child_gone(link_number(link)));
                     }
-                    self.pump_server();
                 }
             }
         }
     }
 
-    /// Carries out what the PMI server says.
-    pub(super) fn pump_server(&mut self) {
-        let Some(mut server) = self.server.take() else { return };
-        while let Some(event) = server.poll_event() {
-            if let Event::Spawn { rank, .. } = event {
-                server.answer_spawn(rank, Err("spawn_is_not_supported".into()));
-            } else if let Some(message) = told(event) {
-                self.report(message, &[]);
+    /// Tells the PMI server of a world something, and carries out what it says to that.
+    pub(super) fn serve(&mut self, world: u32, tell: impl FnOnce(&mut Server)) {
+        if let Some(world) = self.worlds.get_mut(world) {
+            tell(&mut world.server);
+        }
+        self.pump_server(world);
+    }
+
+    /// The same about one of our ranks; nothing where it is not, or not any more.
+    pub(super) fn answer(&mut self, who: Member, tell: impl FnOnce(&mut Server)) {
+        if self.worlds.get_mut(who.world).is_some_and(|world| world.find(who.rank).is_some()) {
+            self.serve(who.world, tell);
+        }
+    }
+
+    /// Carries out what the PMI server of a world says.
+    pub(super) fn pump_server(&mut self, number: u32) {
+        while let Some(world) = self.worlds.get_mut(number) {
+            if let Some(event) = world.server.poll_event() {
+                if let Some(message) = told(number, event) {
+                    self.report(message, &[]);
+                }
+            } else if let Some(output) = world.server.poll_output() {
+                if let Some(place) = world.find(output.rank) {
+                    self.reply(place, output.bytes);
+                }
+            } else if let Some(up) = world.server.poll_up() {
+                self.parent.send(&ToParent::Pmi { world: number, up }, &[]);
+            } else if let Some((child, down)) = world.server.poll_down() {
+                self.links.send(child as usize, &ToChild::Pmi { world: number, down }, &[]);
+            } else {
+                break;
             }
         }
-        while let Some(output) = server.poll_output() {
-            self.reply(output.rank, output.bytes);
-        }
-        while let Some(up) = server.poll_up() {
-            self.parent.send(&ToParent::Pmi(up), &[]);
-        }
-        while let Some((child, down)) = server.poll_down() {
-            self.links.send(child as usize, &ToChild::Pmi(down), &[]);
-        }
-        self.server = Some(server);
     }
 }
 
-/// What mpirun is told about something that has happened in a PMI conversation, if it matters.
-pub(crate) fn told(event: Event) -> Option<ToFront> {
+/// What mpirun is told about something that has happened in the PMI conversations of a world, if it matters.
+pub(crate) fn told(world: u32, event: Event) -> Option<ToFront> {
+    let member = |rank| Member { world, rank };
     Some(match event {
-        Event::Abort { rank, code, message } => ToFront::Abort { rank, code, message },
-        Event::Violation { rank, malformed } => ToFront::Violation { rank, why: malformed.to_string() },
-        Event::Stuck { waiting, absent } => ToFront::Stuck { waiting, absent },
-        _ => return None,
+        Event::Abort { rank, code, message } => ToFront::Abort { who: member(rank), code, message },
+        Event::Violation { rank, malformed } => {
+            ToFront::Violation { who: member(rank), why: malformed.to_string() }
+        }
+        Event::Stuck { waiting, absent } => {
+            ToFront::Stuck { waiting: member(waiting), absent: member(absent) }
+        }
+        Event::Spawn { rank, request } => ToFront::Spawn { who: member(rank), request },
+        Event::Name { rank, wish } => ToFront::Name { who: member(rank), wish },
+        Event::Barrier | Event::Finalized { .. } => return None,
     })
 }
 

@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
+use super::world::block_of;
 use super::{
-    Block, Front, HostFacts, Input, Job, Launch, Order, Printer, Seat, Server, Stream, ToAgent, Usage, code,
-    display, node_map, output_window_bytes, place,
+    Front, HostFacts, Input, Launch, Order, Printer, Seat, Stream, Usage, code, display, output_window_bytes,
+    place,
 };
 use crate::hosts::{HostWish, Slots};
 use crate::place::Placement;
 use crate::pmix::{self, Exchange};
-use crate::proto::{Hello, Start, Target};
+use crate::proto::{FIRST_WORLD, Hello, Start, Target};
 use crate::topology::Topology;
 
 /// Names of hosts that are not heard of which are said; of the others the number.
@@ -155,13 +156,13 @@ impl Front {
     fn launch(&mut self, topologies: Vec<Topology>) {
         self.gathering = None;
         let hosts = self.order.hosts.iter().cloned().zip(topologies);
-        let facts: Vec<HostFacts> = hosts.map(|(wish, topology)| HostFacts { wish, topology }).collect();
-        let placement = match place::place(&self.order.wish, &facts) {
+        self.facts = hosts.map(|(wish, topology)| HostFacts { wish, topology, taken: 0 }).collect();
+        let placement = match place::place(&self.order.wish, &self.facts) {
             Ok(placement) => placement,
             Err(usage) => return self.refuse_order(&usage),
         };
         placement.remarks.iter().for_each(|remark| self.say(remark));
-        let picture = display::display(self.order.wish.display, &facts, &placement);
+        let picture = display::display(self.order.wish.display, &self.facts, &placement);
         if !picture.is_empty() {
             self.sink.write(Stream::Out, picture.into_bytes(), 0, 0);
         }
@@ -171,17 +172,12 @@ impl Front {
             launch.pmix = Some(pmix::host_names(&self.order.hosts));
             self.exchange = Exchange::new(hosts_of_ranks.clone());
         }
-        self.supervisor.handle_launch(hosts_of_ranks.iter().copied());
         self.printer = Printer::new(launch.size(), self.order.wish.labels, self.one_place);
         self.input_host = hosts_of_ranks.first().copied().unwrap_or(0);
         self.input = Input::Open { under_way: 0 };
-        // An agent that is alone on our own host is the root itself.
-        if facts.len() > 1 || self.order.here.is_none() {
-            let appnums = launch.seats.iter().map(|seat| seat.block).collect();
-            let job = Job::new(launch.job.clone(), appnums, node_map(&hosts_of_ranks));
-            self.server = Some(Server::on_node(job, Vec::new(), self.links.count(), false));
-        }
-        self.tell_all(ToAgent::Launch(launch));
+        let env_of = |seat: &Seat| self.order.env_of_block.get(seat.block as usize).copied().unwrap_or(0);
+        let env_of_rank = launch.seats.iter().map(env_of).collect();
+        self.begin_world(launch, env_of_rank);
     }
 
     fn refuse_order(&mut self, usage: &Usage) {
@@ -190,15 +186,10 @@ impl Front {
 }
 
 impl Order {
-    fn launch(&self, placement: &Placement) -> Launch {
-        use std::os::unix::ffi::{OsStrExt, OsStringExt};
-        let bytes = |text: &std::ffi::OsString| text.as_bytes().to_vec();
-        let block = |(block, env): (&crate::args::BlockWish, &u32)| Block {
-            program: bytes(&block.program),
-            args: block.args.iter().map(bytes).collect(),
-            wdir: block.wdir.as_ref().map(bytes),
-            env: *env,
-        };
+    /// The world of the command line.
+    pub(super) fn launch(&self, placement: &Placement) -> Launch {
+        use std::os::unix::ffi::OsStringExt;
+        let blocks = self.wish.blocks.iter().zip(&self.env_of_block);
         let seat = |seat: &crate::place::Seat| Seat {
             host: seat.host,
             local: seat.local,
@@ -206,8 +197,12 @@ impl Order {
             cpus: seat.cpus.clone(),
         };
         Launch {
+            world: FIRST_WORLD,
             job: self.name.clone(),
-            blocks: self.wish.blocks.iter().zip(&self.env_of_block).map(block).collect(),
+            spawner: None,
+            preput: Vec::new(),
+            is_tree: false,
+            blocks: blocks.map(|(block, env)| block_of(block, *env)).collect(),
             seats: placement.seats.iter().map(seat).collect(),
             envs: self.envs.clone(),
             dir: self.dir.clone(),

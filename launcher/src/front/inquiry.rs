@@ -8,7 +8,7 @@ use selvedge_boot::asking::{JobFacts, Question};
 
 use super::{Front, Stream, ToAgent};
 use crate::supervise::Look;
-use crate::whereabouts::{Found, Whereabouts};
+use crate::whereabouts::{Found, Worlds};
 
 /// How long agents may take. Below what an asker is given.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -19,7 +19,7 @@ const ROWS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Inquiry {
     number: u32,
-    found: Whereabouts,
+    found: Worlds,
     /// Hosts that have not answered.
     open: BTreeSet<u32>,
     until: Instant,
@@ -44,13 +44,18 @@ impl Front {
     }
 
     fn facts(&self) -> JobFacts {
-        let programs =
-            self.order.wish.blocks.iter().map(|block| block.program.to_string_lossy().into_owned());
+        let first =
+            || self.order.wish.blocks.iter().map(|block| block.program.to_string_lossy().into_owned());
+        let programs = match self.worlds.is_empty() {
+            true => first().collect(),
+            false => self.worlds.values().flat_map(|world| world.programs.clone()).collect(),
+        };
+        let ranks = self.supervisor.worlds().map(|(_, ranks)| ranks.len()).sum::<usize>();
         JobFacts {
             job: self.order.name.clone(),
             pid: std::process::id(),
-            programs: programs.collect(),
-            ranks: u32::try_from(self.supervisor.hosts_of_ranks().len()).expect("a rank is a u32"),
+            programs,
+            ranks: u32::try_from(ranks).expect("a rank is a u32"),
             hosts: self.order.hosts.iter().map(|host| host.name.clone()).collect(),
             age_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
@@ -73,24 +78,26 @@ impl Front {
         let before = self.inquiry.take();
         let number = self.inquiries.wrapping_add(1);
         self.inquiries = number;
-        let hosts = self.order.hosts.iter().map(|host| host.name.clone()).collect();
-        let ranks = self.supervisor.hosts_of_ranks();
-        let used: BTreeSet<u32> = ranks.iter().copied().collect();
+        let hosts: Vec<String> = self.order.hosts.iter().map(|host| host.name.clone()).collect();
+        let worlds: Vec<(u32, Vec<u32>)> = self.supervisor.worlds().collect();
+        let used: BTreeSet<u32> = worlds.iter().flat_map(|(_, ranks)| ranks.iter().copied()).collect();
         let open = used.into_iter().filter(|host| self.supervisor.is_open(*host)).collect();
         let askers = before.into_iter().flat_map(|inquiry| inquiry.askers).chain(asker).collect();
-        let found = Whereabouts::new(&self.order.name, hosts, ranks);
+        let found = Worlds::new(&self.order.name, &hosts, worlds);
         self.inquiry = Some(Inquiry { number, found, open, until: Instant::now() + PATIENCE, askers, look });
         self.tell_all(ToAgent::Where { question: number });
         self.finish_inquiry(false);
     }
 
     /// An agent says where its ranks are.
-    pub(super) fn handle_whereabouts(&mut self, host: u32, question: u32, ranks: Vec<Found>) {
+    pub(super) fn handle_whereabouts(&mut self, host: u32, question: u32, worlds: Vec<(u32, Vec<Found>)>) {
         let Some(inquiry) = self.inquiry.as_mut().filter(|inquiry| inquiry.number == question) else {
             return;
         };
         if inquiry.open.remove(&host) {
-            ranks.into_iter().for_each(|found| inquiry.found.add(found));
+            for (world, ranks) in worlds {
+                ranks.into_iter().for_each(|found| inquiry.found.add(world, found));
+            }
         }
         self.finish_inquiry(false);
     }

@@ -33,7 +33,7 @@ fn job(line: &str) -> JobWish {
 fn facts(job: &JobWish, topology: &Topology) -> Vec<HostFacts> {
     let wished = crate::hosts::wished(job, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
     let wished = if wished.is_empty() { vec![HostWish::named("here")] } else { wished };
-    wished.into_iter().map(|wish| HostFacts { wish, topology: topology.clone() }).collect()
+    wished.into_iter().map(|wish| HostFacts { wish, topology: topology.clone(), taken: 0 }).collect()
 }
 
 fn placed(line: &str, topology: &Topology) -> Result<Placement, Usage> {
@@ -271,7 +271,7 @@ fn max_slots_are_never_exceeded() {
     let limited = |slots, max| HostWish { slots, max_slots: Some(max), ..HostWish::named("a") };
     let place_on = |ranks: u32, hosts: Vec<HostWish>| {
         let job = job(&format!("-n {ranks} prog"));
-        let facts = |wish| HostFacts { wish, topology: Topology::flat(8) };
+        let facts = |wish| HostFacts { wish, topology: Topology::flat(8), taken: 0 };
         place(&job, &hosts.into_iter().map(facts).collect::<Vec<_>>())
     };
     let hosts =

@@ -212,7 +212,7 @@ impl Link {
         let received = channel.receive()?;
         if let Some((ToParent::From { host, message }, _)) = &received {
             match message {
-                ToFront::Ended { .. } | ToFront::Refused { .. } => drop(self.open.remove(host)),
+                ToFront::Left { .. } => drop(self.open.remove(host)),
                 ToFront::Lost { with, .. } => {
                     self.open.retain(|open| open != host && !with.contains(open));
                 }

@@ -1,8 +1,8 @@
 //! Answers, in the dialect of whoever asked.
 
 use super::{Output, Server, State};
+use crate::names::NameAnswer;
 use crate::spawn::Spawned;
-use crate::tree::NameAnswer;
 use crate::{pmi1, pmi2};
 
 /// Whom to answer, and how.

@@ -4,10 +4,10 @@ use super::answer::{self, Asker, Dialect};
 use super::store::Source;
 use super::{Event, PAIR_BYTES_MAX, REQUEST_BYTES_MAX, Server, State, VALUE_BYTES_ANNOUNCED};
 use crate::lex::LineFault;
+use crate::names::NameWish;
 use crate::pmi1::{Maxes, Reply, Request};
 use crate::pmi2;
 use crate::spawn::{SpawnReader, SpawnRequest};
-use crate::tree::NameWish;
 
 const MAXES: Maxes = Maxes { kvsname: 256, key: 64, value: VALUE_BYTES_ANNOUNCED };
 
@@ -201,6 +201,12 @@ impl Server {
         let rank = asker.rank;
         self.here_mut(rank).fencing = Some(asker);
         self.enter_fence(rank);
+    }
+
+    fn name(&mut self, asker: Asker, wish: NameWish) {
+        let rank = asker.rank;
+        self.here_mut(rank).held = Some(asker);
+        self.events.push_back(Event::Name { rank, wish });
     }
 
     fn spawn(&mut self, asker: Asker, request: SpawnRequest) {

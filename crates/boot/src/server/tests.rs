@@ -1,4 +1,5 @@
 use super::*;
+use crate::names::Names;
 use crate::pmi1::{Reply, Request};
 use proptest::prelude::*;
 
@@ -215,13 +216,25 @@ fn no_message_between_nodes_is_larger_than_the_bound() {
 }
 
 #[test]
-fn services_are_published_looked_up_and_taken_back() {
+fn names_are_the_launchers_business_and_answers_keep_their_order() {
     let mut server = server(2);
-    assert_eq!(ask(&mut server, 0, "cmd=publish_name service=my svc port=p#1"), "cmd=publish_result rc=0\n");
-    assert!(ask(&mut server, 0, "cmd=publish_name service=my port=p").contains("key_already_present"));
-    assert_eq!(ask(&mut server, 1, "cmd=lookup_name service=my"), "cmd=lookup_result rc=0 port=p#1\n");
-    assert_eq!(ask(&mut server, 0, "cmd=unpublish_name service=my"), "cmd=unpublish_result rc=0\n");
-    assert!(ask(&mut server, 1, "cmd=lookup_name service=my").contains("rc=1"));
+    let mut names = Names::default();
+    let mut ask = |rank, line: &str| {
+        server.handle_bytes(rank, format!("{line}\n").as_bytes());
+        for event in events(&mut server) {
+            let Event::Name { rank, wish } = event else { panic!("{event:?}") };
+            assert_eq!(server.poll_output(), None, "nothing before the answer");
+            server.answer_name(rank, names.carry_out(wish));
+        }
+        server.answer_name(rank, NameAnswer::Published);
+        String::from_utf8(server.poll_output().unwrap().bytes).unwrap()
+    };
+    assert_eq!(ask(0, "cmd=publish_name service=my svc port=p#1"), "cmd=publish_result rc=0\n");
+    assert!(ask(0, "cmd=publish_name service=my port=p").contains("key_already_present"));
+    let both = "cmd=lookup_name service=my\ncmd=get_appnum";
+    assert_eq!(ask(1, both), "cmd=lookup_result rc=0 port=p#1\ncmd=appnum rc=0 appnum=0\n");
+    assert_eq!(ask(0, "cmd=unpublish_name service=my"), "cmd=unpublish_result rc=0\n");
+    assert!(ask(1, "cmd=lookup_name service=my").contains("rc=1"));
 }
 
 #[test]
