@@ -20,6 +20,7 @@ pub const TRANSPORT_METHODS_MAX: usize = 14;
 /// `selvedge-testbed` is the ground that tests of every floor may stand on.
 const FLOORS: &[(&str, u32)] = &[
     ("selvedge-transport", 1),
+    ("selvedge-gate", 1),
     ("selvedge-coll", 2),
     ("selvedge-engine", 2),
     ("selvedge-ofi", 2),

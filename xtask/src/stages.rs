@@ -70,7 +70,7 @@ static STAGES: &[Stage] = &[
     },
     Stage {
         name: "loom",
-        what: "every interleaving of the rings",
+        what: "every interleaving of the rings, and of threads at the gate",
         needs: &[],
         limit: minutes(10),
         run: loom,
@@ -244,7 +244,8 @@ fn test(setup: &Setup, limit: Duration) -> Score {
 }
 
 fn loom(setup: &Setup, limit: Duration) -> Score {
-    let words = ["test", "-p", "selvedge-shm", "--release", "--locked", "--lib", "loom_"];
+    let words =
+        ["test", "-p", "selvedge-shm", "-p", "selvedge-gate", "--release", "--locked", "--lib", "loom_"];
     let run = Run::cargo(words)
         .inside(&setup.workspace.root)
         .env("RUSTFLAGS", "--cfg loom")

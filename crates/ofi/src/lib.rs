@@ -20,6 +20,7 @@
 //! back.
 
 mod acquaintance;
+mod alarm;
 mod cache;
 mod card;
 mod contexts;
@@ -55,6 +56,7 @@ mod steps;
 mod sys;
 mod transport;
 
+pub use alarm::Alarm;
 pub use devices::Trouble;
 pub use discover::{Choice, Discovery, Provider, Refusal, discover};
 pub use error::Error;

@@ -66,6 +66,11 @@ impl Patience {
         }
     }
 
+    /// Nothing will happen for a while, as somebody else has found out.
+    pub(crate) fn lose(&mut self) {
+        self.idle_since = Instant::now().checked_sub(if self.can_be_woken { YIELD } else { YIELD_ALONE });
+    }
+
     #[cold]
     fn learn(&mut self) {
         self.spin = match self.now {

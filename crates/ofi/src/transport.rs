@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use selvedge_transport::{Buf, Busy, Caps, Event, Fault, Key, Peer, RemoteSlice, Slot, Token, Transport};
 
 use crate::acquaintance::ROLL_CALL;
+use crate::alarm::Alarm;
 use crate::endpoint::{Completion, Polled};
 use crate::error::Code;
 use crate::farewell::Farewells;
@@ -88,6 +89,7 @@ pub struct Ofi {
     pub(crate) lines: Option<Lifelines>,
     _doorway: Option<Doorway>,
     patience: Patience,
+    alarm: Option<Alarm>,
     /// The last send found no room, with so many packets under way.
     pub(crate) refused_at: Option<usize>,
     pub(crate) last_roll_call: Instant,
@@ -148,6 +150,7 @@ impl Ofi {
             lines,
             _doorway: doorway,
             patience: Patience::new(parts.is_crowded, can_be_woken),
+            alarm: None,
             refused_at: None,
             last_roll_call: Instant::now(),
             asked: me.index(),
@@ -398,6 +401,23 @@ impl Ofi {
         }
     }
 
+    /// What ends a wait of this rank from another of its threads.
+    ///
+    /// # Errors
+    /// A [`Fault`] when there is no descriptor left for it.
+    pub fn alarm(&mut self) -> Result<Alarm, Box<Fault>> {
+        let alarm = match self.alarm.take() {
+            Some(alarm) => alarm,
+            None => Alarm::new()?,
+        };
+        Ok(self.alarm.insert(alarm).clone())
+    }
+
+    /// The next wait sleeps at once: who calls it has looked long enough.
+    pub fn lose_patience(&mut self) {
+        self.patience.lose();
+    }
+
     /// Looks for completions and does what is to be done; true when `poll` may have something to tell, or there is more room
     /// than before.
     fn glance(&mut self) -> bool {
@@ -426,28 +446,29 @@ impl Ofi {
     #[cold]
     fn sleep(&mut self, at_most: Duration) {
         let lines = self.lines.as_ref().map(Lifelines::as_fd);
+        let alarm = self.alarm.as_ref().map(Alarm::as_fd);
         let endpoint = self.rail.endpoint();
-        let Some(fd) = endpoint.wait_fd().filter(|_| endpoint.may_sleep()) else {
-            if endpoint.wait_fd().is_none() {
-                std::thread::sleep(at_most);
-            }
+        let queue = endpoint.wait_fd();
+        if queue.is_some() && !endpoint.may_sleep() {
             return;
-        };
-        // SAFETY: the descriptor belongs to the completion queue, which lives as long as the endpoint.
-        let queue = unsafe { BorrowedFd::borrow_raw(fd) };
-        let mut fds =
-            [PollFd::from_borrowed_fd(queue, PollFlags::IN), PollFd::from_borrowed_fd(queue, PollFlags::IN)];
-        let count = match lines {
-            Some(lines) => {
-                fds[1] = PollFd::from_borrowed_fd(lines, PollFlags::IN);
-                2
-            }
-            None => 1,
-        };
+        }
+        let queue = queue.map(|fd| {
+            // SAFETY: the descriptor belongs to the completion queue, which lives as long as the endpoint.
+            unsafe { BorrowedFd::borrow_raw(fd) }
+        });
+        // Where the provider has nothing to sleep on there is no line either: a nap, unless another thread wants us.
+        let lines = lines.filter(|_| queue.is_some());
+        let Some(some) = queue.or(alarm) else { return std::thread::sleep(at_most) };
+        let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let (mut fds, mut count) = ([some; 3].map(readable), 0);
+        for fd in [queue, lines, alarm].into_iter().flatten() {
+            fds[count] = readable(fd);
+            count += 1;
+        }
         let timeout = Timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: at_most.subsec_nanos().into() };
         // An interrupted sleep is a short one.
         let _ = rustix::event::poll(&mut fds[..count], Some(&timeout));
-        if fds[1].revents().contains(PollFlags::IN) && count == 2 {
+        if lines.is_some() && fds[1].revents().contains(PollFlags::IN) {
             self.look_at_lines();
         }
     }
@@ -574,7 +595,7 @@ impl Transport for Ofi {
 
     fn wait(&mut self, at_most: Duration) {
         let mut until = None;
-        while !self.glance() {
+        while !self.glance() && !self.alarm.as_ref().is_some_and(Alarm::is_rung) {
             let now = Instant::now();
             let until = *until.get_or_insert(now + at_most);
             if now >= until {
@@ -591,6 +612,9 @@ impl Transport for Ofi {
             }
         }
         self.refused_at = None;
+        if let Some(alarm) = &self.alarm {
+            alarm.stop();
+        }
     }
 }
 

@@ -16,14 +16,14 @@ use crate::runtime::{Call, Operation, Outcome, Runtime, Started, Trouble};
 
 /// Longest sleep of a rank that waits, between two looks around. Nothing depends on it: whatever ends the wait also
 /// ends the sleep.
-const SLEEP_MAX: Duration = Duration::from_millis(500);
+pub(crate) const SLEEP_MAX: Duration = Duration::from_millis(500);
 
 impl Communicator {
     #[inline]
     pub(crate) fn send_and_wait<T: Datatype>(&self, message: &[T], peer: Peer, tag: Tag) -> Result<()> {
         // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
         let buf = unsafe { claim(message) };
-        let started = self.runtime.borrow_mut().send(peer, self.message_context(), tag, buf);
+        let started = self.runtime.enter().send(peer, self.message_context(), tag, buf);
         self.finish(started).map(drop).map_err(|trouble| self.explain(trouble))
     }
 
@@ -31,7 +31,7 @@ impl Communicator {
     pub(crate) fn recv_and_wait<T: Datatype>(&self, message: &mut [T], pattern: Pattern) -> Result<Status> {
         // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
         let (buf, aftermath) = unsafe { claim_mut(message) };
-        let started = self.runtime.borrow_mut().recv(pattern.0, self.message_context(), pattern.1, buf);
+        let started = self.runtime.enter().recv(pattern.0, self.message_context(), pattern.1, buf);
         let outcome = self.finish(started);
         self.received(outcome, aftermath)
     }
@@ -57,7 +57,7 @@ impl Communicator {
         // SAFETY: as above.
         let (into, aftermath) = unsafe { claim_mut(recv) };
         let (receiving, sending) = {
-            let mut runtime = self.runtime.borrow_mut();
+            let mut runtime = self.runtime.enter();
             let receiving = runtime.recv(pattern.0, self.message_context(), pattern.1, into);
             (receiving, runtime.send(peer, self.message_context(), tag, from))
         };
@@ -78,16 +78,16 @@ impl Communicator {
         // SAFETY: the borrow lasts until this function returns, and all `finish` return after their operations. Those
         // that write to this claim are started when those that read it are complete.
         let (buf, aftermath) = unsafe { claim_mut(message) };
-        let sending = self.runtime.borrow_mut().send(peer, context, tag, buf);
+        let sending = self.runtime.enter().send(peer, context, tag, buf);
         if let Started::Done(Ok(_)) = sending {
-            let receiving = self.runtime.borrow_mut().recv(pattern.0, context, pattern.1, buf);
+            let receiving = self.runtime.enter().recv(pattern.0, context, pattern.1, buf);
             let received = self.finish(receiving);
             return self.received(received, aftermath);
         }
         let mut spare = vec![0u8; buf.len()];
         // SAFETY: as above; `spare` is dropped when this function returns.
         let (into, _) = unsafe { claim_mut(&mut spare) };
-        let receiving = self.runtime.borrow_mut().recv(pattern.0, context, pattern.1, into);
+        let receiving = self.runtime.enter().recv(pattern.0, context, pattern.1, into);
         let (sent, received) = (self.finish(sending), self.finish(receiving));
         sent.map_err(|trouble| self.explain(trouble))?;
         let arrived = match &received {
@@ -107,7 +107,7 @@ impl Communicator {
     ) -> Result<Status> {
         // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
         let (buf, aftermath) = unsafe { claim_mut(message) };
-        let started = self.runtime.borrow_mut().recv_matched(matched, buf);
+        let started = self.runtime.enter().recv_matched(matched, buf);
         let outcome = self.finish(started);
         self.received(outcome, aftermath)
     }
@@ -119,7 +119,7 @@ impl Communicator {
         matched: Matched,
     ) -> Result<Status> {
         let buf = message.claim();
-        let started = self.runtime.borrow_mut().recv_matched(matched, buf);
+        let started = self.runtime.enter().recv_matched(matched, buf);
         let outcome = self.finish(started);
         self.received(outcome, Aftermath::NOTHING)
     }
@@ -140,27 +140,47 @@ impl Communicator {
         pattern: Pattern,
         look: impl Fn(&mut Runtime<Road>, Context) -> Result<Option<S>, Trouble>,
     ) -> Result<S> {
-        let mut runtime = self.runtime.borrow_mut();
-        loop {
-            let seen = look(&mut runtime, self.message_context());
-            match seen.map_err(|trouble| self.explain(trouble))? {
-                Some(seen) => {
+        let seen = self.wait_until(|runtime, outlook| {
+            let seen = look(runtime, self.message_context()).transpose();
+            match outlook {
+                _ if seen.is_some() => {
                     runtime.awake();
-                    return Ok(seen);
+                    seen
                 }
-                None if runtime.progress() => {}
-                None if runtime.engine().probes_for_itself(pattern.0, self.size() == 1) => {
-                    return Err(self.explain(Trouble::WaitsForItself));
+                Outlook::OnlyOneself if runtime.engine().probes_for_itself(pattern.0, self.size() == 1) => {
+                    Some(Err(Trouble::WaitsForItself))
                 }
-                None => {
-                    if sleep(&mut runtime) == Slept::AmongTheGone
-                        && pattern.0.is_none()
-                        && let Some(fault) = runtime.forsaken(&self.group)
-                    {
-                        return Err(self.explain(Trouble::Engine(Failure::Fault(fault))));
-                    }
+                Outlook::AmongTheGone if pattern.0.is_none() => {
+                    let fault = runtime.forsaken(&self.group)?;
+                    Some(Err(Trouble::Engine(Failure::Fault(fault))))
                 }
+                _ => None,
             }
+        });
+        seen.map_err(|trouble| self.explain(trouble))
+    }
+
+    /// Makes progress until `look` finds something.
+    pub(crate) fn wait_until<R>(&self, mut look: impl FnMut(&mut Runtime<Road>, Outlook) -> Option<R>) -> R {
+        let mut runtime = self.runtime.enter();
+        if runtime.is_shared() {
+            drop(runtime);
+            return self.runtime.wait_until(look);
+        }
+        let mut outlook = Outlook::Fair;
+        loop {
+            if let Some(found) = look(&mut runtime, outlook) {
+                return found;
+            }
+            outlook = match outlook {
+                _ if runtime.progress() => Outlook::Fair,
+                // Once more, before the sleep.
+                Outlook::Fair => Outlook::OnlyOneself,
+                _ => match sleep(&mut runtime) {
+                    Slept::Lightly => Outlook::Fair,
+                    Slept::AmongTheGone => Outlook::AmongTheGone,
+                },
+            };
         }
     }
 
@@ -170,19 +190,24 @@ impl Communicator {
         if shape.count == 0 && shape.collective != Collective::Barrier {
             return Ok(());
         }
-        // Counted also where this rank has nothing to do, because others may.
-        let sequence = self.next_sequence();
         // SAFETY: the borrow lasts until this function returns, `finish` returns after the operation is complete, and a
         // verified schedule does not write its input.
         let input = unsafe { claim(input) };
         // SAFETY: as above; the output may be written.
         let (output, aftermath) = unsafe { claim_mut(output) };
-        let started = self.plans.with(&shape, |plan| {
+        let mut collecting = None;
+        let started: Result<Started> = self.plans.with(&shape, |plan| {
+            let mut runtime = self.runtime.enter();
+            if runtime.is_shared() {
+                collecting = Some(self.begin_collecting()?);
+            }
             let (group, context, reducer) = (&self.group, self.collective_context(), reducer.as_ref());
-            let call = Call { plan, group, context, sequence, input, output, reducer };
-            self.runtime.borrow_mut().collective(call)
+            // Counted also where this rank has nothing to do, because others may.
+            let sequence = self.next_sequence(&runtime);
+            Ok(runtime.collective(Call { plan, group, context, sequence, input, output, reducer }))
         });
-        let outcome = self.finish(started);
+        let outcome = self.finish(started?);
+        drop(collecting);
         let settled = aftermath.settle();
         outcome.map_err(|trouble| self.explain(trouble))?;
         Ok(settled.map_err(Misuse::from)?)
@@ -197,19 +222,13 @@ impl Communicator {
         }
     }
 
-    /// Lets peers have the answers that they may be waiting for, before this rank leaves.
-    pub(crate) fn answer(&self) {
-        let Ok(mut runtime) = self.runtime.try_borrow_mut() else { return };
-        while !runtime.engine().has_answered() {
-            if !runtime.progress() {
-                runtime.wait(SLEEP_MAX);
-            }
-        }
-    }
-
     /// Waits for the end of an operation. Does not unwind before it: memory of the caller is claimed.
     pub(crate) fn wait_for(&self, operation: Operation) -> Outcome {
-        let mut runtime = self.runtime.borrow_mut();
+        let mut runtime = self.runtime.enter();
+        if runtime.is_shared() {
+            drop(runtime);
+            return self.wait_among_threads(operation);
+        }
         let guard = AbortOnUnwind;
         let end = loop {
             if let Some(end) = runtime.progress_to(operation) {
@@ -225,6 +244,26 @@ impl Communicator {
         std::mem::forget(guard);
         end.outcome()
     }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_among_threads(&self, operation: Operation) -> Outcome {
+        let guard = AbortOnUnwind;
+        let end = self.runtime.wait_for(operation, |runtime| runtime.forsake(operation, &self.group));
+        std::mem::forget(guard);
+        end.outcome()
+    }
+}
+
+impl Runtime<Road> {
+    /// Lets peers have the answers that they may be waiting for, before this rank leaves.
+    pub(crate) fn answer(&mut self) {
+        while !self.engine().has_answered() {
+            if !self.progress() {
+                self.wait(SLEEP_MAX);
+            }
+        }
+    }
 }
 
 /// How a sleep ended.
@@ -233,6 +272,17 @@ pub(crate) enum Slept {
     /// Something may have happened.
     Lightly,
     /// Some rank is gone, and of the others nobody said a word for [`SLEEP_MAX`].
+    AmongTheGone,
+}
+
+/// What a thread that looks for something has to expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// It may come.
+    Fair,
+    /// Nothing moves any more, and no other thread of this rank could send.
+    OnlyOneself,
+    /// Some rank is gone, and nothing has happened for long.
     AmongTheGone,
 }
 

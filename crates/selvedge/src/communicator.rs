@@ -1,9 +1,9 @@
 //! A communicator: a group of ranks with a context of its own, and how new ones are made.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
-use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use selvedge_coll::Rank;
 use selvedge_engine::{Context, Envelope, Failure};
@@ -13,29 +13,58 @@ use crate::error::{Error, Misuse, Result};
 use crate::group::Group;
 use crate::job::Job;
 use crate::plan::Plans;
-use crate::runtime::{Runtime, Trouble};
+use crate::runtime::Trouble;
 use crate::scope::Table;
+use crate::station::{Entrance, Inner};
 
 /// What leads to the peers.
 pub(crate) type Road = crate::roads::Roads<selvedge_ofi::Ofi>;
 
 /// A group of ranks that exchange messages no other communicator sees (MPI 5.0 section 7.2).
 ///
-/// Every call takes `&self`. A communicator belongs to the thread that made it; threads of the program that do not
-/// communicate are free to do what they like (MPI_THREAD_FUNNELED). All collective calls, and the making of new
+/// Every call takes `&self`. A communicator belongs to the thread that made it; other threads get one of their own from a
+/// [`Team`](crate::Team) (MPI_THREAD_MULTIPLE). All collective calls, and the making of new
 /// communicators, must be made by all ranks of the group in the same order.
 ///
 /// Communication moves only while some call of this library is running.
 pub struct Communicator {
-    pub(crate) runtime: Rc<RefCell<Runtime<Road>>>,
+    pub(crate) runtime: Entrance,
     pub(crate) group: Arc<Group>,
     pub(crate) plans: Plans,
     /// Memory of the last scope, for the next one.
     pub(crate) spare_table: Cell<Table>,
-    job: Arc<Job>,
+    pub(crate) core: Arc<Core>,
     me: Rank,
     context: Context,
-    sequence: Cell<u32>,
+}
+
+/// What all threads of a rank have in common of a communicator.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) job: Arc<Job>,
+    group: Arc<Group>,
+    me: Rank,
+    context: Context,
+    /// Number of the next collective. Written inside the gate only, so that a load and a store will do.
+    sequence: AtomicU32,
+    /// A thread is in a blocking collective, while there are several.
+    is_collecting: AtomicBool,
+}
+
+impl Core {
+    pub(crate) fn new(job: Arc<Job>, group: Arc<Group>, me: Rank, context: u32) -> Arc<Core> {
+        let (sequence, is_collecting) = (AtomicU32::new(0), AtomicBool::new(false));
+        Arc::new(Core { job, group, me, context: Context(context), sequence, is_collecting })
+    }
+}
+
+/// A blocking collective among threads, for as long as it lasts.
+pub(crate) struct Collecting<'a>(&'a AtomicBool);
+
+impl Drop for Collecting<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for Communicator {
@@ -44,34 +73,12 @@ impl fmt::Debug for Communicator {
     }
 }
 
-impl Drop for Communicator {
-    /// The last one that goes lets peers have the answers that they may be waiting for.
-    fn drop(&mut self) {
-        if Rc::strong_count(&self.runtime) == 1 && !std::thread::panicking() {
-            self.answer();
-        }
-    }
-}
-
 impl Communicator {
-    pub(crate) fn new(
-        runtime: Rc<RefCell<Runtime<Road>>>,
-        job: Arc<Job>,
-        group: Arc<Group>,
-        me: Rank,
-        context: u32,
-    ) -> Communicator {
+    pub(crate) fn new(runtime: Entrance, core: Arc<Core>) -> Communicator {
+        let Core { me, context, ref job, ref group, .. } = *core;
         let plans = Plans::new(me, job.machine(group.size()));
-        Communicator {
-            runtime,
-            group,
-            plans,
-            spare_table: Cell::default(),
-            job,
-            me,
-            context: Context(context),
-            sequence: Cell::new(0),
-        }
+        let group = Arc::clone(group);
+        Communicator { runtime, group, plans, spare_table: Cell::default(), me, context, core }
     }
 
     /// This process's place in the group, `0..size`.
@@ -88,23 +95,23 @@ impl Communicator {
 
     /// Number of ranks of this group on this rank's host.
     pub fn local_ranks(&self) -> usize {
-        (0..self.size()).filter(|&rank| self.job.same_host(self.peer_of(rank))).count()
+        (0..self.size()).filter(|&rank| self.core.job.same_host(self.peer_of(rank))).count()
     }
 
     /// Number of processors that the ranks of the job may use together on this rank's host. A program that has threads
     /// in its ranks makes `local_processors() / local_ranks()` of them, at least one.
     pub fn local_processors(&self) -> usize {
-        self.job.processors()
+        self.core.job.processors()
     }
 
     /// Name of the host a rank runs on. Panics when there is no such rank.
     pub fn host_of(&self, rank: usize) -> &str {
-        self.job.host_name(self.peer_of(rank))
+        self.core.job.host_name(self.peer_of(rank))
     }
 
     /// Process id of a rank on its host. Panics when there is no such rank.
     pub fn pid_of(&self, rank: usize) -> u32 {
-        self.job.pid(self.peer_of(rank))
+        self.core.job.pid(self.peer_of(rank))
     }
 
     /// A communicator of the same ranks whose messages meet none of this one's (MPI_Comm_dup). Collective; costs one
@@ -125,14 +132,14 @@ impl Communicator {
     /// ```
     pub fn split(&self, color: Option<u32>, key: i64) -> Result<Option<Communicator>> {
         const NO_COLOR: i64 = -1;
-        let mine = [color.map_or(NO_COLOR, i64::from), key, i64::from(self.job.next_context())];
+        let mine = [color.map_or(NO_COLOR, i64::from), key, i64::from(self.core.job.next_context())];
         let mut all = vec![[0i64; 3]; self.size()];
         self.allgather(&[mine], &mut all)?;
 
         // Contexts grow the same way on all ranks: from the largest that any of them would use next. Groups of
         // different colours have no rank in common, so they can share one.
         let context = all.iter().map(|asked| asked[2]).max().expect("a group has a rank") as u32;
-        self.job.use_context(context);
+        self.core.job.use_context(context);
         if color.is_none() {
             return Ok(None);
         }
@@ -145,21 +152,22 @@ impl Communicator {
         } else {
             Group::listed(peers)
         };
-        let (runtime, job) = (self.runtime.clone(), self.job.clone());
-        Ok(Some(Communicator::new(runtime, job, Arc::new(group), Rank(me as u32), context)))
+        let job = Arc::clone(&self.core.job);
+        let core = Core::new(job, Arc::new(group), Rank(me as u32), context);
+        Ok(Some(Communicator::new(self.runtime.clone(), core)))
     }
 
     /// A communicator of the ranks on this host, in the same order (MPI_Comm_split_type with MPI_COMM_TYPE_SHARED).
     /// Collective.
     pub fn split_by_host(&self) -> Result<Communicator> {
-        let color = self.job.host_index(self.peer_of(self.rank()));
+        let color = self.core.job.host_index(self.peer_of(self.rank()));
         Ok(self.split(Some(color), 0)?.expect("every rank has a host"))
     }
 
     /// Ends the whole job at once with `code` as its exit code (MPI_Abort; 0 becomes 1). Messages in flight are lost.
     /// In ranks that are threads ([`crate::local`]) it panics instead, which ends the group.
     pub fn abort(&self, code: i32) -> ! {
-        self.job.abort(self.rank(), code)
+        self.core.job.abort(self.rank(), code)
     }
 
     /// The peer of an existing rank.
@@ -194,10 +202,21 @@ impl Communicator {
         Context(self.context.0 + 1)
     }
 
-    /// The number of the next collective.
+    /// The number of the next collective. To be called inside, where no other thread is.
     #[inline]
-    pub(crate) fn next_sequence(&self) -> u32 {
-        self.sequence.replace(self.sequence.get().wrapping_add(1))
+    pub(crate) fn next_sequence(&self, _: &Inner<'_>) -> u32 {
+        let sequence = self.core.sequence.load(Ordering::Relaxed);
+        self.core.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        sequence
+    }
+
+    /// Takes note of a blocking collective where there are other threads.
+    #[cold]
+    pub(crate) fn begin_collecting(&self) -> Result<Collecting<'_>> {
+        match self.core.is_collecting.swap(true, Ordering::Relaxed) {
+            true => Err(Misuse::ConcurrentCollectives.into()),
+            false => Ok(Collecting(&self.core.is_collecting)),
+        }
     }
 
     /// What went wrong, in terms of ranks.
@@ -212,7 +231,9 @@ impl Communicator {
             Trouble::Engine(Failure::Cancelled) => Error::Cancelled,
             Trouble::Engine(Failure::Fault(fault)) => {
                 let (rank, place) = match fault.scope {
-                    Scope::Peer(peer) => (self.group.rank(peer).map(Rank::index), self.job.whereabouts(peer)),
+                    Scope::Peer(peer) => {
+                        (self.group.rank(peer).map(Rank::index), self.core.job.whereabouts(peer))
+                    }
                     Scope::Local => (None, None),
                 };
                 Error::Fault { rank, place, fault }

@@ -161,6 +161,11 @@ pub enum Misuse {
         /// Bytes that this rank's own call expects.
         expected: u64,
     },
+    /// Two threads called a blocking collective of one communicator at the same time.
+    #[error(
+        "two threads are in a collective of one communicator at the same time; give each a communicator of its own with dup"
+    )]
+    ConcurrentCollectives,
     /// The root of a reduction gave no output, or another rank gave one.
     #[error("reduce: the output is Some on the root and nowhere else; rank {rank}, root {root}")]
     RootOutput {

@@ -48,6 +48,8 @@ mod roads;
 mod routes;
 pub mod runtime;
 mod scope;
+mod station;
+mod team;
 mod watch;
 mod wire_up;
 mod wishes;
@@ -62,6 +64,7 @@ pub use op::{Integer, Located, Logical, Number, Op, Ordered};
 pub use request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some};
 pub use scope::Scope;
 pub use selvedge_macros::{Datatype, test};
+pub use team::Team;
 pub use world::{World, init, wtime};
 
 /// The pages that show code: what they show is compiled and run with the documentation tests.

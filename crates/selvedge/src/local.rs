@@ -42,7 +42,8 @@ pub fn run<R: Send>(ranks: usize, program: impl Fn(World) -> R + Sync) -> Vec<R>
         all_joined.wait();
         let world = catch_unwind(AssertUnwindSafe(|| {
             let near = joined.and_then(|joined| joined.open()).unwrap_or_else(|fault| panic!("{fault}"));
-            World::new(Road::Near(near), wire_up::job(Start::Thread, &segment, rank, host.clone()))
+            let job = wire_up::job(Start::Thread, &segment, rank, host.clone());
+            World::new(Road::Near(near), job).unwrap_or_else(|error| panic!("{error}"))
         }));
         let result = world.and_then(|world| catch_unwind(AssertUnwindSafe(|| program(world))));
         result.map_err(|panic| {

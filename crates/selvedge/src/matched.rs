@@ -31,7 +31,7 @@ impl fmt::Debug for Message<'_> {
 impl Drop for Message<'_> {
     fn drop(&mut self) {
         if let Some(matched) = self.matched.take() {
-            self.communicator.runtime.borrow_mut().put_back(matched);
+            self.communicator.runtime.enter().put_back(matched);
         }
     }
 }
@@ -89,7 +89,7 @@ impl Communicator {
         let Some((source, tag)) = self.pattern(source.into(), tag.into())? else {
             return Ok(Some(Message { communicator: self, matched: None }));
         };
-        let found = self.runtime.borrow_mut().probe_matched(source, self.message_context(), tag);
+        let found = self.runtime.enter().probe_matched(source, self.message_context(), tag);
         let found = found.map_err(|trouble| self.explain(trouble))?;
         Ok(found.map(|matched| Message { communicator: self, matched: Some(matched) }))
     }

@@ -265,7 +265,7 @@ impl Communicator {
         let Some((source, tag)) = self.pattern(source.into(), tag.into())? else {
             return Ok(Some(self.null_status()));
         };
-        let seen = self.runtime.borrow_mut().probe(source, self.message_context(), tag);
+        let seen = self.runtime.enter().probe(source, self.message_context(), tag);
         let seen = seen.map_err(|trouble| self.explain(trouble))?;
         Ok(seen.map(|envelope| self.status(envelope)))
     }

@@ -1,6 +1,6 @@
 //! Requests, and waiting for one, any, some or all of them (MPI 5.0 section 3.7).
 
-use crate::blocking::{Slept, sleep};
+use crate::blocking::{Outlook, Slept, sleep};
 use crate::error::Result;
 use crate::message::Status;
 use crate::runtime::Operation;
@@ -35,7 +35,7 @@ pub(crate) trait Home: std::fmt::Debug {
 impl Home for Scope<'_, '_> {
     fn try_take(&self, operation: Operation, place: Place, received: Received) -> Option<Result<Status>> {
         let (outcome, settled) = {
-            let mut runtime = self.communicator.runtime.borrow_mut();
+            let mut runtime = self.communicator.runtime.enter();
             if !runtime.is_done(operation) {
                 runtime.progress();
                 if !runtime.is_done(operation) {
@@ -55,13 +55,24 @@ impl Home for Scope<'_, '_> {
     }
 
     fn cancel(&self, operation: Operation) -> bool {
-        self.communicator.runtime.borrow_mut().cancel(operation)
+        self.communicator.runtime.enter().cancel(operation)
     }
 
     fn sleep(&self, waiting: &mut dyn Iterator<Item = Operation>) {
-        let mut runtime = self.communicator.runtime.borrow_mut();
+        let mut runtime = self.communicator.runtime.enter();
+        let group = &self.communicator.group;
+        if runtime.is_shared() {
+            drop(runtime);
+            let waiting: Vec<Operation> = waiting.collect();
+            return self.communicator.runtime.wait_until(|runtime, outlook| {
+                if outlook == Outlook::AmongTheGone {
+                    waiting.iter().for_each(|&operation| runtime.forsake(operation, group));
+                }
+                waiting.iter().any(|&operation| runtime.is_done(operation)).then_some(())
+            });
+        }
         if sleep(&mut runtime) == Slept::AmongTheGone {
-            waiting.for_each(|operation| runtime.forsake(operation, &self.communicator.group));
+            waiting.for_each(|operation| runtime.forsake(operation, group));
         }
     }
 }

@@ -168,7 +168,27 @@ pub(crate) struct Both<F> {
     idle_since: Option<Instant>,
 }
 
+impl Roads<selvedge_ofi::Ofi> {
+    /// The next wait sleeps at once: who calls it has looked long enough.
+    pub(crate) fn lose_patience(&mut self) {
+        match self {
+            Roads::Near(near) => near.lose_patience(),
+            Roads::Far(far) => far.lose_patience(),
+            Roads::Both(both) => {
+                both.near.lose_patience();
+                both.far.lose_patience();
+                both.idle_since = Instant::now().checked_sub(8 * SLICE_MAX);
+            }
+        }
+    }
+}
+
 impl<F: Transport> Both<F> {
+    /// Both roads, the near one first.
+    pub(crate) fn ways(&mut self) -> (&mut Shm, &mut F) {
+        (&mut self.near, &mut self.far)
+    }
+
     fn way(&self, peer: Peer) -> (Way, Peer) {
         match self.local_of[peer.index()] {
             ELSEWHERE => (Way::Far, peer),

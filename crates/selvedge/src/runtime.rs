@@ -35,7 +35,7 @@ impl crate::World {
     /// Lends the runtime of this rank to `guest`. For tools: it can starve or confuse communicators, and nothing else can
     /// be called on them meanwhile.
     pub fn host_guest<G: Guest>(&self, guest: G) -> G::Output {
-        guest.visit(&mut self.runtime.borrow_mut())
+        guest.visit(&mut self.runtime.enter())
     }
 }
 
@@ -162,6 +162,8 @@ pub struct Runtime<T: Transport> {
     free_runs: Vec<u32>,
     /// Waits since something was last taken. 0 for a rank that need not wait, so that it pays for a comparison.
     waits: u32,
+    /// Changes when an operation has ended or a message was put back.
+    news: u64,
     /// What the last probe looked for.
     probed: Option<Pattern>,
     watch: Option<Box<Watch>>,
@@ -177,6 +179,7 @@ impl<T: Transport> Runtime<T> {
             runs: Vec::new(),
             free_runs: Vec::new(),
             waits: 0,
+            news: 0,
             probed: None,
             watch: None,
         }
@@ -185,6 +188,16 @@ impl<T: Transport> Runtime<T> {
     /// From now on whatever this rank waits long for is written down there.
     pub(crate) fn set_watch(&mut self, watch: Watch) {
         self.watch = Some(Box::new(watch));
+    }
+
+    /// The transport, for how it waits.
+    pub(crate) fn transport_mut(&mut self) -> &mut T {
+        self.engine.transport_mut()
+    }
+
+    /// A number that changes when there may be something for a thread that waits for anything.
+    pub(crate) fn stamp(&self) -> u64 {
+        self.news.wrapping_add(self.engine.stats().unexpected)
     }
 
     /// The engine, for its counters.
@@ -258,6 +271,8 @@ impl<T: Transport> Runtime<T> {
     /// Undoes [`Runtime::probe_matched`].
     pub fn put_back(&mut self, matched: Matched) {
         self.engine.put_back(matched);
+        // Another thread may be looking for just this one.
+        self.news = self.news.wrapping_add(1);
     }
 
     /// Starts a collective.
@@ -362,7 +377,7 @@ impl<T: Transport> Runtime<T> {
 
     /// The end of an operation if it is complete, after which its name is spent.
     #[inline]
-    fn end(&mut self, operation: Operation) -> Option<End> {
+    pub(crate) fn end(&mut self, operation: Operation) -> Option<End> {
         if !self.is_done(operation) {
             return None;
         }
@@ -483,6 +498,7 @@ impl<T: Transport> Runtime<T> {
         let word = completion.user;
         if word & STEP == 0 {
             let outcome = self.heard(completion.outcome);
+            self.news = self.news.wrapping_add(1);
             self.entries[word as usize].state = State::Done(End { outcome, panic: None });
         } else {
             if let Err(Failure::Fault(_)) = completion.outcome {
@@ -525,6 +541,7 @@ impl<T: Transport> Runtime<T> {
         let run = &mut self.runs[index as usize];
         let operation = run.operation();
         let end = run.end(self.engine.transport().me());
+        self.news = self.news.wrapping_add(1);
         self.entries[operation as usize].state = State::Done(end);
         self.free_runs.push(index);
     }

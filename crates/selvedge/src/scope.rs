@@ -132,7 +132,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
         let buf = unsafe { claim(message) };
         let context = self.communicator.message_context();
-        let started = self.communicator.runtime.borrow_mut().send(peer, context, tag, buf);
+        let started = self.communicator.runtime.enter().send(peer, context, tag, buf);
         Ok(self.request(started, Received::No, Aftermath::NOTHING))
     }
 
@@ -150,7 +150,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
         let (buf, aftermath) = unsafe { claim_mut(message) };
         let context = self.communicator.message_context();
-        let started = self.communicator.runtime.borrow_mut().recv(source, context, tag, buf);
+        let started = self.communicator.runtime.enter().recv(source, context, tag, buf);
         Ok(self.request(started, Received::Yes, aftermath))
     }
 
@@ -169,7 +169,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         };
         // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
         let (buf, aftermath) = unsafe { claim_mut(into) };
-        let started = self.communicator.runtime.borrow_mut().recv_matched(matched, buf);
+        let started = self.communicator.runtime.enter().recv_matched(matched, buf);
         Ok(self.request(started, Received::Yes, aftermath))
     }
 
@@ -233,15 +233,15 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             return Request::complete(self, Ok(self.own_status()));
         }
         let (group, context) = (&communicator.group, communicator.collective_context());
-        let (sequence, reducer) = (communicator.next_sequence(), reducer.as_ref());
         // SAFETY: the borrow lasts for 'scope, `Leave` keeps the scope from ending before the operation is complete, and a
         // verified schedule does not write its input.
         let input = unsafe { claim(input) };
         // SAFETY: as above; the output may be written.
         let (output, aftermath) = unsafe { claim_mut(output) };
         let started = communicator.plans.with(&shape, |plan| {
-            let call = Call { plan, group, context, sequence, input, output, reducer };
-            communicator.runtime.borrow_mut().collective(call)
+            let mut runtime = communicator.runtime.enter();
+            let (sequence, reducer) = (communicator.next_sequence(&runtime), reducer.as_ref());
+            runtime.collective(Call { plan, group, context, sequence, input, output, reducer })
         });
         self.request(started, Received::No, aftermath)
     }
@@ -351,17 +351,22 @@ impl Drop for Leave<'_, '_, '_> {
 /// Calls back what can be called back and waits a little for the rest. Says whether nothing is left in flight.
 #[cold]
 fn abandon(communicator: &Communicator, open: &[Open]) -> bool {
-    let Ok(mut runtime) = communicator.runtime.try_borrow_mut() else { return false };
-    for open in open {
-        runtime.cancel(open.operation);
-    }
     const LOOKS: u32 = 200;
-    for _ in 0..LOOKS {
+    for look in 0..LOOKS {
+        let Some(mut runtime) = communicator.runtime.try_enter() else { return false };
+        if look == 0 {
+            open.iter().for_each(|open| _ = runtime.cancel(open.operation));
+        }
         runtime.progress();
         if open.iter().all(|open| runtime.is_done(open.operation)) {
             return true;
         }
-        runtime.wait(UNWIND_WAIT / LOOKS);
+        if !runtime.is_shared() {
+            runtime.wait(UNWIND_WAIT / LOOKS);
+        } else {
+            drop(runtime);
+            std::thread::sleep(UNWIND_WAIT / LOOKS);
+        }
     }
     false
 }

@@ -231,7 +231,7 @@ mod tests {
             let mut message = [0u8; 4];
             world.scope(|scope| {
                 let request = scope.irecv(&mut message, 1, 7).unwrap();
-                let runtime = world.runtime.borrow();
+                let runtime = world.runtime.enter();
                 let status = look(runtime.engine(), &[], None, None);
                 drop(runtime);
                 let wait = Wait {

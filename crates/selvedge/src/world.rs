@@ -1,21 +1,20 @@
 //! Joining a job, and the communicator of everybody in it.
 
-use std::cell::RefCell;
 use std::fmt::Write;
 use std::ops::Deref;
-use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use selvedge_coll::Rank;
 use selvedge_engine::{Config, Engine, RoadConfig};
-use selvedge_transport::Transport;
+use selvedge_transport::{Peer, Transport};
 
-use crate::communicator::{Communicator, Road};
+use crate::communicator::{Communicator, Core, Road};
 use crate::error::Result;
 use crate::group::Group;
 use crate::job::Job;
 use crate::runtime::Runtime;
+use crate::station::Entrance;
 use crate::watch::Watch;
 use crate::wire_up;
 
@@ -61,28 +60,32 @@ pub struct World {
 /// [`crate::Error::Fault`] when a limit of the machine is in the way.
 pub fn init() -> Result<World> {
     let (road, job) = wire_up::join_job()?;
-    let world = World::new(road, job);
+    let world = World::new(road, job)?;
     if let Some(watch) = Watch::from_env(|name| std::env::var(name).ok(), wire_up::duplicate) {
-        world.runtime.borrow_mut().set_watch(watch);
+        world.runtime.enter().set_watch(watch);
     }
     Ok(world)
 }
 
 impl World {
-    pub(crate) fn new(road: Road, job: Job) -> World {
+    pub(crate) fn new(road: Road, job: Job) -> Result<World> {
         let (me, size) = (Rank(road.me().0), road.peers() as u32);
         let config = config(&road);
-        let runtime = Rc::new(RefCell::new(Runtime::new(Engine::new(road, config))));
         let group = Arc::new(Group::World { size });
         let context = job.next_context();
         job.use_context(context);
-        World { communicator: Communicator::new(runtime, Arc::new(job), group, me, context) }
+        let job = Arc::new(job);
+        let ranks_here = (0..size).filter(|&peer| job.same_host(Peer(peer))).count();
+        let processors = job.processors() / ranks_here.max(1);
+        let runtime = Runtime::new(Engine::new(road, config));
+        let runtime = Entrance::new(runtime, Arc::clone(&job), processors)?;
+        Ok(World { communicator: Communicator::new(runtime, Core::new(job, group, me, context)) })
     }
 
     /// Who is where and which roads lead there, in a few lines; the same facts for every rank, told from this one.
     pub fn report(&self) -> String {
         let mut text = String::new();
-        let runtime = self.runtime.borrow();
+        let runtime = self.runtime.enter();
         let roads =
             runtime.engine().transport().roads().iter().map(|caps| match (caps.name, caps.read_bytes_max) {
                 ("shm", 0) => "shm (double copy: the kernel refuses the single one)",

@@ -28,6 +28,8 @@ mod sync;
 
 // The rest needs a kernel and real memory, which a model has not.
 #[cfg(not(loom))]
+mod alarm;
+#[cfg(not(loom))]
 mod card;
 #[cfg(not(loom))]
 mod copy;
@@ -48,6 +50,8 @@ mod slots;
 #[cfg(not(loom))]
 mod sys;
 
+#[cfg(not(loom))]
+pub use alarm::Alarm;
 #[cfg(not(loom))]
 pub use segment::Segment;
 #[cfg(not(loom))]

@@ -95,6 +95,8 @@ pub(crate) struct Mapped<T> {
 
 // SAFETY: an address in a mapping that it keeps alive; what lies there is atomics, by `Shared`, which `new` asks for.
 unsafe impl<T> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Mapped<T> {}
 
 impl<T: Shared> Mapped<T> {
     /// The value at `offset`.

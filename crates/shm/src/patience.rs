@@ -72,6 +72,12 @@ impl Patience {
         self.idle_since = None;
     }
 
+    /// Nothing will happen for a while, as somebody else has found out.
+    pub(crate) fn lose(&mut self) {
+        self.now = Pastime::Sleep;
+        self.idle_since = Instant::now().checked_sub(YIELD_CROWDED);
+    }
+
     #[cold]
     fn learn(&mut self) {
         self.spin = match self.now {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use selvedge_transport::{Buf, Busy, Caps, Event, Fault, Key, Peer, RemoteSlice, Slot, Token, Transport};
 
 use crate::CopyMode;
+use crate::alarm::Alarm;
 use crate::baton::Baton;
 use crate::copy::{Copies, Operation};
 use crate::faults;
@@ -124,6 +125,7 @@ pub struct Shm {
     gone: Vec<bool>,
     parting: Vec<Peer>,
     patience: Patience,
+    alarm: Option<Alarm>,
     quiet_polls: u32,
     last_roll_call: Instant,
     /// The peer asked last.
@@ -180,6 +182,7 @@ impl Shm {
             gone: vec![false; segment.peers()],
             parting: Vec::new(),
             patience: Patience::new(crowded),
+            alarm: None,
             quiet_polls: 0,
             last_roll_call: Instant::now(),
             asked: me.index(),
@@ -197,6 +200,17 @@ impl Shm {
     /// rings. The same for all peers of a segment.
     pub fn has_single_copy(&self) -> bool {
         self.caps.read_bytes_max > 0
+    }
+
+    /// What ends a wait of this rank from another of its threads.
+    pub fn alarm(&mut self) -> Alarm {
+        let (segment, me, fences) = (&self.segment, self.me, self.fences);
+        self.alarm.get_or_insert_with(|| Alarm::new(segment.mapped_bell(me), fences)).clone()
+    }
+
+    /// The next wait sleeps at once: who calls it has looked long enough.
+    pub fn lose_patience(&mut self) {
+        self.patience.lose();
     }
 
     /// The next packet, if there is one in the rings that have their turn.
@@ -410,7 +424,7 @@ impl Shm {
     }
 
     /// Whether a poll would find something to do, this one or one of the next, or a send that found no room would find
-    /// some. Looks everywhere: who waits for what `poll` passes over in its turn would wait beside a packet.
+    /// some, or another thread wants this one to come out. Looks everywhere: who waits for what `poll` passes over in its turn would wait beside a packet.
     fn glance(&self) -> bool {
         (self.slots.has_free() && self.active.iter().any(|&from| self.has_packet(from)))
             || self.bell.is_called()
@@ -418,6 +432,7 @@ impl Shm {
             || !self.events.is_empty()
             || (!self.copies.is_idle() && self.copies.can_step(&self.segment, self.me))
             || self.starved.iter().any(|&to| self.roads[to.index()].ring.room_was_given())
+            || self.alarm.as_ref().is_some_and(Alarm::is_rung)
     }
 
     /// Sleeps until rung, or it is time to call the roll, or `at_most` has passed.
@@ -527,6 +542,9 @@ impl Transport for Shm {
         }
         for to in self.starved.drain(..) {
             self.roads[to.index()].starved = false;
+        }
+        if let Some(alarm) = &self.alarm {
+            alarm.stop();
         }
     }
 }
