@@ -1,9 +1,9 @@
-//! The cores that this process may use, and confining a rank to some of them. Which those are is decided in
+//! The cores that this process may use, and what of them a rank is bound to. Which those are is decided in
 //! [`place`](crate::place). Threads of the rank inherit it.
 
 use std::io;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity};
 use serde::{Deserialize, Serialize};
 
 /// How ranks are placed on cores.
@@ -28,7 +28,6 @@ pub enum Binding {
 #[derive(Debug)]
 pub struct Cores {
     numbers: Vec<usize>,
-    all: CpuSet,
 }
 
 impl Cores {
@@ -39,7 +38,7 @@ impl Cores {
     pub fn ours() -> io::Result<Cores> {
         let all = sched_getaffinity(None)?;
         let numbers = (0..CpuSet::MAX_CPU).filter(|&core| all.is_set(core)).collect();
-        Ok(Cores { numbers, all })
+        Ok(Cores { numbers })
     }
 
     /// Those that this process may use, as the system numbers them.
@@ -47,26 +46,14 @@ impl Cores {
         self.numbers.iter().filter_map(|&core| u32::try_from(core).ok()).collect()
     }
 
-    /// Confines this thread, and whatever it starts meanwhile, to these hardware threads until the answer is dropped.
-    /// `None` where the list is empty (the rank is not bound) or the system does not allow it.
-    pub fn bind(&self, cpus: &[u32]) -> Option<Confined<'_>> {
-        let mut set = CpuSet::new();
+    /// These hardware threads as a rank is bound to them; `None` where none of them is ours, or the list is empty: then the
+    /// rank is not bound.
+    pub fn set_of(&self, cpus: &[u32]) -> Option<CpuSet> {
         let known = |cpu: &&u32| self.numbers.contains(&(**cpu as usize));
         let known: Vec<usize> = cpus.iter().filter(known).map(|&cpu| cpu as usize).collect();
+        let mut set = CpuSet::new();
         known.iter().for_each(|&cpu| set.set(cpu));
-        let bound = !known.is_empty() && sched_setaffinity(None, &set).is_ok();
-        bound.then_some(Confined(self))
-    }
-}
-
-/// This thread runs on the cores of a rank.
-#[derive(Debug)]
-pub struct Confined<'a>(&'a Cores);
-
-impl Drop for Confined<'_> {
-    fn drop(&mut self) {
-        // It was allowed a moment ago; if it is not any more, the agent stays where it is and does its work there.
-        let _ = sched_setaffinity(None, &self.0.all);
+        (!known.is_empty()).then_some(set)
     }
 }
 
@@ -75,21 +62,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_is_confined_as_long_as_the_answer_lives() {
+    fn a_rank_is_bound_to_what_is_ours_and_nobody_to_nothing() {
         let cores = Cores::ours().unwrap();
-        let numbers = cores.numbers();
-        {
-            let _bound = cores.bind(&numbers[..1]).unwrap();
-            assert_eq!(Cores::ours().unwrap().numbers(), numbers[..1]);
-        }
-        assert_eq!(Cores::ours().unwrap().numbers(), numbers);
-    }
-
-    #[test]
-    fn nobody_is_confined_to_nothing_or_to_what_is_not_ours() {
-        let cores = Cores::ours().unwrap();
-        assert!(cores.bind(&[]).is_none());
-        assert!(cores.bind(&[u32::MAX]).is_none());
-        assert!(cores.bind(&[1_000_000]).is_none());
+        let first = cores.numbers()[0];
+        let set = cores.set_of(&[first, u32::MAX]).unwrap();
+        assert!(set.is_set(first as usize) && set.count() == 1);
+        assert!(cores.set_of(&[]).is_none());
+        assert!(cores.set_of(&[u32::MAX]).is_none());
+        assert!(cores.set_of(&[1_000_000]).is_none());
     }
 }

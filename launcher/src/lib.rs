@@ -34,6 +34,7 @@ pub mod display;
 pub mod elf;
 pub mod env;
 pub mod files;
+pub mod fork;
 pub mod front;
 pub mod hosts;
 pub mod output;

@@ -1,22 +1,22 @@
 //! From a block of the command line to running processes: where the program is, and what each rank is born with.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use rustix::fs::Access;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::cores::Cores;
 use crate::env;
+use crate::fork::{Birth, Image, Litter};
 use crate::proto::{Block, Launch, Seat};
 use crate::supervise::code;
-use crate::sys::{self, Birth};
 
 /// Why a job cannot be started, with the exit code for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,11 +71,13 @@ pub struct Nursery<'a> {
     /// This process.
     pub agent: Pid,
     /// The board that ranks write down on what they wait for, where there is one.
-    pub board: Option<RawFd>,
+    pub board: Option<BorrowedFd<'a>>,
     /// Where ranks may run; unknown where the system does not say.
     pub cores: Option<Cores>,
     /// Variables that only ranks of this host have, as far as the user does not set them.
     pub extras: Vec<(&'static str, String)>,
+    /// Those that have been started.
+    pub litter: Litter,
 }
 
 /// Finds the program and the working directory of a block.
@@ -173,11 +175,12 @@ fn judge(path: &Path) -> Fit {
 }
 
 impl Nursery<'_> {
-    /// Starts `rank` on its seat. `has_input`: its standard input comes through us; else it is empty. `pmix`: what its
-    /// PMIx server wants in its environment; without it, it gets a PMI connection. Never both: MPICH refuses to choose.
+    /// Starts `rank` on its seat, and does not wait for it: [`settle`](Nursery::settle) does. `has_input`: its standard input
+    /// comes through us; else it is empty. `pmix`: what its PMIx server wants in its environment; without it, it gets a PMI
+    /// connection. Never both: MPICH refuses to choose.
     ///
     /// # Errors
-    /// 126 where the system does not take it for a program, 1 where the system has no room for it.
+    /// 1 where the system has no room for it.
     pub fn start(
         &self,
         plan: &Plan<'_>,
@@ -186,86 +189,103 @@ impl Nursery<'_> {
         has_input: bool,
         pmix: Option<Vec<(OsString, OsString)>>,
     ) -> Result<Newborn, Refusal> {
-        let trouble = |error: io::Error| Refusal {
-            code: code::INTERNAL,
-            why: format!("cannot start rank {rank}: {error}; {}", advice(&error)),
-        };
-        let mut command = self.command(plan, rank, seat, pmix.is_some());
+        self.bear(plan, rank, seat, has_input, pmix).map_err(|error| trouble(rank, &error))
+    }
+
+    fn bear(
+        &self,
+        plan: &Plan<'_>,
+        rank: u32,
+        seat: &Seat,
+        has_input: bool,
+        pmix: Option<Vec<(OsString, OsString)>>,
+    ) -> io::Result<Newborn> {
+        let mut variables = self.variables(plan, rank, seat, pmix.is_some());
         let (pmi, theirs) = match pmix {
-            Some(variables) => {
-                command.envs(variables).envs(self.as_open_mpi_has_it(rank, seat));
+            Some(own) => {
+                variables.extend(own);
+                variables.extend(owned(self.as_open_mpi_has_it(rank, seat)));
                 (None, None)
             }
             None => {
-                let (pmi, theirs) = UnixStream::pair().map_err(trouble)?;
-                pmi.set_nonblocking(true).map_err(trouble)?;
-                command.envs(self.as_pmi_has_it(rank, seat, theirs.as_raw_fd()));
+                let (pmi, theirs) = UnixStream::pair()?;
+                pmi.set_nonblocking(true)?;
+                variables.extend(owned(self.as_pmi_has_it(rank, seat, theirs.as_raw_fd())));
                 (Some(pmi), Some(theirs))
             }
         };
-        let pmi_fd = theirs.as_ref().map(AsRawFd::as_raw_fd);
-        sys::bear(&mut command, Birth { pmi_fd, descriptors: self.descriptors, agent: self.agent });
-        command.stdin(if has_input { Stdio::piped() } else { Stdio::null() });
-        let confined = self.cores.as_ref().and_then(|cores| cores.bind(&seat.cpus));
-        let child = command.spawn();
-        drop(confined);
-        let mut child = child.map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOENT) => self.not_a_program(plan, "the interpreter that it names does not exist"),
-            Some(libc::EACCES) => self.not_a_program(plan, "permission denied"),
-            _ => trouble(error),
-        })?;
-        let pid =
-            i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("the pid of a child is positive");
-        let ours = |fd: Option<OwnedFd>| {
-            let fd = fd.expect("asked for a pipe above");
-            rustix::io::ioctl_fionbio(&fd, true).map(|()| fd)
+        let os = |bytes: &Vec<u8>| OsString::from_vec(bytes.clone());
+        let words = [&plan.block.program].into_iter().chain(&plan.block.args).map(os);
+        let image = Image::new(&plan.program, words, &variables, &plan.wdir)?;
+        let (out, their_out) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (err, their_err) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (their_input, input) = match has_input {
+            true => pipe_with(PipeFlags::CLOEXEC).map(|(theirs, ours)| (Some(theirs), Some(ours)))?,
+            false => (None, None),
         };
-        let out = ours(child.stdout.take().map(OwnedFd::from)).map_err(|errno| trouble(errno.into()))?;
-        let err = ours(child.stderr.take().map(OwnedFd::from)).map_err(|errno| trouble(errno.into()))?;
-        let input = match child.stdin.take() {
-            Some(input) => Some(ours(Some(input.into())).map_err(|errno| trouble(errno.into()))?),
-            None => None,
+        for ours in [&out, &err].into_iter().chain(&input) {
+            rustix::io::ioctl_fionbio(ours, true)?;
+        }
+        let birth = Birth {
+            stdio: [
+                their_input.as_ref().map_or(self.litter.nothing(), AsFd::as_fd),
+                their_out.as_fd(),
+                their_err.as_fd(),
+            ],
+            kept: [theirs.as_ref().map(AsFd::as_fd), self.board],
+            descriptors: self.descriptors,
+            parent: self.agent,
+            cpus: self.cores.as_ref().and_then(|cores| cores.set_of(&seat.cpus)),
         };
+        let pid = self.litter.fork(&image, &birth, rank)?;
         Ok(Newborn { pid, pmi, out, err, input })
     }
 
-    fn command(&self, plan: &Plan<'_>, rank: u32, seat: &Seat, is_pmix: bool) -> Command {
+    /// Waits until all that were started run their programs. `program`: what a rank was to become.
+    ///
+    /// # Errors
+    /// 126 where the system does not take it for a program, 1 where it has no room for it; of the first rank.
+    pub fn settle<'p>(self, program: impl FnOnce(u32) -> Option<&'p Path>) -> Result<(), Refusal> {
+        let waited = self.litter.settle().map_err(|error| trouble(0, &error))?;
+        let Some((rank, error)) = waited else { return Ok(()) };
+        let why = match error.raw_os_error() {
+            Some(libc::ENOENT) => "the interpreter that it names does not exist",
+            Some(libc::EACCES) => "permission denied",
+            _ => return Err(trouble(rank, &error)),
+        };
+        let program = program(rank).unwrap_or(Path::new("the program")).display();
+        Err(Refusal { code: code::NOT_EXECUTABLE, why: format!("cannot run {program}: {why}") })
+    }
+
+    /// What a rank finds in its environment, but for how it reaches its launcher.
+    fn variables(
+        &self,
+        plan: &Plan<'_>,
+        rank: u32,
+        seat: &Seat,
+        is_pmix: bool,
+    ) -> BTreeMap<OsString, OsString> {
         let os = |bytes: &Vec<u8>| OsString::from_vec(bytes.clone());
-        let size = self.launch.size();
-        let mut command = Command::new(&plan.program);
-        command
-            .arg0(os(&plan.block.program))
-            .args(plan.block.args.iter().map(os))
-            .current_dir(&plan.wdir)
-            .process_group(0)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .env_clear()
-            .envs(self.launch.env(plan.block).iter().map(|(name, value)| (os(name), os(value))));
-        if is_pmix {
-            // The user may set them, and then there would be two places.
-            let names = self.launch.env(plan.block).iter().map(|(name, _)| os(name));
-            for name in names.filter(|name| env::is_a_place(name)) {
-                command.env_remove(name);
-            }
+        let wished = self.launch.env(plan.block).iter().map(|(name, value)| (os(name), os(value)));
+        // The user may set what says where a rank is, and then there would be two places.
+        let mut all: BTreeMap<_, _> =
+            wished.filter(|(name, _)| !(is_pmix && env::is_a_place(name))).collect();
+        for (name, value) in &self.extras {
+            all.entry(OsString::from(*name)).or_insert_with(|| value.into());
         }
-        command
-            .env("SELVEDGE_RANK", rank.to_string())
-            .env("SELVEDGE_SIZE", size.to_string())
-            .env("SELVEDGE_LOCAL_RANK", seat.local.to_string());
-        let is_wished =
-            |name: &str| self.launch.env(plan.block).iter().any(|(known, _)| known == name.as_bytes());
-        command
-            .envs(self.extras.iter().filter(|(name, _)| !is_wished(name)).map(|(name, value)| (name, value)));
-        command.env("SELVEDGE_JOB", &self.launch.job);
+        all.extend(owned([
+            ("SELVEDGE_RANK", rank.to_string()),
+            ("SELVEDGE_SIZE", self.launch.size().to_string()),
+            ("SELVEDGE_LOCAL_RANK", seat.local.to_string()),
+            ("SELVEDGE_JOB", self.launch.job.clone()),
+        ]));
         if let Some(board) = self.board {
-            command.env("SELVEDGE_STATUS", format!("{board}:{}", seat.local));
-            sys::hand_down(&mut command, board);
+            all.extend(owned([("SELVEDGE_STATUS", format!("{}:{}", board.as_raw_fd(), seat.local))]));
         }
         if plan.block.wdir.is_some() {
-            command.env("PWD", &plan.wdir);
+            all.insert("PWD".into(), plan.wdir.clone().into_os_string());
         }
-        command
+        all
     }
 
     /// Where a rank finds its PMI connection, and what else MPICH's launcher tells it.
@@ -292,11 +312,25 @@ impl Nursery<'_> {
             ("OMPI_COMM_WORLD_NODE_RANK", seat.local.to_string()),
         ]
     }
+}
 
-    fn not_a_program(&self, plan: &Plan<'_>, why: &str) -> Refusal {
-        let why = format!("cannot run {}: {why}", plan.program.display());
-        Refusal { code: code::NOT_EXECUTABLE, why }
-    }
+/// For the ranks of this host.
+///
+/// # Errors
+/// 1 where there are not even descriptors for it.
+pub fn litter() -> Result<Litter, Refusal> {
+    Litter::new().map_err(|error| trouble(0, &error))
+}
+
+fn owned(
+    variables: impl IntoIterator<Item = (&'static str, String)>,
+) -> impl Iterator<Item = (OsString, OsString)> {
+    variables.into_iter().map(|(name, value)| (name.into(), value.into()))
+}
+
+fn trouble(rank: u32, error: &io::Error) -> Refusal {
+    let why = format!("cannot start rank {rank}: {error}; {}", advice(error));
+    Refusal { code: code::INTERNAL, why }
 }
 
 /// What to do about a system that has no room for another process.

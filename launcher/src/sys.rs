@@ -1,11 +1,11 @@
 //! The system calls that have no safe binding, and all unsafe code of this crate.
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal};
 
 /// Signals of this process, as a descriptor that becomes readable: they are blocked from now on, and
 /// [`next_signal`] takes them one by one. Call before the first thread is started.
@@ -44,51 +44,60 @@ pub fn is_ignored(signal: Signal) -> bool {
     rc == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// What a rank's process does between fork and exec, beyond what [`Command`] does itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Birth {
-    /// The descriptor of its PMI connection, where it has one: it stays open over exec.
-    pub pmi_fd: Option<RawFd>,
-    /// Limit of descriptors that the user had, before the agent raised its own.
-    pub descriptors: Rlimit,
-    /// The agent: when it is gone, so is the rank.
-    pub agent: Pid,
+/// A new process, which runs `child` and then ends with code 127. Our own side of it: its number.
+///
+/// # Errors
+/// The system has no room for another process.
+///
+/// # Safety
+/// `child` makes system calls on what was prepared before, and nothing else: it takes no memory and no lock, and drops
+/// nothing, because another thread may have held any of them in the middle of a change.
+pub unsafe fn fork(child: impl FnOnce()) -> io::Result<Pid> {
+    // SAFETY: the child runs `child`, which keeps to what is safe here, by the caller's promise, and ends below.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        child();
+        // SAFETY: ends the process at once: nothing of the parent's that it has a copy of is flushed or dropped.
+        unsafe { libc::_exit(127) };
+    }
+    Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(io::Error::last_os_error)
 }
 
-/// Makes `command` start its process as `birth` says: it dies with its parent, blocks no signals, and keeps its PMI
-/// connection.
-pub fn bear(command: &mut Command, birth: Birth) {
-    let prepare = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        if rustix::process::getppid() != Some(birth.agent) {
-            // The agent died before the line above, so nobody would tell us.
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        rustix::process::setrlimit(Resource::Nofile, birth.descriptors)?;
-        unblock_all()?;
-        birth.pmi_fd.map_or(Ok(()), keep_over_exec)
-    };
-    // SAFETY: between fork and exec only functions that are safe in a signal handler may run: `prepare` makes system
-    // calls on copied values, and neither allocates nor takes a lock.
-    unsafe { command.pre_exec(prepare) };
+/// Strings as the kernel wants them: an array of pointers that ends with null.
+#[derive(Debug)]
+pub struct Strings {
+    pointers: Vec<*const libc::c_char>,
+    /// What they point to; never changed.
+    _texts: Vec<CString>,
 }
 
-/// Makes the process of `command` inherit a descriptor, under its number.
-pub fn hand_down(command: &mut Command, fd: RawFd) {
-    // SAFETY: between fork and exec only functions that are safe in a signal handler may run: this makes one system call.
-    unsafe { command.pre_exec(move || keep_over_exec(fd)) };
+impl Strings {
+    /// In this order.
+    pub fn new(texts: impl IntoIterator<Item = CString>) -> Strings {
+        let texts: Vec<CString> = texts.into_iter().collect();
+        let pointers = texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        Strings { pointers, _texts: texts }
+    }
 }
 
-fn unblock_all() -> io::Result<()> {
+/// Becomes another program; comes back with the reason when that fails. Takes no memory.
+pub fn execute(file: &CStr, words: &Strings, variables: &Strings) -> Errno {
+    // SAFETY: `file` ends with a zero; the arrays end with null and point to strings that end with a zero, by `Strings`.
+    unsafe { libc::execve(file.as_ptr(), words.pointers.as_ptr(), variables.pointers.as_ptr()) };
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::NOEXEC)
+}
+
+/// Makes a process that was forked from one of ours forget what we do about signals: none is blocked, and a broken pipe
+/// ends it.
+pub fn forget_signals() -> Result<(), Errno> {
+    // SAFETY: the default action is none of our functions.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let none = signal_set(&[]);
     // SAFETY: `none` is an initialised signal set; the old one is not asked for.
-    check(unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) })
-}
-
-fn keep_over_exec(fd: RawFd) -> io::Result<()> {
-    // SAFETY: touches no memory; a number that is not open is an error.
-    let rc = unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
-    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(Errno::from_raw_os_error(error)),
+    }
 }
 
 /// An owned duplicate of an inherited descriptor, for [`selvedge_boot::Boot::from_env`].

@@ -1,7 +1,7 @@
 //! The board of a host: a file without a name, with a slot for each rank to write down what it waits for. Read only when
 //! somebody asks.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -39,8 +39,8 @@ impl Board {
     }
 
     /// What ranks inherit.
-    pub(super) fn number(&self) -> RawFd {
-        self.file.as_raw_fd()
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     fn read(&self, slot: usize) -> Option<Status> {

@@ -62,8 +62,10 @@ impl Agent {
         self.start_pmix(launch)?;
         let (agent, cores) = (rustix::process::getpid(), Cores::ours().ok());
         let extras = self.variables_of_this_host();
-        let board = world.board.as_ref().map(super::board::Board::number);
-        let nursery = Nursery { launch, locals, descriptors, host: &host, agent, board, cores, extras };
+        let board = world.board.as_ref().map(super::board::Board::file);
+        let litter = spawn::litter()?;
+        let nursery =
+            Nursery { launch, locals, descriptors, host: &host, agent, board, cores, extras, litter };
         let mut plans: Vec<Option<spawn::Plan<'_>>> = launch.blocks.iter().map(|_| None).collect();
         for (_, seat) in launch.on_host(self.host) {
             let (Some(block), Some(plan)) =
@@ -95,7 +97,8 @@ impl Agent {
             }
             world.ranks.push(Rank::new(rank, newborn.pid, newborn.pmi, newborn.out, newborn.err));
         }
-        Ok(())
+        let plan_of = |rank: u32| plans.get(launch.seats.get(rank as usize)?.block as usize)?.as_ref();
+        nursery.settle(|rank| plan_of(rank).map(spawn::Plan::program))
     }
 
     /// What ranks of this host find in their environment and those of others do not: where they are.
