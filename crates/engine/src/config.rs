@@ -4,7 +4,7 @@ use selvedge_transport::Caps;
 
 use crate::credit::{self, ENTRY_UNITS};
 use crate::train::PARTS_MAX;
-use crate::wire::{DATA_HEADER_BYTES, EAGER_HEADER_BYTES, Mode, PART_HEADER_BYTES};
+use crate::wire::{DATA_HEADER_BYTES, EAGER_HEADER_BYTES, Mode, PART_HEADER_BYTES, SYNC_HEADER_BYTES};
 
 /// What may be asked of an [`crate::Engine`]. All ranks of a job must ask for the same: credit is counted on both sides.
 ///
@@ -114,6 +114,8 @@ pub enum Mutant {
     TrainCreditTwice,
     /// The credit of a train is never returned.
     TrainCreditLost,
+    /// The sender of a synchronous message is answered when it arrives, matched or not.
+    AnsweredUnmatched,
     /// Wildcard receives are not told of a dead peer.
     WildcardsNotTold,
     /// Wildcard receives are told of a peer that left in order as of a dead one.
@@ -122,7 +124,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Each of them.
-    pub const ALL: [Mutant; 17] = [
+    pub const ALL: [Mutant; 18] = [
         Mutant::SkipOrderWindow,
         Mutant::UnexpectedLifo,
         Mutant::UnorderedTagCut,
@@ -138,6 +140,7 @@ impl Mutant {
         Mutant::TrainEndsEarly,
         Mutant::TrainCreditTwice,
         Mutant::TrainCreditLost,
+        Mutant::AnsweredUnmatched,
         Mutant::WildcardsNotTold,
         Mutant::WildcardsToldOfLeaving,
     ];
@@ -165,8 +168,9 @@ impl Allowance {
 /// What follows from a [`Config`] and the capabilities of a road.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Largest eager payload.
+    /// Largest eager payload, and the largest of a synchronous message that is sent whole.
     pub(crate) eager_bytes_max: u32,
+    pub(crate) sync_bytes_max: u32,
     /// Largest message sent as a train, and the payload of each of its packets but the last.
     pub(crate) pregranted_bytes_max: usize,
     pub(crate) part_bytes: usize,
@@ -186,10 +190,12 @@ impl Limits {
         let config = config.on(caps);
         let data_bytes_max = caps.packet_bytes_max - DATA_HEADER_BYTES;
         let eager_bytes_max = config.eager_bytes_max.min(caps.packet_bytes_max - EAGER_HEADER_BYTES);
+        let sync_bytes_max = eager_bytes_max.min(caps.packet_bytes_max - SYNC_HEADER_BYTES);
         let part_bytes = caps.packet_bytes_max - PART_HEADER_BYTES;
         let train_bytes_max = part_bytes.saturating_mul(PARTS_MAX).min(u32::MAX as usize);
         Limits {
             eager_bytes_max: u32::try_from(eager_bytes_max).unwrap_or(u32::MAX),
+            sync_bytes_max: u32::try_from(sync_bytes_max).unwrap_or(u32::MAX),
             pregranted_bytes_max: config.pregranted_bytes_max.min(train_bytes_max),
             part_bytes,
             read_bytes_max: config.piece_bytes_max.max(1).min(caps.read_bytes_max),

@@ -7,6 +7,7 @@
 use crate::matching::Matching;
 use crate::train::Trains;
 use crate::unexpected::{Item, boxed_units, stored_units};
+use crate::wire::{EAGER_HEADER_BYTES, SYNC_HEADER_BYTES};
 
 /// Bytes of one unit of credit: the grain of the storage.
 pub const UNIT_BYTES: u64 = 64;
@@ -31,6 +32,11 @@ const _: () =
 #[inline]
 pub(crate) fn units(bytes: usize) -> u32 {
     ENTRY_UNITS + stored_units(bytes)
+}
+
+/// Units that a synchronous message of `bytes` bytes costs that is sent whole: its sender's request is kept with it.
+pub(crate) fn sync_units(bytes: usize) -> u32 {
+    units(bytes + (SYNC_HEADER_BYTES - EAGER_HEADER_BYTES))
 }
 
 /// Units that a train costs besides its payload and the entry of any message: its entry among the trains.

@@ -14,7 +14,7 @@ use crate::peers::{LaneKind, Peers, Queued, flag};
 use crate::request::{PostedReceive, Request, RequestId, Requests, Send, SendStage};
 use crate::stats::Stats;
 use crate::train::Trains;
-use crate::unexpected::{Item, Store};
+use crate::unexpected::{Item, Store, Stored};
 use crate::window::Early;
 use crate::wire::{self, Head, Mode, Packet};
 
@@ -185,10 +185,18 @@ impl<T: Transport> Engine<T> {
                 self.stats.busy += 1;
             }
         }
-        self.send_later(to, context, tag, order, buf, user)
+        self.send_later(to, context, tag, order, buf, user, false)
+    }
+
+    /// As [`send`](Engine::send) in order, but over only when a receive has met the message (MPI 5.0, 3.4 synchronous
+    /// mode). Cost: one packet more, back; an answer more where `send` would have made a train.
+    pub fn send_sync(&mut self, to: Peer, context: Context, tag: Tag, buf: Buf, user: u64) -> Submitted {
+        assert!(tag.0 >> 32 == 0, "the tag of an ordered message has 32 bits");
+        self.send_later(to, context, tag, Order::Ordered, buf, user, true)
     }
 
     #[cold]
+    #[expect(clippy::too_many_arguments, reason = "a message, and whether its sender waits")]
     fn send_later(
         &mut self,
         to: Peer,
@@ -197,13 +205,14 @@ impl<T: Transport> Engine<T> {
         order: Order,
         buf: Buf,
         user: u64,
+        sync: bool,
     ) -> Submitted {
         if self.peers.has(to, flag::FAULTY) {
             return Submitted::Done(Err(Failure::Fault(self.faults.of(to))));
         }
         let mode = self.limits(to).mode(buf.len() as u64);
         let stage = SendStage::Queued;
-        let send = Send { to, context, tag, order, buf, user, mode, exposed: None, stage };
+        let send = Send { to, context, tag, order, buf, user, sync, mode, exposed: None, stage };
         let id = self.requests.insert_with(|_| Request::Send(send));
         let first = !self.peers.has(to, flag::QUEUED | flag::READY);
         self.peers.push(to, LaneKind::Messages, Queued::Message(id));
@@ -253,15 +262,27 @@ impl<T: Transport> Engine<T> {
             Item::Offer(offer) => self.begin_pull(envelope, offer, buf, user),
             Item::Train { sender, .. } => self.take_train(envelope, sender, buf, user),
             Item::Eager(stored) => {
-                let bytes = stored.bytes();
+                let (bytes, sender) = (stored.message(), stored.sender());
                 buf.fill_from(&bytes[..bytes.len().min(buf.len())]);
-                let cost = credit::units(bytes.len());
-                self.store.recycle(stored);
-                self.stats.unexpected_bytes -= u64::from(cost) * UNIT_BYTES;
-                self.owe(name.source, cost);
+                let cost = self.forget_stored(stored);
+                match sender {
+                    Some(sender) if self.mutant != Some(Mutant::AnsweredUnmatched) => {
+                        self.acknowledge(name.source, sender, cost);
+                    }
+                    _ => self.owe(name.source, cost),
+                }
                 Submitted::Done(envelope.into_outcome(buf.len() as u64))
             }
         }
+    }
+
+    /// Gives the memory of a stored message back; what its sender is owed for it.
+    #[inline]
+    pub(crate) fn forget_stored(&mut self, stored: Stored) -> u32 {
+        let cost = credit::units(stored.bytes().len());
+        self.store.recycle(stored);
+        self.stats.unexpected_bytes -= u64::from(cost) * UNIT_BYTES;
+        cost
     }
 
     /// The earliest message of `context` from `source` with `tag` that is here and was not received, `None` being any.
@@ -430,7 +451,7 @@ impl<T: Transport> Engine<T> {
     /// An eager message that nobody has asked for.
     #[cold]
     fn keep_unexpected(&mut self, mut name: Name, slot: Slot, cost: u32) {
-        let item = self.store_eager(slot, cost);
+        let item = Item::Eager(self.store(slot, wire::EAGER_HEADER_BYTES, cost));
         self.stats.unexpected += 1;
         match self.mutant {
             Some(Mutant::UnexpectedLifo) => return self.matching.keep_in_front(name, item),
@@ -440,13 +461,14 @@ impl<T: Transport> Engine<T> {
         self.matching.keep(name, item);
     }
 
-    fn store_eager(&mut self, slot: Slot, cost: u32) -> Item {
-        let payload = &self.transport.packet(&slot)[wire::EAGER_HEADER_BYTES..];
+    /// Keeps what follows the header of a packet.
+    pub(crate) fn store(&mut self, slot: Slot, header_bytes: usize, cost: u32) -> Stored {
+        let payload = &self.transport.packet(&slot)[header_bytes..];
         let stored = self.store.keep(payload);
         self.transport.release(slot);
         self.stats.unexpected_bytes += u64::from(cost) * UNIT_BYTES;
         self.stats.unexpected_bytes_max = self.stats.unexpected_bytes_max.max(self.stats.unexpected_bytes);
-        Item::Eager(stored)
+        stored
     }
 
     /// An eager message that is early, or brings credit that somebody waits for, or is wrong.
@@ -462,7 +484,7 @@ impl<T: Transport> Engine<T> {
         {
             return self.transport.release(slot);
         }
-        let item = self.store_eager(slot, cost);
+        let item = Item::Eager(self.store(slot, wire::EAGER_HEADER_BYTES, cost));
         self.arrive_in_turn(name(from, &head), head.seq, item);
     }
 
@@ -494,6 +516,10 @@ impl<T: Transport> Engine<T> {
                 if self.accept_credit(from, credit) {
                     self.on_data(from, RequestId::from_bits(receiver), delivered);
                 }
+            }
+            Ok(Packet::Sync { head, sender, payload }) => {
+                let len = payload.len();
+                self.on_sync(from, head, sender, len, slot);
             }
             Ok(Packet::Part { head, part, payload }) => {
                 let len = payload.len();

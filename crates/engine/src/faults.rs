@@ -154,7 +154,11 @@ impl<T: Transport> Engine<T> {
                     write.pieces.fault = Some(boxed());
                     self.settle_write(id);
                 }
-                SendStage::Queued | SendStage::Offered | SendStage::Train(_) | SendStage::Window(_) => {
+                SendStage::Queued
+                | SendStage::Offered
+                | SendStage::Unmatched
+                | SendStage::Train(_)
+                | SendStage::Window(_) => {
                     let (user, to, exposed) = (send.user, send.to, send.exposed.take());
                     exposed.into_iter().for_each(|key| self.transport.deregister(key, to));
                     self.finish(id, user, Err(Failure::Fault(boxed())));

@@ -78,7 +78,7 @@ impl<T: Transport> Engine<T> {
                 bytes: send.buf.len() as u64,
                 stage: match send.stage {
                     SendStage::Queued => Stage::Queued,
-                    SendStage::Offered => Stage::Announced,
+                    SendStage::Offered | SendStage::Unmatched => Stage::Announced,
                     SendStage::Train(_) | SendStage::Window(_) | SendStage::Writing(_) => Stage::Sending,
                 },
             },

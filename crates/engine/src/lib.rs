@@ -19,6 +19,7 @@
 //! | `peers` | a cache line per peer, and what is queued for it |
 //! | `outbox` | sending what was queued |
 //! | `request` | operations that are not over |
+//! | `sync` | short messages whose sender waits until they are matched, at the receiver |
 //! | `train` | messages of several packets that nobody had to ask for, at the receiver |
 //! | `rendezvous` | long messages, at the sender and at the receiver |
 //! | `faults` | who is told what when a peer fails |
@@ -43,6 +44,7 @@ mod peers;
 mod rendezvous;
 mod request;
 mod stats;
+mod sync;
 mod train;
 mod unexpected;
 mod window;

@@ -83,7 +83,7 @@ impl<T: Transport> Engine<T> {
                 if heard_all
                     && send.to == me
                     && send.order == Order::Ordered
-                    && matches!(send.stage, SendStage::Offered) =>
+                    && matches!(send.stage, SendStage::Offered | SendStage::Unmatched) =>
             {
                 let name = Name { context: send.context, source: me, tag: send.tag };
                 self.recall(request, &name)
@@ -106,9 +106,18 @@ impl<T: Transport> Engine<T> {
     /// Ends a send to oneself that has been announced and that no receive has met.
     fn recall(&mut self, request: RequestId, name: &Name) -> bool {
         let bits = request.to_bits();
-        let is_it = |item: &Item| matches!(item, Item::Offer(offer) if offer.sender == bits);
-        if self.matching.take_if(name, is_it).is_none() {
-            return false;
+        let is_it = |item: &Item| match item {
+            Item::Offer(offer) => offer.sender == bits,
+            Item::Eager(stored) => stored.sender() == Some(bits),
+            Item::Train { .. } => false,
+        };
+        match self.matching.take_if(name, is_it) {
+            None => return false,
+            Some(Item::Eager(stored)) => {
+                let cost = self.forget_stored(stored);
+                self.owe(name.source, cost);
+            }
+            Some(_) => {}
         }
         let Some(send) = self.requests.send_mut(request) else { return false };
         let (user, to, exposed) = (send.user, send.to, send.exposed.take());

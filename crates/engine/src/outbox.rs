@@ -143,7 +143,10 @@ impl<T: Transport> Engine<T> {
     /// otherwise. One that was cancelled meanwhile is skipped.
     fn begin_message(&mut self, id: RequestId) -> Result<(), Stop> {
         let Some(send) = self.requests.send_mut(id) else { return Ok(()) };
-        let pregranted_bytes_max = self.limits[self.peers.road(send.to)].pregranted_bytes_max;
+        let limits = &self.limits[self.peers.road(send.to)];
+        // Only an announced message, and one that asks for it, is answered when it is matched.
+        let train_bytes_max = if send.sync { 0 } else { limits.pregranted_bytes_max };
+        let sync_bytes_max = limits.sync_bytes_max;
         let peer = self.peers.get_mut(send.to);
         let ordered = send.order == Order::Ordered;
         let head = Head {
@@ -153,9 +156,10 @@ impl<T: Transport> Engine<T> {
             tag: send.tag.0,
         };
         let bytes = send.buf.len();
-        let fits = bytes <= peer.eager_bytes_max as usize;
-        let short = fits || bytes <= pregranted_bytes_max;
+        let fits = bytes <= if send.sync { sync_bytes_max } else { peer.eager_bytes_max } as usize;
+        let short = fits || bytes <= train_bytes_max;
         let whole_cost = match short {
+            true if send.sync => credit::sync_units(bytes),
             true if fits => credit::units(bytes),
             true => credit::train_units(bytes),
             false => 0,
@@ -174,7 +178,10 @@ impl<T: Transport> Engine<T> {
             self.peers.push(send.to, LaneKind::Control, Queued::Data(id));
             return Ok(());
         }
-        let sent = if whole {
+        let sent = if whole && send.sync {
+            let header = wire::sync(&head, id.to_bits());
+            transmit(&mut self.transport, &mut self.stats, send.to, &header, send.buf)
+        } else if whole {
             transmit(&mut self.transport, &mut self.stats, send.to, &wire::eager(&head), send.buf)
         } else {
             let key = Self::expose(&mut self.transport, &mut self.stats, send);
@@ -186,7 +193,10 @@ impl<T: Transport> Engine<T> {
         peer.credit -= cost;
         peer.return_owed();
         peer.flags &= !flag::CREDIT_DUE;
-        if whole {
+        if whole && send.sync {
+            send.stage = SendStage::Unmatched;
+            self.stats.sent_sync += 1;
+        } else if whole {
             self.stats.sent_eager += 1;
             self.finish_send(id);
         } else {

@@ -336,7 +336,11 @@ impl<T: Transport> Engine<T> {
 
     fn on_fin(&mut self, from: Peer, id: RequestId) -> bool {
         let premature = self.mutant == Some(Mutant::DoneBeforeFin);
-        if self.offered(from, id).is_none() {
+        let waits = matches!(
+            self.requests.send_mut(id),
+            Some(send) if send.to == from && matches!(send.stage, SendStage::Offered | SendStage::Unmatched)
+        );
+        if !waits {
             return false;
         }
         self.finish_send(id);

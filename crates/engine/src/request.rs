@@ -61,6 +61,8 @@ pub(crate) struct Send {
     pub(crate) order: Order,
     pub(crate) buf: Buf,
     pub(crate) user: u64,
+    /// Whether it is over only when it is matched.
+    pub(crate) sync: bool,
     pub(crate) mode: Mode,
     /// Our memory, while it is open to the peer.
     pub(crate) exposed: Option<Key>,
@@ -74,6 +76,8 @@ pub(crate) enum SendStage {
     Queued,
     /// Announced. The receiver has the next word.
     Offered,
+    /// All of it has left; the receiver says when it is matched.
+    Unmatched,
     /// Pushing datagrams that nobody had to ask for.
     Train(SendTrain),
     /// Pushing datagrams within what was granted.

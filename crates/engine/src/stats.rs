@@ -5,6 +5,8 @@
 pub struct Stats {
     /// Messages sent eagerly.
     pub sent_eager: u64,
+    /// Synchronous messages sent in one packet.
+    pub sent_sync: u64,
     /// Messages sent as a train of packets.
     pub sent_trains: u64,
     /// Messages announced and then fetched or pushed.

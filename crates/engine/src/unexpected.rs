@@ -31,7 +31,7 @@ impl Item {
     /// Bytes of the message.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
-            Item::Eager(stored) => stored.bytes().len() as u64,
+            Item::Eager(stored) => stored.message().len() as u64,
             Item::Offer(offer) => offer.bytes,
             Item::Train { bytes, .. } => u64::from(*bytes),
         }
@@ -42,6 +42,8 @@ impl Item {
 #[derive(Debug)]
 pub(crate) struct Stored {
     len: u32,
+    /// Whether the sender waits until the message is matched: then its request comes first.
+    is_sync: bool,
     place: Place,
 }
 
@@ -58,6 +60,24 @@ impl Stored {
             Place::Inline(bytes) => &bytes[..self.len as usize],
             Place::Boxed(bytes) => &bytes[..self.len as usize],
         }
+    }
+
+    /// Takes note that it begins with the request of a sender that waits.
+    pub(crate) fn with_sender(mut self) -> Stored {
+        self.is_sync = true;
+        self
+    }
+
+    /// The request of a sender that waits until the message is matched.
+    pub(crate) fn sender(&self) -> Option<u64> {
+        let sender = self.bytes().first_chunk().filter(|_| self.is_sync)?;
+        Some(u64::from_le_bytes(*sender))
+    }
+
+    /// The message itself.
+    #[inline]
+    pub(crate) fn message(&self) -> &[u8] {
+        &self.bytes()[if self.is_sync { size_of::<u64>() } else { 0 }..]
     }
 }
 
@@ -113,11 +133,11 @@ impl Store {
         if payload.len() <= INLINE_BYTES {
             let mut bytes = [0; INLINE_BYTES];
             bytes[..payload.len()].copy_from_slice(payload);
-            return Stored { len, place: Place::Inline(bytes) };
+            return Stored { len, is_sync: false, place: Place::Inline(bytes) };
         }
         let mut bytes = self.take(Class::of(payload.len()));
         bytes[..payload.len()].copy_from_slice(payload);
-        Stored { len, place: Place::Boxed(bytes) }
+        Stored { len, is_sync: false, place: Place::Boxed(bytes) }
     }
 
     /// A box for a payload of `bytes` bytes, at least one, that comes in parts. It is longer by what its class is, and

@@ -7,7 +7,7 @@
 use selvedge_transport::Key;
 
 /// Version of the protocol, 0..=15. Two ranks that speak different versions refuse each other.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Bytes before the payload of an eager message. With 48 bytes of payload it is one cache line.
 pub const EAGER_HEADER_BYTES: usize = 16;
@@ -15,6 +15,8 @@ pub const EAGER_HEADER_BYTES: usize = 16;
 pub const RTS_BYTES: usize = EAGER_HEADER_BYTES + 32;
 /// Bytes before the payload of a piece of a windowed message.
 pub const DATA_HEADER_BYTES: usize = PREFIX_BYTES + 16;
+/// Bytes before the payload of a synchronous message that fits a packet.
+pub const SYNC_HEADER_BYTES: usize = EAGER_HEADER_BYTES + 8;
 /// Bytes before the payload of a part of a train.
 pub const PART_HEADER_BYTES: usize = EAGER_HEADER_BYTES + 16;
 /// The longest control packet, [`Control::CtsWrite`].
@@ -34,9 +36,10 @@ const KIND_WRITTEN: u8 = 8;
 const KIND_REFUSED: u8 = 9;
 const KIND_CREDIT: u8 = 10;
 const KIND_PART: u8 = 11;
+const KIND_SYNC: u8 = 12;
 
 const VERSION_MASK: u8 = 0x0f;
-/// Eager, RTS and PART: the message has no sequence number; its tag is 64 bits wide.
+/// Eager, RTS, PART and SYNC: the message has no sequence number; its tag is 64 bits wide.
 const FLAG_UNORDERED: u8 = 0x10;
 /// RTS: two bits of [`Mode`].
 const MODE_SHIFT: u32 = 5;
@@ -168,7 +171,7 @@ pub enum Control {
         /// Offset up to which pieces may be sent.
         granted: u64,
     },
-    /// Receiver to sender: I have all I want, the memory is yours again.
+    /// Receiver to sender: I have all I want, the memory is yours again. Of a synchronous message: it is matched.
     Fin {
         /// The sender's request.
         sender: u64,
@@ -203,6 +206,15 @@ pub enum Packet<'a> {
         head: Head,
         /// How to get the payload.
         offer: Offer,
+    },
+    /// A whole message whose sender waits until it is matched, and is told so by [`Control::Fin`].
+    Sync {
+        /// Order and matching.
+        head: Head,
+        /// The sender's request.
+        sender: u64,
+        /// The message.
+        payload: &'a [u8],
     },
     /// A part of a message that nobody had to ask for. Each says all there is to know about the message, so that any of
     /// them may come first.
@@ -272,6 +284,14 @@ pub fn rts(head: &Head, offer: &Offer) -> [u8; RTS_BYTES] {
     let mut out = [0; RTS_BYTES];
     out[..EAGER_HEADER_BYTES].copy_from_slice(&head.encode(KIND_RTS, offer.mode.bits() << MODE_SHIFT));
     put_words(&mut out[EAGER_HEADER_BYTES..], &[offer.bytes, offer.sender, offer.key.base, offer.key.name]);
+    out
+}
+
+/// The header of a synchronous message; its payload follows in the same packet.
+pub fn sync(head: &Head, sender: u64) -> [u8; SYNC_HEADER_BYTES] {
+    let mut out = [0; SYNC_HEADER_BYTES];
+    out[..EAGER_HEADER_BYTES].copy_from_slice(&head.encode(KIND_SYNC, 0));
+    put_words(&mut out[EAGER_HEADER_BYTES..], &[sender]);
     out
 }
 
@@ -360,6 +380,7 @@ fn parse_rest(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
         }
         KIND_RTS => parse_rts(bytes, flags),
         KIND_PART => parse_part(bytes, flags),
+        KIND_SYNC => parse_sync(bytes, flags),
         KIND_DATA => {
             let [receiver, offset] = words(kind, flags, bytes, DATA_HEADER_BYTES + 1)?;
             Ok(Packet::Data { credit, receiver, offset, payload: &bytes[DATA_HEADER_BYTES..] })
@@ -401,6 +422,16 @@ fn parse_part(bytes: &[u8], flags: u8) -> Result<Packet<'_>, Malformed> {
         part: Part { sender, bytes: place as u32, offset: (place >> 32) as u32 },
         payload: &bytes[PART_HEADER_BYTES..],
     })
+}
+
+fn parse_sync(bytes: &[u8], flags: u8) -> Result<Packet<'_>, Malformed> {
+    let length = Malformed::Length { kind: KIND_SYNC, bytes: bytes.len(), expected: SYNC_HEADER_BYTES };
+    let (header, rest) = bytes.split_first_chunk::<EAGER_HEADER_BYTES>().ok_or(length)?;
+    let (sender, payload) = rest.split_first_chunk::<8>().ok_or(length)?;
+    if flags & !FLAG_UNORDERED != 0 {
+        return Err(Malformed::Reserved { kind: KIND_SYNC });
+    }
+    Ok(Packet::Sync { head: Head::decode(header), sender: u64::from_le_bytes(*sender), payload })
 }
 
 fn parse_control(kind: u8, flags: u8, bytes: &[u8]) -> Result<Control, Malformed> {
@@ -490,6 +521,7 @@ mod tests {
         match packet {
             Packet::Eager { head, payload } => [&eager(head)[..], payload].concat(),
             Packet::Rts { head, offer } => rts(head, offer).to_vec(),
+            Packet::Sync { head, sender, payload } => [&sync(head, *sender)[..], payload].concat(),
             Packet::Part { head, part: which, payload } => [&part(head, which)[..], payload].concat(),
             Packet::Data { credit, receiver, offset, payload } => {
                 [&data(*credit, *receiver, *offset)[..], payload].concat()
@@ -510,52 +542,56 @@ mod tests {
         let offer = |mode| Offer { mode, bytes: 0x10, sender: 0x0807_0605_0403_0201, key: KEY };
         let (sender, receiver) = (0x0807_0605_0403_0201, 0x0f0e_0d0c_0b0a_0908);
         vec![
-            (Packet::Eager { head: ORDERED, payload: b"hi" }, "0102010211121314212223243132333468 69"),
-            (Packet::Eager { head: UNORDERED, payload: b"" }, "01120102111213142122232431323334"),
+            (Packet::Eager { head: ORDERED, payload: b"hi" }, "0103010211121314212223243132333468 69"),
+            (Packet::Eager { head: UNORDERED, payload: b"" }, "01130102111213142122232431323334"),
             (
                 Packet::Rts { head: ORDERED, offer: offer(Mode::Window) },
-                "02020102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+                "02030102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
             ),
             (
                 Packet::Rts { head: UNORDERED, offer: offer(Mode::Read) },
-                "02320102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+                "02330102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
             ),
             (
                 Packet::Rts { head: ORDERED, offer: offer(Mode::Write) },
-                "02420102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+                "02430102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
             ),
             (
                 Packet::Rts { head: ORDERED, offer: offer(Mode::Both) },
-                "02620102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
+                "02630102111213142122232431323334 1000000000000000 0102030405060708 5152535455565758 6162636465666768",
             ),
             (
                 control(Control::Cts { sender, receiver, wanted: 9, granted: 7 }),
-                "0302010200000000 0102030405060708 08090a0b0c0d0e0f 0900000000000000 0700000000000000",
+                "0303010200000000 0102030405060708 08090a0b0c0d0e0f 0900000000000000 0700000000000000",
             ),
             (
                 control(Control::CtsWrite { sender, receiver, offset: 5, bytes: 6, key: KEY }),
-                "0402010200000000 0102030405060708 08090a0b0c0d0e0f 0500000000000000 0600000000000000 \
+                "0403010200000000 0102030405060708 08090a0b0c0d0e0f 0500000000000000 0600000000000000 \
                  5152535455565758 6162636465666768",
             ),
             (
                 control(Control::Grant { sender, granted: 7 }),
-                "0502010200000000 0102030405060708 0700000000000000",
+                "0503010200000000 0102030405060708 0700000000000000",
             ),
             (
                 Packet::Data { credit: 0x0201, receiver, offset: 3, payload: b"hi" },
-                "0602010200000000 08090a0b0c0d0e0f 0300000000000000 6869",
+                "0603010200000000 08090a0b0c0d0e0f 0300000000000000 6869",
             ),
-            (control(Control::Fin { sender }), "0702010200000000 0102030405060708"),
-            (control(Control::Written { receiver }), "0802010200000000 08090a0b0c0d0e0f"),
-            (control(Control::Refused { receiver }), "0902010200000000 08090a0b0c0d0e0f"),
-            (control(Control::Credit), "0a02010200000000"),
+            (control(Control::Fin { sender }), "0703010200000000 0102030405060708"),
+            (control(Control::Written { receiver }), "0803010200000000 08090a0b0c0d0e0f"),
+            (control(Control::Refused { receiver }), "0903010200000000 08090a0b0c0d0e0f"),
+            (control(Control::Credit), "0a03010200000000"),
             (
                 Packet::Part {
                     head: ORDERED,
                     part: Part { sender, bytes: 0x7473_7271, offset: 0x6463_6261 },
                     payload: b"hi",
                 },
-                "0b020102111213142122232431323334 0102030405060708 7172737461626364 6869",
+                "0b030102111213142122232431323334 0102030405060708 7172737461626364 6869",
+            ),
+            (
+                Packet::Sync { head: ORDERED, sender, payload: b"hi" },
+                "0c030102111213142122232431323334 0102030405060708 6869",
             ),
         ]
     }
@@ -595,6 +631,7 @@ mod tests {
                     (Ok(_), Packet::Eager { .. }) if len >= EAGER_HEADER_BYTES => {}
                     (Ok(_), Packet::Data { .. }) if len > DATA_HEADER_BYTES => {}
                     (Ok(_), Packet::Part { .. }) if len > PART_HEADER_BYTES => {}
+                    (Ok(_), Packet::Sync { .. }) if len >= SYNC_HEADER_BYTES => {}
                     (other, _) => panic!("{len} bytes of {packet:?}: {other:?}"),
                 }
             }
@@ -612,7 +649,7 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_and_reserved_bits_are_refused() {
-        assert_eq!(parse(&[12, VERSION, 0, 0, 0, 0, 0, 0]), Err(Malformed::Kind(12)));
+        assert_eq!(parse(&[13, VERSION, 0, 0, 0, 0, 0, 0]), Err(Malformed::Kind(13)));
         assert_eq!(parse(&[10, VERSION, 0, 0, 0, 1, 0, 0]), Err(Malformed::Reserved { kind: 10 }));
         assert_eq!(parse(&[10, VERSION | 0x80, 0, 0, 0, 0, 0, 0]), Err(Malformed::Reserved { kind: 10 }));
         let mut bytes = eager(&ORDERED);
@@ -621,6 +658,9 @@ mod tests {
         let mut bytes = [&part(&ORDERED, &Part { sender: 0, bytes: 1, offset: 0 })[..], &[0]].concat();
         bytes[1] |= 0x20;
         assert_eq!(parse(&bytes), Err(Malformed::Reserved { kind: 11 }));
+        let mut bytes = sync(&ORDERED, 0);
+        bytes[1] |= 0x40;
+        assert_eq!(parse(&bytes), Err(Malformed::Reserved { kind: 12 }));
     }
 
     proptest! {
@@ -637,7 +677,7 @@ mod tests {
 
         #[test]
         fn mutated_packets_never_panic_and_what_is_accepted_is_what_we_would_send(
-            which in 0..15_usize,
+            which in 0..16_usize,
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
             cut in any::<prop::sample::Index>(),
             extra in proptest::collection::vec(any::<u8>(), 0..4),

@@ -10,4 +10,5 @@ mod mutants;
 mod nonsense;
 mod oracle;
 mod program;
+mod sync;
 mod world;

@@ -100,6 +100,11 @@ fn an_engine_that_never_returns_the_credit_of_a_train_is_caught() {
 }
 
 #[test]
+fn an_engine_that_answers_a_synchronous_message_before_it_is_matched_is_caught() {
+    assert_caught(Mutant::AnsweredUnmatched);
+}
+
+#[test]
 fn an_engine_that_does_not_tell_wildcards_of_a_dead_peer_is_caught() {
     assert_caught(Mutant::WildcardsNotTold);
 }
@@ -111,5 +116,5 @@ fn an_engine_that_fails_wildcards_when_a_peer_leaves_in_order_is_caught() {
 
 #[test]
 fn every_mutant_has_a_test_of_its_own() {
-    assert_eq!(Mutant::ALL.len(), 17);
+    assert_eq!(Mutant::ALL.len(), 18);
 }

@@ -17,6 +17,7 @@ pub(crate) struct Message {
     pub(crate) context: u32,
     pub(crate) tag: u64,
     pub(crate) order: Order,
+    pub(crate) sync: bool,
     pub(crate) bytes: Vec<u8>,
     pub(crate) user: u64,
     pub(crate) cancelled: bool,
@@ -135,6 +136,11 @@ impl Record {
             let fits = bytes.min(receive.capacity);
             if got[..fits] != message.bytes[..fits] {
                 return Err(format!("receive {index} got wrong bytes of message {number}"));
+            }
+            if message.sync && world.ops[message.from][&message.user].ended_at < receive.user {
+                return Err(format!(
+                    "message {number} was over before receive {index} was there to match it"
+                ));
             }
             if let Some(other) = met.insert(number, index) {
                 return Err(format!("message {number} came twice, to receives {other} and {index}"));

@@ -128,8 +128,12 @@ fn send(world: &mut World, record: &mut Record, rng: &mut Rng, bytes_max: u64) {
         // A message that has no room for its number is told by its tag.
         None => tag = 1_000 + u64::from(number),
     }
-    let user = world.send(from, to, context, tag, order, &bytes);
-    record.messages.push(Message { from, to, context, tag, order, bytes, user, cancelled: false });
+    let sync = order == Order::Ordered && rng.one_in(4);
+    let user = match sync {
+        true => world.send_sync(from, to, context, tag, &bytes),
+        false => world.send(from, to, context, tag, order, &bytes),
+    };
+    record.messages.push(Message { from, to, context, tag, order, sync, bytes, user, cancelled: false });
 }
 
 fn receive(world: &mut World, record: &mut Record, rng: &mut Rng, bytes_max: u64) {

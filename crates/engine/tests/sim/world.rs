@@ -38,13 +38,15 @@ pub(crate) struct Op {
     with: Option<usize>,
     pub(crate) request: Option<RequestId>,
     pub(crate) outcome: Option<Outcome>,
+    /// The last name that had been given when it ended: operations with later ones had not begun.
+    pub(crate) ended_at: u64,
     /// What the receive buffer held when the receive ended.
     pub(crate) received: Vec<u8>,
 }
 
 impl Op {
     fn new(memory: Memory, len: usize, is_send: bool, with: Option<usize>) -> Op {
-        Op { memory, len, is_send, with, request: None, outcome: None, received: Vec::new() }
+        Op { memory, len, is_send, with, request: None, outcome: None, ended_at: 0, received: Vec::new() }
     }
 }
 
@@ -90,6 +92,15 @@ impl World {
         user
     }
 
+    /// As [`World::send`] in order, and over only when it is matched.
+    pub(crate) fn send_sync(&mut self, from: usize, to: usize, context: u32, tag: u64, bytes: &[u8]) -> u64 {
+        let memory = Memory::of(bytes);
+        let (user, peer) = (self.user(), Peer(to as u32));
+        let submitted = self.engines[from].send_sync(peer, Context(context), Tag(tag), memory.buf(), user);
+        self.begin(from, user, Op::new(memory, bytes.len(), true, Some(to)), submitted);
+        user
+    }
+
     pub(crate) fn recv(
         &mut self,
         at: usize,
@@ -121,7 +132,9 @@ impl World {
     }
 
     fn end(&mut self, at: usize, completion: Completion) {
+        let now = self.next_user;
         let op = self.op_mut(at, completion.user);
+        op.ended_at = now;
         assert!(op.outcome.is_none(), "rank {at} was told twice: {:?} and {completion:?}", op.outcome);
         if op.is_send {
             op.memory.buf().fill_from(&vec![REUSED; op.len]);
