@@ -27,6 +27,13 @@ impl Communicator {
         self.finish(started).map(drop).map_err(|trouble| self.explain(trouble))
     }
 
+    pub(crate) fn ssend_and_wait<T: Datatype>(&self, message: &[T], peer: Peer, tag: Tag) -> Result<()> {
+        // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
+        let buf = unsafe { claim(message) };
+        let started = self.runtime.enter().send_sync(peer, self.message_context(), tag, buf);
+        self.finish(started).map(drop).map_err(|trouble| self.explain(trouble))
+    }
+
     #[inline]
     pub(crate) fn recv_and_wait<T: Datatype>(&self, message: &mut [T], pattern: Pattern) -> Result<Status> {
         // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.

@@ -1,9 +1,9 @@
 //! A communicator: a group of ranks with a context of its own, and how new ones are made.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use selvedge_coll::Rank;
 use selvedge_engine::{Context, Envelope, Failure};
@@ -12,6 +12,7 @@ use selvedge_transport::{Peer, Scope};
 use crate::error::{Error, Misuse, Result};
 use crate::group::Group;
 use crate::job::Job;
+use crate::owned::Abandoned;
 use crate::plan::Plans;
 use crate::runtime::Trouble;
 use crate::scope::Table;
@@ -36,6 +37,8 @@ pub struct Communicator {
     pub(crate) core: Arc<Core>,
     me: Rank,
     context: Context,
+    /// What goes on though nobody waits for it.
+    pub(crate) abandoned: RefCell<Vec<Abandoned>>,
 }
 
 /// What all threads of a rank have in common of a communicator.
@@ -47,6 +50,8 @@ pub(crate) struct Core {
     context: Context,
     /// Number of the next collective. Written inside the gate only, so that a load and a store will do.
     sequence: AtomicU32,
+    /// Number of the next persistent collective.
+    persistent: AtomicU16,
     /// A thread is in a blocking collective, while there are several.
     is_collecting: AtomicBool,
 }
@@ -54,7 +59,8 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(job: Arc<Job>, group: Arc<Group>, me: Rank, context: u32) -> Arc<Core> {
         let (sequence, is_collecting) = (AtomicU32::new(0), AtomicBool::new(false));
-        Arc::new(Core { job, group, me, context: Context(context), sequence, is_collecting })
+        let persistent = AtomicU16::new(0);
+        Arc::new(Core { job, group, me, context: Context(context), sequence, persistent, is_collecting })
     }
 }
 
@@ -73,12 +79,27 @@ impl fmt::Debug for Communicator {
     }
 }
 
+impl Drop for Communicator {
+    /// Waits for what goes on though nobody else does.
+    fn drop(&mut self) {
+        self.wait_for_abandoned();
+    }
+}
+
 impl Communicator {
     pub(crate) fn new(runtime: Entrance, core: Arc<Core>) -> Communicator {
         let Core { me, context, ref job, ref group, .. } = *core;
         let plans = Plans::new(me, job.machine(group.size()));
-        let group = Arc::clone(group);
-        Communicator { runtime, group, plans, spare_table: Cell::default(), me, context, core }
+        Communicator {
+            runtime,
+            group: Arc::clone(group),
+            plans,
+            spare_table: Cell::default(),
+            abandoned: RefCell::default(),
+            me,
+            context,
+            core,
+        }
     }
 
     /// This process's place in the group, `0..size`.
@@ -200,6 +221,17 @@ impl Communicator {
     #[inline]
     pub(crate) fn collective_context(&self) -> Context {
         Context(self.context.0 + 1)
+    }
+
+    /// The context of persistent collectives.
+    #[inline]
+    pub(crate) fn persistent_context(&self) -> Context {
+        Context(self.context.0 + 2)
+    }
+
+    /// The number of the next persistent collective.
+    pub(crate) fn next_persistent(&self) -> u16 {
+        self.core.persistent.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The number of the next collective. To be called inside, where no other thread is.

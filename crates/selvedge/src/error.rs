@@ -183,6 +183,17 @@ pub enum Misuse {
         /// Who asks.
         rank: usize,
     },
+    /// A buffer for sends that has no room for another message now.
+    #[error(
+        "a buffer of {capacity} bytes for sends has no {needed} bytes in one piece while earlier messages are on their way; \
+         make it larger, or flush it first"
+    )]
+    BufferFull {
+        /// Bytes of the buffer.
+        capacity: usize,
+        /// Bytes that the message takes in it.
+        needed: usize,
+    },
     /// A message that was probed on one communicator and is received on another.
     #[error("the message was probed on {probed}, and is received on {given}; receive it where it was found")]
     OtherCommunicator {

@@ -44,8 +44,9 @@ pub(crate) struct Far {
     pub(crate) ranks_per_host: u32,
 }
 
-/// Contexts a communicator uses: one for messages, one for collectives.
-pub(crate) const CONTEXTS_EACH: u32 = 2;
+/// Contexts a communicator uses: one for messages, one for collectives, one for persistent collectives, one for
+/// partitioned messages.
+pub(crate) const CONTEXTS_EACH: u32 = 4;
 
 impl Job {
     pub(crate) fn host_index(&self, peer: Peer) -> u32 {
@@ -94,7 +95,7 @@ impl Job {
 
     /// Takes note that all ranks of some group have agreed to use `context`.
     pub(crate) fn use_context(&self, context: u32) {
-        let next = context.checked_add(CONTEXTS_EACH).expect("a job makes less than 2^31 communicators");
+        let next = context.checked_add(CONTEXTS_EACH).expect("a job makes less than 2^30 communicators");
         self.next_context.store(next, Ordering::Relaxed);
     }
 

@@ -27,6 +27,7 @@
 extern crate self as selvedge;
 
 mod blocking;
+mod buffered;
 mod collective;
 mod communicator;
 mod datatype;
@@ -38,8 +39,11 @@ pub mod local;
 mod matched;
 mod memory;
 mod message;
+mod modes;
 mod network;
 mod op;
+mod owned;
+mod persistent;
 mod plan;
 mod pmix;
 mod report;
@@ -55,12 +59,15 @@ mod wire_up;
 mod wishes;
 mod world;
 
+pub use buffered::SendBuffer;
 pub use communicator::Communicator;
 pub use datatype::{Datatype, Plain};
 pub use error::{Error, Misuse, Result};
 pub use matched::Message;
 pub use message::{ANY_SOURCE, ANY_TAG, PROC_NULL, Source, Status, Tag};
 pub use op::{Integer, Located, Logical, Number, Op, Ordered};
+pub use owned::{OwnedBuffer, OwnedRequest};
+pub use persistent::{Persistent, PersistentCollective, start_all};
 pub use request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some};
 pub use scope::Scope;
 pub use selvedge_macros::{Datatype, test};

@@ -40,6 +40,12 @@ pub(crate) unsafe fn claim_mut<T: Datatype>(message: &mut [T]) -> (Buf, Aftermat
     (buf, aftermath)
 }
 
+/// Copies a message to where a claim is, which is as long.
+pub(crate) fn copy_to<T: Datatype>(message: &[T], place: Buf) {
+    // SAFETY: the claim is given up when the copy has been made, before the borrow ends.
+    unsafe { claim(message) }.copy_to_buf(place);
+}
+
 /// What is left to do when an operation that writes is complete, before the caller may look. Done when it is dropped,
 /// and that must not be before. Costs nothing where nothing is left to do.
 #[derive(Debug)]

@@ -291,6 +291,11 @@ impl Communicator {
         }
     }
 
+    /// Of an operation that receives nothing.
+    pub(crate) fn own_status(&self) -> Status {
+        Status { source: self.rank(), tag: 0, bytes: 0 }
+    }
+
     /// Of a receive from [`PROC_NULL`].
     pub(crate) fn null_status(&self) -> Status {
         Status { source: self.rank(), tag: -1, bytes: 0 }

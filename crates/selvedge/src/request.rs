@@ -1,5 +1,8 @@
 //! Requests, and waiting for one, any, some or all of them (MPI 5.0 section 3.7).
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use crate::blocking::{Outlook, Slept, sleep};
 use crate::error::Result;
 use crate::message::Status;
@@ -77,6 +80,51 @@ impl Home for Scope<'_, '_> {
     }
 }
 
+/// Its outcome, for any executor. A rank makes progress only while somebody calls the library, and no thread of the
+/// library's would wake a task: so a poll makes progress, and one that finds nothing complete asks to be polled again at
+/// once. Cost: while tasks wait, their executor polls without rest, each poll a look at the network; to wait for one
+/// request and nothing else [`Request::wait`] is the better call, because it sleeps.
+///
+/// ```
+/// use std::pin::pin;
+/// use std::task::{Context, Poll, Waker};
+///
+/// /// The smallest executor.
+/// fn block_on<F: Future>(task: F) -> F::Output {
+///     let mut task = pin!(task);
+///     loop {
+///         if let Poll::Ready(output) = task.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+///             return output;
+///         }
+///     }
+/// }
+///
+/// selvedge::local::run(2, |world| {
+///     let other = 1 - world.rank();
+///     let (mine, mut theirs) = ([world.rank()], [9]);
+///     world.scope(|scope| {
+///         let receive = scope.irecv(&mut theirs, other, 0).unwrap();
+///         let send = scope.isend(&mine, other, 0).unwrap();
+///         block_on(async { send.await.and(receive.await) }).unwrap();
+///     });
+///     assert_eq!(theirs, [other]);
+/// });
+/// ```
+impl Future for Request<'_> {
+    type Output = Result<Status>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Status>> {
+        match self.test() {
+            Ok(None) => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Ok(Some(status)) => Poll::Ready(Ok(status)),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
 impl<'scope> Request<'scope> {
     pub(crate) fn complete(scope: &'scope Scope<'scope, '_>, outcome: Result<Status>) -> Request<'scope> {
         Request { scope, state: State::Complete(outcome) }
@@ -128,6 +176,11 @@ impl<'scope> Request<'scope> {
             Err(other) => Err(other),
             Ok(_) => Ok(false),
         }
+    }
+
+    /// The operation, and where the scope has it, of one that was not over at once.
+    pub(crate) fn round(&self) -> Option<(Operation, Place)> {
+        if let State::Pending { operation, place, .. } = self.state { Some((operation, place)) } else { None }
     }
 
     fn operation(&self) -> Option<Operation> {

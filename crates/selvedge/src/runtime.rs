@@ -213,6 +213,13 @@ impl<T: Transport> Runtime<T> {
         self.started(index, submitted)
     }
 
+    /// As [`Runtime::send`], over only when a receive has met the message.
+    pub fn send_sync(&mut self, to: Peer, context: Context, tag: Tag, message: Buf) -> Started {
+        let index = self.next_entry();
+        let submitted = self.engine.send_sync(to, context, tag, message, u64::from(index));
+        self.started(index, submitted)
+    }
+
     /// Receives a message; `None` matches anybody, any tag.
     #[inline]
     pub fn recv(

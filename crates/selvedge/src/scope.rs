@@ -136,6 +136,34 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         Ok(self.request(started, Received::No, Aftermath::NOTHING))
     }
 
+    /// Starts a synchronous send (MPI_Issend): complete when a receive has met the message. See [`Communicator::ssend`].
+    pub fn issend<T: Datatype>(
+        &'scope self,
+        message: &'scope [T],
+        dest: impl Into<Option<usize>>,
+        tag: i32,
+    ) -> Result<Request<'scope>> {
+        let Some((peer, tag)) = self.communicator.destination(dest.into(), tag)? else {
+            return Ok(Request::complete(self, Ok(self.own_status())));
+        };
+        // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
+        let buf = unsafe { claim(message) };
+        let context = self.communicator.message_context();
+        let started = self.communicator.runtime.enter().send_sync(peer, context, tag, buf);
+        Ok(self.request(started, Received::No, Aftermath::NOTHING))
+    }
+
+    /// Starts a ready send (MPI_Irsend). See [`Communicator::rsend`].
+    #[inline]
+    pub fn irsend<T: Datatype>(
+        &'scope self,
+        message: &'scope [T],
+        dest: impl Into<Option<usize>>,
+        tag: i32,
+    ) -> Result<Request<'scope>> {
+        self.isend(message, dest, tag)
+    }
+
     /// Starts a receive (MPI_Irecv).
     #[inline]
     pub fn irecv<T: Datatype>(
@@ -247,7 +275,12 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     #[inline]
-    fn request(&'scope self, started: Started, received: Received, aftermath: Aftermath) -> Request<'scope> {
+    pub(crate) fn request(
+        &'scope self,
+        started: Started,
+        received: Received,
+        aftermath: Aftermath,
+    ) -> Request<'scope> {
         match started {
             Started::Done(outcome) => {
                 Request::complete(self, self.outcome(outcome, received, aftermath.settle()))
@@ -278,8 +311,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         }
     }
 
-    fn own_status(&self) -> Status {
-        Status { source: self.communicator.rank(), tag: 0, bytes: 0 }
+    pub(crate) fn own_status(&self) -> Status {
+        self.communicator.own_status()
     }
 
     /// Notes an operation that the scope has to wait for.
@@ -297,6 +330,25 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                 Place(open.len() - 1)
             }
         }
+    }
+
+    /// Returns when an operation that was entered there is over, if nobody has seen to that yet. Its outcome is then lost.
+    #[inline]
+    pub(crate) fn settle(&self, operation: Operation, place: Place) {
+        let is_open = match self.table.borrow().open.get(place.0) {
+            Some(Some(open)) => open.operation == operation,
+            _ => false,
+        };
+        if is_open {
+            self.settle_now(operation, place);
+        }
+    }
+
+    #[cold]
+    fn settle_now(&self, operation: Operation, place: Place) {
+        let aftermath = self.taken(place);
+        let _ = self.communicator.wait_for(operation);
+        drop(aftermath);
     }
 
     /// Takes note that somebody takes the outcome, now that the operation is complete or he waits until it is. What is
