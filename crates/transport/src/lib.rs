@@ -7,7 +7,7 @@
 //!
 //! Read [`Transport`] first, then [`Buf`], then [`conformance`]. [`sim`] is the network to test on: virtual time,
 //! everything from a seed, packets always shuffled. [`Trace`] and [`Faulty`] wrap any transport, to see what crosses
-//! the seam and to make it worse.
+//! the seam and to make it worse; [`Introduced`] wraps one that learns of each peer when it first has to do with it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -48,6 +48,7 @@ mod buf;
 pub mod conformance;
 mod fault;
 mod faulty;
+mod introduced;
 mod machine;
 mod memory;
 mod rng;
@@ -58,6 +59,7 @@ mod transport;
 pub use buf::{Buf, Key, RemoteSlice};
 pub use fault::{Cause, Fault, Scope};
 pub use faulty::{Faulty, FaultyConfig};
+pub use introduced::{Acquaint, Directory, Introduced};
 pub use machine::{Link, Machine};
 pub use memory::Memory;
 pub use rng::{Digest, Rng};
