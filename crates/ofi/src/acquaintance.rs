@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use selvedge_transport::{Event, Fault, Peer};
+use selvedge_transport::{Acquaint, Event, Fault, Peer};
 
 use crate::error::{Code, Error};
 use crate::fabric::Address;
 use crate::farewell::Parting;
 use crate::faults;
 use crate::lifeline::Ending;
+use crate::peers::read_card;
 use crate::rail::words;
 use crate::rails::Way;
 use crate::transport::Ofi;
@@ -23,19 +24,66 @@ const ROLL_CALL_PEERS: usize = 8;
 /// with: after all of them would be a line, or a place in the device's tables, for each pair of ranks.
 pub(crate) const FAMILIAR_PEERS: usize = 32;
 
+impl Acquaint for Ofi {
+    #[inline]
+    fn has_strangers(&self) -> bool {
+        self.peers.has_wanted()
+    }
+
+    fn stranger(&mut self) -> Option<Peer> {
+        self.peers.next_wanted()
+    }
+
+    fn is_stranger(&self, peer: Peer) -> bool {
+        self.peers.is_stranger(peer)
+    }
+
+    #[cold]
+    fn introduce(&mut self, peer: Peer, card: Result<&[u8], Box<Fault>>) {
+        if !self.peers.is_stranger(peer) {
+            return;
+        }
+        match card.and_then(|bytes| read_card(peer, &self.provider, bytes)) {
+            Ok(card) => {
+                if self.peers.learn(peer, card) {
+                    self.meet(peer);
+                }
+            }
+            Err(fault) => self.lose(peer, fault),
+        }
+        // What has waited for it is tried again.
+        self.refused_at = self.refused_at.map(|_| usize::MAX);
+        self.has_news = true;
+    }
+
+    fn leave(&mut self) -> bool {
+        self.leave_a_step()
+    }
+}
+
 impl Ofi {
-    /// Has to do with a peer for the first time: tells the provider its address and calls at its doorway. False when it is gone, or
-    /// lost by that.
+    /// A packet of a peer has come that we have had nothing to do with, or whose card is still on its way.
+    #[cold]
+    pub(crate) fn greet(&mut self, peer: Peer) {
+        self.peers.meet(peer);
+        self.meet(peer);
+    }
+
+    /// Has to do with a peer for the first time: tells the provider its address and calls at its doorway. False when it is
+    /// gone, or lost by that, or when its card is not here, which is then wanted.
     #[cold]
     pub(crate) fn meet(&mut self, peer: Peer) -> bool {
         if self.peers.is_gone(peer) || peer == self.me {
             return false;
         }
-        assert!(self.peers.is_reached(peer), "{peer:?} has given no card");
-        if self.peers.contacts[peer.index()].address.is_none() {
+        if self.peers.is_stranger(peer) {
+            self.peers.want(peer);
+            return false;
+        }
+        if self.peers.address(peer).is_none() {
             match self.insert(Way { own: 0, peer, theirs: 0 }) {
                 Ok(address) => {
-                    self.peers.contacts[peer.index()].address = Some(address);
+                    self.peers.meet(peer).address = Some(address);
                     self.open_passage(peer, address);
                 }
                 Err(error) => {
@@ -52,7 +100,8 @@ impl Ofi {
 
     /// Tells the provider the address of a peer's rail.
     fn insert(&mut self, way: Way) -> Result<Address, Error> {
-        let address = self.peers.address(way.peer, way.theirs).map(Box::<[u8]>::from).unwrap_or_default();
+        let address =
+            self.peers.card_address(way.peer, way.theirs).map(Box::<[u8]>::from).unwrap_or_default();
         self.rail(way.own).endpoint().addresses().insert(&address)
     }
 
@@ -60,7 +109,7 @@ impl Ofi {
     pub(crate) fn address(&mut self, way: Way) -> Result<Address, Error> {
         if way.own == 0
             && way.theirs == 0
-            && let Some(address) = self.peers.contacts[way.peer.index()].address
+            && let Some(address) = self.peers.address(way.peer)
         {
             return Ok(address);
         }
@@ -73,7 +122,7 @@ impl Ofi {
     }
 
     /// Tells the devices of our rails `own` all addresses of a peer that will read or write there.
-    pub(crate) fn introduce(&mut self, peer: Peer, own: [usize; 2]) {
+    pub(crate) fn announce(&mut self, peer: Peer, own: [usize; 2]) {
         if self.others.is_empty() && self.peers.rails(peer) == 1 {
             return;
         }

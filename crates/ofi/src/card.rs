@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 1 | version of this format, [`VERSION`] |
 //! | 1 | length of the provider's name, then the name |
-//! | 4 | nonce: a number that packets to this rank carry, where the network has room for it |
+//! | 16 | random bytes: what this rank brings to the job's secret |
 //! | 4 | largest packet |
 //! | 8, 8 | largest read, largest write; 0 for none |
 //! | 1 | address of the doorway: 0 for none, else 4 or 16 bytes of IP address, then 2 bytes of port |
@@ -15,14 +15,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Version of the format.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A card, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Card {
     /// Name of the road: both ends must take the same.
     pub(crate) provider: String,
-    pub(crate) nonce: u32,
+    /// What this rank brings to the job's secret.
+    pub(crate) key: [u8; 16],
     pub(crate) packet_bytes_max: u32,
     pub(crate) read_bytes_max: u64,
     pub(crate) write_bytes_max: u64,
@@ -46,7 +47,7 @@ impl Card {
         let length = |bytes: &[u8]| u8::try_from(bytes.len()).expect("names and addresses are short");
         let mut out = vec![VERSION, length(self.provider.as_bytes())];
         out.extend_from_slice(self.provider.as_bytes());
-        out.extend_from_slice(&self.nonce.to_le_bytes());
+        out.extend_from_slice(&self.key);
         out.extend_from_slice(&self.packet_bytes_max.to_le_bytes());
         out.extend_from_slice(&self.read_bytes_max.to_le_bytes());
         out.extend_from_slice(&self.write_bytes_max.to_le_bytes());
@@ -87,7 +88,7 @@ impl Card {
         let name = rest.counted()?;
         let card = Card {
             provider: String::from_utf8(name.to_vec()).map_err(|_| Unreadable::Malformed)?,
-            nonce: u32::from_le_bytes(rest.array()?),
+            key: rest.array()?,
             packet_bytes_max: u32::from_le_bytes(rest.array()?),
             read_bytes_max: u64::from_le_bytes(rest.array()?),
             write_bytes_max: u64::from_le_bytes(rest.array()?),
@@ -136,15 +137,15 @@ impl<'a> Rest<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn card() -> Card {
+    pub(crate) fn card() -> Card {
         Card {
             provider: "efa-direct".to_string(),
-            nonce: 0xDEAD_BEEF,
+            key: [0xDE; 16],
             packet_bytes_max: 8864,
             read_bytes_max: 1 << 30,
             write_bytes_max: 0,

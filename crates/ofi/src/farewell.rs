@@ -23,9 +23,10 @@ use crate::error::Code;
 use crate::fabric::Address;
 use crate::faults;
 use crate::lifeline::Ending;
-use crate::peers::Label;
+use crate::peers::Peers;
 use crate::rails::Way;
 use crate::transport::Ofi;
+use crate::words::CONTROL;
 
 /// First byte of a packet of ours.
 const GOODBYE: u8 = 1;
@@ -70,6 +71,14 @@ struct Going {
     ending: Option<Ending>,
     refused: Option<Box<Fault>>,
     sent: Option<u32>,
+}
+
+/// What is left to do before this rank has left.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    until: Instant,
+    /// Peers that do not know it yet.
+    untold: Vec<Peer>,
 }
 
 /// Peers that are going, and whom we have told that we are.
@@ -139,7 +148,11 @@ impl Ofi {
             match verdict {
                 // Gone in order, but only once it knows that we know.
                 Some(fault) if fault.cause == selvedge_transport::Cause::PeerLeft => {
-                    if self.send_control(peer, &[SEEN_OFF]) {
+                    if self.peers.is_stranger(peer) {
+                        // Its goodbye is the first that we hear of it, and where to answer is still on its way.
+                        self.peers.want(peer);
+                        index += 1;
+                    } else if self.send_control(peer, &[SEEN_OFF]) {
                         self.farewells.going.swap_remove(index);
                         self.lose(peer, fault);
                     } else {
@@ -159,7 +172,8 @@ impl Ofi {
         let Going { peer, since, ending, refused, sent } = going;
         let age = since.elapsed();
         if let Some(sent) = *sent {
-            let missing = sent.wrapping_sub(self.peers.contacts[peer.index()].received);
+            let received = self.peers.look(*peer).map_or(0, |contact| contact.received);
+            let missing = sent.wrapping_sub(received);
             if missing == 0 {
                 return (!self.has_stashed(*peer)).then(|| faults::left(*peer));
             }
@@ -180,7 +194,8 @@ impl Ofi {
 
     /// The same, by this way.
     pub(crate) fn send_control_by(&mut self, (way, address): (Way, Address), bytes: &[u8]) -> bool {
-        let data = self.peers.contacts[way.peer.index()].word.control();
+        let Some(contact) = self.peers.look(way.peer) else { return true };
+        let data = Peers::word(contact, way.peer, self.me) | CONTROL;
         let rail = self.rail(way.own);
         let Some(slot) = rail.outbound.take(way.peer) else { return false };
         let len = rail.outbound.fill(slot, bytes, Buf::EMPTY);
@@ -198,65 +213,76 @@ impl Ofi {
         let _ = self.send_control(to, &[PROBE]);
     }
 
-    /// A packet that is not the engine's has come.
+    /// A packet of ours has come.
     #[cold]
-    pub(crate) fn take_control(&mut self, data: u64, rail: usize, slot: usize) {
-        if let Label::Control(from) = self.expected_label(data)
-            && self.peers.is_reached(from)
-        {
-            let word = match *self.rail(rail).inbound.packet(slot) {
-                [GOODBYE, a, b, c, d] => Some(Parting::Goodbye(u32::from_le_bytes([a, b, c, d]))),
-                [SEEN_OFF] => {
-                    self.farewells.unanswered.retain(|&peer| peer != from);
-                    None
-                }
-                [PROBE] => None,
-                _ => Some(Parting::Refused(faults::foreign_packet(from))),
-            };
-            if self.meet(from)
-                && let Some(sign) = word
-            {
-                self.part(from, sign);
+    pub(crate) fn take_control(&mut self, from: Peer, rail: usize, slot: usize) {
+        let word = match *self.rail(rail).inbound.packet(slot) {
+            [GOODBYE, a, b, c, d] => Some(Parting::Goodbye(u32::from_le_bytes([a, b, c, d]))),
+            [SEEN_OFF] => {
+                self.farewells.unanswered.retain(|&peer| peer != from);
+                None
             }
+            [PROBE] => None,
+            _ => Some(Parting::Refused(faults::foreign_packet(from))),
+        };
+        self.meet(from);
+        if let Some(sign) = word {
+            self.part(from, sign);
         }
         self.give_slot_back(rail, slot);
     }
 
-    /// Says goodbye to all we have had to do with (in small jobs, to all), and stays until they have answered or
-    /// [`LEAVING_MAX`] has passed.
+    /// Says goodbye to all we have had to do with (in small jobs, to all), and stays until they have answered or two
+    /// seconds have passed: a millisecond of that, or less. True when it is done. Cards of strangers are taken
+    /// between the steps.
     #[cold]
-    pub(crate) fn leave(&mut self) {
-        let until = Instant::now() + LEAVING_MAX;
+    pub(crate) fn leave_a_step(&mut self) -> bool {
+        let Leaving { until, mut untold } = self.leaving.take().unwrap_or_else(|| self.begin_to_leave());
+        untold.retain(|&peer| !self.say_goodbye(peer));
+        while let Some(event) = self.poll() {
+            if let Event::Packet { slot, .. } = event {
+                self.release(slot);
+            }
+        }
+        let Ofi { peers, farewells, .. } = self;
+        farewells.unanswered.retain(|&peer| !peers.is_gone(peer));
+        let is_done = untold.is_empty() && farewells.unanswered.is_empty() && self.sends_pending() == 0;
+        let is_over = is_done || Instant::now() >= until;
+        self.leaving = Some(Leaving { until, untold });
+        if !is_over {
+            self.wait(Duration::from_millis(1));
+        }
+        is_over
+    }
+
+    fn begin_to_leave(&mut self) -> Leaving {
         // Packets that the caller has not given back shall not keep ours out.
         self.lend_all();
         let is_small = self.peers.count() <= FAMILIAR_PEERS;
         let others: Vec<Peer> = self.peers.others().collect();
-        let mut untold: Vec<Peer> =
+        let untold: Vec<Peer> =
             others.into_iter().filter(|&peer| is_small || self.peers.is_known(peer)).collect();
-        self.farewells.unanswered = untold.clone();
-        loop {
-            untold.retain(|&peer| !self.say_goodbye(peer));
-            while let Some(event) = self.poll() {
-                if let Event::Packet { slot, .. } = event {
-                    self.release(slot);
-                }
-            }
-            let Ofi { peers, farewells, .. } = self;
-            farewells.unanswered.retain(|&peer| !peers.is_gone(peer));
-            let is_done = untold.is_empty() && farewells.unanswered.is_empty() && self.sends_pending() == 0;
-            if is_done || Instant::now() >= until {
-                return;
-            }
-            self.wait(Duration::from_millis(1));
+        self.farewells.unanswered.clone_from(&untold);
+        Leaving { until: Instant::now() + LEAVING_MAX, untold }
+    }
+
+    /// The same to its end, without those whose cards are not here: nobody is there to bring them.
+    pub(crate) fn leave_alone(&mut self) {
+        let mut leaving = self.leaving.take().unwrap_or_else(|| self.begin_to_leave());
+        leaving.untold.retain(|&peer| !self.peers.is_stranger(peer));
+        self.farewells.unanswered.retain(|&peer| !self.peers.is_stranger(peer));
+        self.leaving = Some(leaving);
+        while !self.leave_a_step() {
+            while self.peers.next_wanted().is_some() {}
         }
     }
 
     /// True when the peer has been told, or need not be.
     fn say_goodbye(&mut self, peer: Peer) -> bool {
         if !self.meet(peer) {
-            return true;
+            return !self.peers.is_stranger(peer);
         }
-        let sent = self.peers.contacts[peer.index()].sent.to_le_bytes();
+        let sent = self.peers.look(peer).map_or(0, |contact| contact.sent).to_le_bytes();
         self.send_control(peer, &[GOODBYE, sent[0], sent[1], sent[2], sent[3]])
     }
 }

@@ -73,6 +73,27 @@ pub(crate) fn no_socket(what: &str, error: &std::io::Error) -> Box<Fault> {
     )
 }
 
+/// The kernel has no random numbers for a secret.
+pub(crate) fn no_random(error: Errno) -> Box<Fault> {
+    fault(
+        Scope::Local,
+        Cause::Exhausted,
+        format!("the kernel gives no random numbers: {error}"),
+        "allow getrandom(2) in the container's seccomp profile",
+    )
+}
+
+/// Somebody sends packets who does not belong to the job. Said once.
+pub(crate) fn foreign_packets() -> Box<Fault> {
+    fault(
+        Scope::Local,
+        Cause::Malformed,
+        "a packet has come that no rank of this job has sent; it was dropped, and so will be others"
+            .to_string(),
+        "if no other job has just ended on these addresses, see who else can reach this network interface",
+    )
+}
+
 /// A card that cannot be read, or is of another kind than ours.
 pub(crate) fn unreadable(peer: Peer, why: Unreadable) -> Box<Fault> {
     match why {

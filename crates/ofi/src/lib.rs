@@ -8,7 +8,9 @@
 //! discover               which roads there are, what each can do, and why the others are not there
 //! spread                 which NICs each rank of a host uses
 //! Opening::open, card    an endpoint that receives, and what others need to reach it
-//! Opening::connect       an Ofi, which moves packets
+//! Terms::of              what all ranks must see alike, said by one of them
+//! Opening::join          an Ofi, which moves packets
+//! Acquaint::stranger     whose card it wants next: the first time that there is something to do with a peer
 //! ```
 //!
 //! Read `discover.rs` and `endpoint.rs` first, then `rail.rs` and `transport.rs`. What there is to know about EFA is in
@@ -42,6 +44,7 @@ mod numbers;
 mod one_sided;
 mod opening;
 mod operations;
+mod pages;
 mod passages;
 mod patience;
 mod peers;
@@ -54,7 +57,9 @@ mod settings;
 mod spread;
 mod steps;
 mod sys;
+mod terms;
 mod transport;
+mod words;
 
 pub use alarm::Alarm;
 pub use devices::Trouble;
@@ -65,4 +70,5 @@ pub use load::{Library, LoadError, candidates};
 pub use opening::Opening;
 pub use settings::Settings;
 pub use spread::{Overfull, Seat, own_node, spread};
+pub use terms::Terms;
 pub use transport::Ofi;

@@ -14,6 +14,7 @@
 //! Cost: one descriptor for each peer dealt with, none at the other end but an entry in the queue of the doorway
 //! ([`CALLERS_MAX`]), and no packets beyond a keep-alive of the kernel every [`KEEP_ALIVE`].
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -79,34 +80,31 @@ pub(crate) enum Ending {
 #[derive(Debug)]
 pub(crate) struct Lifelines {
     epoll: OwnedFd,
-    /// By peer.
-    lines: Vec<Option<OwnedFd>>,
-    open: usize,
+    /// Of the peers that were called.
+    lines: BTreeMap<Peer, OwnedFd>,
     open_max: usize,
 }
 
 impl Lifelines {
-    /// None yet, of at most `open_max`, to `peers` peers.
+    /// None yet, of at most `open_max`.
     ///
     /// # Errors
     /// No descriptor to be had.
-    pub(crate) fn new(peers: usize, open_max: usize) -> io::Result<Lifelines> {
+    pub(crate) fn new(open_max: usize) -> io::Result<Lifelines> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let lines = std::iter::repeat_with(|| None).take(peers).collect();
-        Ok(Lifelines { epoll, lines, open: 0, open_max })
+        Ok(Lifelines { epoll, lines: BTreeMap::new(), open_max })
     }
 
     /// Calls at a peer's doorway; does nothing when there are too many lines already or no descriptor is to be had: then
     /// this peer is not watched. An end that is known at once is the answer.
     #[cold]
     pub(crate) fn call(&mut self, peer: Peer, doorway: SocketAddr) -> Option<Ending> {
-        if self.lines[peer.index()].is_some() || self.open >= self.open_max {
+        if self.has(peer) || self.lines.len() >= self.open_max {
             return None;
         }
         match self.try_call(peer, doorway) {
             Ok(line) => {
-                self.lines[peer.index()] = Some(line);
-                self.open += 1;
+                self.lines.insert(peer, line);
                 None
             }
             Err(Errno::CONNREFUSED) => Some(Ending::Refused),
@@ -137,7 +135,7 @@ impl Lifelines {
     #[cold]
     pub(crate) fn look(&mut self, mut ended: impl FnMut(Peer, Ending)) {
         const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-        if self.open == 0 {
+        if self.lines.is_empty() {
             return;
         }
         let none = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
@@ -147,8 +145,7 @@ impl Lifelines {
             // What is packed is copied before it is used.
             let data = event.data;
             let peer = Peer(data.u64() as u32);
-            let Some(line) = self.lines[peer.index()].take() else { continue };
-            self.open -= 1;
+            let Some(line) = self.lines.remove(&peer) else { continue };
             let ending = match sockopt::socket_error(&line) {
                 Ok(Err(Errno::CONNREFUSED)) => Ending::Refused,
                 Ok(Err(
@@ -162,13 +159,13 @@ impl Lifelines {
 
     /// Whether there is a line to it.
     pub(crate) fn has(&self, peer: Peer) -> bool {
-        self.lines[peer.index()].is_some()
+        self.lines.contains_key(&peer)
     }
 
     /// Lets a line go, when the peer is known to be gone.
     #[cold]
     pub(crate) fn hang_up(&mut self, peer: Peer) {
-        self.open -= usize::from(self.lines[peer.index()].take().is_some());
+        self.lines.remove(&peer);
     }
 
     /// Becomes readable when a line ends; for sleeping on.
@@ -208,7 +205,7 @@ mod tests {
     #[test]
     fn a_line_stands_as_long_as_the_doorway_and_its_end_is_told_once() {
         let (near, far) = (Doorway::open(HERE).unwrap(), Doorway::open(HERE).unwrap());
-        let mut lines = Lifelines::new(3, 8).unwrap();
+        let mut lines = Lifelines::new(8).unwrap();
         assert_eq!(lines.call(Peer(1), near.address()), None);
         assert_eq!(lines.call(Peer(2), far.address()), None);
         for _ in 0..100 {
@@ -224,7 +221,7 @@ mod tests {
     #[test]
     fn a_call_where_nobody_listens_is_refused() {
         let address = Doorway::open(HERE).unwrap().address();
-        let mut lines = Lifelines::new(1, 8).unwrap();
+        let mut lines = Lifelines::new(8).unwrap();
         let ending = lines.call(Peer(0), address).unwrap_or_else(|| next_ending(&mut lines).1);
         assert_eq!(ending, Ending::Refused);
     }
@@ -232,12 +229,12 @@ mod tests {
     #[test]
     fn beyond_the_limit_no_line_is_opened_and_a_line_let_go_makes_room() {
         let doorway = Doorway::open(HERE).unwrap();
-        let mut lines = Lifelines::new(2, 1).unwrap();
+        let mut lines = Lifelines::new(1).unwrap();
         lines.call(Peer(0), doorway.address());
         lines.call(Peer(1), doorway.address());
-        assert!(lines.lines[0].is_some() && lines.lines[1].is_none());
+        assert!(lines.has(Peer(0)) && !lines.has(Peer(1)));
         lines.hang_up(Peer(0));
         lines.call(Peer(1), doorway.address());
-        assert!(lines.lines[1].is_some());
+        assert!(lines.has(Peer(1)));
     }
 }

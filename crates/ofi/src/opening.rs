@@ -1,11 +1,11 @@
-//! From a choice of road to a transport: open here, exchange cards, connect.
+//! From a choice of road to a transport: open here, agree on terms, join.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use selvedge_transport::{Caps, Fault, Peer};
+use selvedge_transport::{Acquaint, Caps, Fault, Peer};
 
 use crate::card::Card;
 use crate::discover::{Choice, Provider};
@@ -15,12 +15,14 @@ use crate::faults;
 use crate::info::{Abilities, AddressFormat};
 use crate::interface;
 use crate::lifeline::{Doorway, Lifelines};
-use crate::peers::{PEERS_MAX, Peers, Word, read_cards};
+use crate::peers::{PEERS_MAX, Peers};
 use crate::rail::{Plan, Rail};
 use crate::settings::Settings;
 use crate::spread;
 use crate::sys;
+use crate::terms::Terms;
 use crate::transport::{Ofi, Parts};
+use crate::words::Words;
 
 /// Packet on TCP: a power of two, as messages like to be, and room for the engine's header before it. Without that room
 /// 64 KiB leave as three packets, the last of a few bytes.
@@ -41,7 +43,7 @@ const TIME_MAX: Duration = Duration::from_secs(10);
 /// Slots that stay posted when all others are on loan, so that packets of ours and completions get through; at most a quarter.
 const RECEIVES_KEPT: usize = 32;
 
-/// An endpoint that is open and receives, and whose peers are not known yet.
+/// An endpoint that is open and receives, and that knows nobody yet.
 #[derive(Debug)]
 pub struct Opening {
     /// The home rail first.
@@ -122,7 +124,7 @@ impl Opening {
         let most = (choice.infos[0].abilities().datagram_bytes_max as u64).min(efa::ONE_SIDED_BYTES_MAX);
         let card = Card {
             provider: choice.provider.name().to_string(),
-            nonce: nonce(),
+            key: random()?,
             packet_bytes_max: packet_bytes as u32,
             read_bytes_max: if abilities.one_sided_read { most } else { 0 },
             write_bytes_max: if abilities.one_sided_write { most } else { 0 },
@@ -133,36 +135,53 @@ impl Opening {
         Ok(Opening { rails, nics, card, me, plan, abilities, doorway, is_crowded, name })
     }
 
-    /// What other ranks need to reach this one; give it to all of them.
+    /// What other ranks need to reach this one, and what it brings to their common secret: for the job's own ranks only.
     pub fn card(&self) -> Vec<u8> {
         self.card.to_bytes()
     }
 
-    /// The transport. `cards` are those of all peers by index, our own among them; empty for a peer that is never reached by
-    /// this road. Nothing is sent yet.
-    ///
-    /// What the road can do is what all its peers can, so that both ends of a pair see the same.
+    /// The transport, for a job so small that everybody has all cards. `cards` are those of all peers by index, our own among
+    /// them; empty for a peer that is never reached by this road. Nothing is sent yet.
     ///
     /// # Errors
     /// A [`Fault`] of the first peer whose card does not fit ours.
     pub fn connect(self, cards: Vec<Vec<u8>>) -> Result<Ofi, Box<Fault>> {
-        assert!(cards.len() <= PEERS_MAX, "{} peers", cards.len());
+        let terms = Terms::of(&cards)?;
+        let unreached = (0..).map(Peer).zip(&cards).filter(|(_, card)| card.is_empty());
+        let mut ofi = self.join(&terms, cards.len(), unreached.map(|(peer, _)| peer).collect())?;
+        for (peer, card) in (0..).map(Peer).zip(cards).filter(|(_, card)| !card.is_empty()) {
+            ofi.introduce(peer, Ok(&card));
+            if let Some(fault) = ofi.peers.fault(peer) {
+                return Err(fault);
+            }
+        }
+        Ok(ofi)
+    }
+
+    /// The transport, on the terms that all ranks of the job have agreed upon. Of the `peers` those in `unreached` are never
+    /// reached by this road; the cards of all others are wanted when there is something to do with them
+    /// ([`Acquaint::stranger`]). Nothing is sent yet.
+    ///
+    /// What the road can do is what the terms say, so that both ends of a pair see the same.
+    ///
+    /// # Errors
+    /// A [`Fault`] of this process: no memory, no descriptor.
+    pub fn join(self, terms: &Terms, peers: usize, unreached: Vec<Peer>) -> Result<Ofi, Box<Fault>> {
+        assert!(peers <= PEERS_MAX, "{peers} peers");
         let Opening { rails, nics, card, me, plan, abilities, doorway, is_crowded, name } = self;
-        let cards = read_cards(&card, &cards)?;
-        let least = |of: fn(&Card) -> u64| cards.iter().flatten().map(of).fold(of(&card), u64::min);
-        let packet_bytes_max = least(|card| card.packet_bytes_max.into()) as usize;
+        let packet_bytes_max = terms.packet_bytes_max as usize;
         let caps = Caps {
             name,
             packet_bytes_max,
             inline_bytes_max: plan.inject_bytes_max.min(packet_bytes_max),
             slots_max: plan.receives - RECEIVES_KEPT.min(plan.receives / 4),
-            read_bytes_max: least(|card| card.read_bytes_max),
-            write_bytes_max: least(|card| card.write_bytes_max),
+            read_bytes_max: terms.read_bytes_max,
+            write_bytes_max: terms.write_bytes_max,
             one_sided_max: plan.one_sided,
         };
         let lines = match doorway {
             Some(_) => Some(
-                Lifelines::new(cards.len(), lines_max())
+                Lifelines::new(lines_max())
                     .map_err(|error| faults::no_socket("lines to the peers", &error))?,
             ),
             None => None,
@@ -171,9 +190,12 @@ impl Opening {
             Ofi::own_slots(packet_bytes_max).map_err(|error| faults::no_memory(packet_bytes_max, error))?;
         let is_efa = abilities.address == AddressFormat::Efa;
         let data_bytes = abilities.immediate_bytes.min(if is_efa { efa::IMMEDIATE_BYTES } else { 8 });
+        let has_several = terms.rails_max > 1;
+        let words = Words::new(terms.secret, data_bytes);
         Ok(Ofi::new(Parts {
-            expected: Word::new(Peer(0), card.nonce, data_bytes),
-            peers: Peers::new(me, cards, data_bytes),
+            peers: Peers::new(me, peers, unreached, has_several, words),
+            has_several,
+            provider: card.provider,
             is_efa,
             rails,
             nics,
@@ -239,13 +261,14 @@ fn ip_of(abilities: &Abilities, address: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// A number that those who have our card know, and a process that had our address before us does not.
-fn nonce() -> u32 {
-    let mut bytes = [0; 4];
-    // Without random numbers the process id has to do.
-    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
-        Ok(4) => u32::from_le_bytes(bytes),
-        _ => std::process::id(),
+/// Bytes that nobody can guess.
+fn random() -> Result<[u8; 16], Box<Fault>> {
+    let mut bytes = [0; 16];
+    // So few come at once, and are not interrupted (getrandom(2)).
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(16) => Ok(bytes),
+        Ok(_) => Err(faults::no_random(rustix::io::Errno::INTR)),
+        Err(error) => Err(faults::no_random(error)),
     }
 }
 

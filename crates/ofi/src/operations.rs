@@ -44,7 +44,12 @@ impl Ofi {
         if peer == self.me {
             return self.copy_own(number, work);
         }
-        if self.peers.contacts[peer.index()].address.is_none() && !self.meet(peer) {
+        if self.peers.address(peer).is_none() && !self.meet(peer) {
+            if self.peers.is_stranger(peer) {
+                self.works.wait(number);
+                self.has_news = true;
+                return;
+            }
             let fault = self.peers.fault(peer).expect("a peer that cannot be met is gone");
             return self.fail_work(number, fault);
         }

@@ -28,11 +28,13 @@ use crate::fabric::Address;
 use crate::farewell::{PROBE, Parting};
 use crate::faults;
 use crate::numbers::{Numbering, Window};
-use crate::peers::Word;
+use crate::pages::Pages;
+use crate::peers::Peers;
 use crate::pool::Sent;
 use crate::queue::Failure;
 use crate::rails::{Way, straight};
 use crate::transport::Ofi;
+use crate::words::NAME_MASK;
 
 /// Between us and one peer.
 #[derive(Debug)]
@@ -46,31 +48,31 @@ struct Passage {
     taken: Window,
 }
 
-/// One for each peer that we have had to do with, where either side has several rails.
+/// One for each peer that we have had to do with, in jobs of which any rank has several rails.
 ///
-/// Memory: 8 bytes for each peer, 180 more for each that was dealt with.
+/// Memory: 180 bytes for each peer that was dealt with, 8 for each of its page.
 #[derive(Debug)]
 pub(crate) struct Passages {
     numbering: Numbering,
-    of: Vec<Option<Box<Passage>>>,
+    of: Pages<Option<Box<Passage>>>,
 }
 
 impl Passages {
     /// None yet. `None` in jobs so large that there is no room for numbers.
     pub(crate) fn new(peers: usize) -> Option<Passages> {
         let numbering = Numbering::of(peers)?;
-        Some(Passages { numbering, of: (0..peers).map(|_| None).collect() })
+        Some(Passages { numbering, of: Pages::new(peers) })
     }
 
     /// The way of the packets to a peer, if it has one of its own.
     pub(crate) fn way(&self, peer: Peer) -> Option<(Way, Address)> {
-        let passage = self.of[peer.index()].as_ref()?;
+        let passage = self.of.get(peer)?.as_ref()?;
         Some((passage.way, passage.address?))
     }
 
     #[inline]
     fn get_mut(&mut self, peer: Peer) -> &mut Passage {
-        self.of[peer.index()].get_or_insert_with(|| {
+        self.of.make(peer, |_| None).get_or_insert_with(|| {
             let way = Way { own: 0, peer, theirs: 0 };
             let (arrived, taken) = (Window::default(), Window::default());
             Box::new(Passage { way, address: None, arrived, taken })
@@ -79,17 +81,15 @@ impl Passages {
 }
 
 impl Ofi {
-    /// Whether packets between us and the peer are numbered. Both sides see the same.
+    /// How packets are numbered, where they are: in jobs of which any rank has several rails. All ranks see the same.
     #[inline]
-    pub(crate) fn is_numbered(&self, peer: Peer) -> bool {
-        self.passages.is_some() && (!self.others.is_empty() || self.peers.rails(peer) > 1)
+    pub(crate) fn numbering(&self) -> Option<Numbering> {
+        self.passages.as_ref().map(|passages| passages.numbering)
     }
 
     /// The peer was met: its packets go home.
     pub(crate) fn open_passage(&mut self, peer: Peer, home: Address) {
-        if self.is_numbered(peer)
-            && let Some(passages) = &mut self.passages
-        {
+        if let Some(passages) = &mut self.passages {
             let passage = passages.get_mut(peer);
             passage.address = passage.address.or(Some(home));
         }
@@ -97,7 +97,7 @@ impl Ofi {
 
     /// Which way packets to a peer go that was met.
     pub(crate) fn packet_way(&self, peer: Peer) -> Option<(Way, Address)> {
-        let home = self.peers.contacts[peer.index()].address?;
+        let home = self.peers.address(peer)?;
         let own = self.passages.as_ref().and_then(|passages| passages.way(peer));
         Some(own.unwrap_or((Way { own: 0, peer, theirs: 0 }, home)))
     }
@@ -107,11 +107,11 @@ impl Ofi {
     /// # Errors
     /// [`Busy`] when there is no room.
     pub(crate) fn send_numbered(&mut self, to: Peer, header: &[u8], payload: Buf) -> Result<(), Busy> {
-        let Ofi { passages: Some(passages), peers, rail: home, others, .. } = self else {
+        let Ofi { passages: Some(passages), peers, rail: home, others, me, .. } = self else {
             unreachable!("the caller has looked");
         };
         let (numbering, passage) = (passages.numbering, passages.get_mut(to));
-        let contact = &mut peers.contacts[to.index()];
+        let Some(contact) = peers.contact(to) else { unreachable!("the caller has looked") };
         let Some(address) = passage.address else { return Ok(()) };
         let Way { own, theirs, .. } = passage.way;
         let rail = if own == 0 { home } else { &mut others[own - 1] };
@@ -120,7 +120,7 @@ impl Ofi {
             return self.refuse();
         };
         let len = rail.outbound.fill(slot, header, payload);
-        let data = contact.word.packet() | numbering.label(contact.sent);
+        let data = Peers::word(contact, to, *me) | numbering.label(contact.sent);
         rail.outbound.note(slot, len, data, theirs);
         match rail.send_slot(slot, len, address, data) {
             Ok(()) => contact.sent = contact.sent.wrapping_add(1),
@@ -134,7 +134,7 @@ impl Ofi {
     fn not_sent(&mut self, to: Peer, (rail, slot): (usize, usize), code: Code) -> Result<(), Busy> {
         if code == Code::AGAIN && self.may_wait(to) {
             self.put_aside(to, rail, slot);
-            let contact = &mut self.peers.contacts[to.index()];
+            let contact = self.peers.meet(to);
             contact.sent = contact.sent.wrapping_add(1);
             return Ok(());
         }
@@ -151,43 +151,28 @@ impl Ofi {
         let outbound = &mut self.rail(rail).outbound;
         let Sent { to, data, .. } = outbound.sent(slot);
         outbound.give_back(slot);
-        if self.is_numbered(to)
-            && let Some(passages) = &mut self.passages
-            && let Some((_, number)) = passages.numbering.read(Word::name(data))
+        if let Some(passages) = &mut self.passages
+            && let Some((_, number)) = passages.numbering.read((data & NAME_MASK) as u32)
         {
             let numbering = passages.numbering;
             passages.get_mut(to).arrived.insert(number, numbering);
         }
     }
 
-    /// The sender and the number of a packet that has one.
-    #[inline]
-    pub(crate) fn numbered(&self, data: u64) -> Option<(Peer, u32)> {
-        let Peer(name) = self.expected_sender(data)?;
-        self.passages.as_ref()?.numbering.read(name)
-    }
-
-    /// A packet with a number has come. It is lent once, and thrown away when it comes again.
+    /// A packet with a number has come, from somebody we have had to do with. It is lent once, and thrown away when it comes again.
     pub(crate) fn take_numbered(
         &mut self,
         (from, number): (Peer, u32),
         rail: usize,
         slot: usize,
     ) -> Option<Event> {
-        if !self.peers.is_reached(from) || !self.is_numbered(from) {
-            self.give_slot_back(rail, slot);
-            return None;
-        }
-        if self.peers.contacts[from.index()].address.is_none() {
-            self.meet(from);
-        }
         let Some(passages) = &mut self.passages else { return None };
         let numbering = passages.numbering;
         if !passages.get_mut(from).taken.insert(number, numbering) {
             self.give_slot_back(rail, slot);
             return None;
         }
-        let contact = &mut self.peers.contacts[from.index()];
+        let contact = self.peers.contact(from)?;
         contact.received = contact.received.wrapping_add(1);
         self.lend(from, Ofi::slot_name(rail, slot))
     }
@@ -197,7 +182,7 @@ impl Ofi {
     pub(crate) fn send_failed(&mut self, rail: usize, slot: usize, failure: &Failure) {
         let Sent { to, theirs, .. } = self.rail(rail).outbound.sent(slot);
         let (fault, _) = faults::refused_by_provider(to, failure, self.is_efa);
-        if self.is_numbered(to) && fault.cause == Cause::Unreachable && !self.peers.is_gone(to) {
+        if self.passages.is_some() && fault.cause == Cause::Unreachable && !self.peers.is_gone(to) {
             self.leave_way(Way { own: rail, peer: to, theirs: theirs.into() }, &fault);
             return self.put_aside(to, rail, slot);
         }
@@ -208,7 +193,7 @@ impl Ofi {
     /// Packets to a peer go by another way than one that has failed. Where there is none left, the peer is lost.
     #[cold]
     pub(crate) fn go_round(&mut self, peer: Peer, fault: &Fault) {
-        if !self.is_numbered(peer) || self.peers.is_gone(peer) {
+        if self.passages.is_none() || self.peers.is_gone(peer) {
             return;
         }
         let Some((before, _)) = self.packet_way(peer) else { return };

@@ -35,6 +35,10 @@ impl Ofi {
         if !self.peers.is_gone(to) && self.meet(to) {
             return self.send(to, header, payload);
         }
+        if self.peers.is_stranger(to) {
+            self.refused_at = Some(self.sends_pending());
+            return Err(Busy);
+        }
         Ok(())
     }
 

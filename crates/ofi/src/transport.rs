@@ -12,14 +12,14 @@ use crate::acquaintance::ROLL_CALL;
 use crate::alarm::Alarm;
 use crate::endpoint::{Completion, Polled};
 use crate::error::Code;
-use crate::farewell::Farewells;
+use crate::farewell::{Farewells, Leaving};
 use crate::faults;
 use crate::lifeline::{Doorway, Lifelines};
 use crate::monitor::Monitor;
 use crate::one_sided::{Direction, Registrations, Work, Works};
 use crate::passages::Passages;
 use crate::patience::{Pastime, Patience};
-use crate::peers::{Peers, Word};
+use crate::peers::{Label, Peers};
 use crate::pool::Inbound;
 use crate::queue::Failure;
 use crate::rail::{Operation, Rail, words};
@@ -61,9 +61,12 @@ pub struct Ofi {
     pub(crate) passages: Option<Passages>,
     pub(crate) caps: Caps,
     pub(crate) peers: Peers,
-    /// What comes beside packets to us.
-    expected: Word,
+    /// Name of the road, as it stands in cards.
+    pub(crate) provider: String,
     pub(crate) me: Peer,
+    /// Packets of strangers to the job.
+    foreign: u64,
+    pub(crate) leaving: Option<Leaving>,
     /// Slots on loan.
     lent: usize,
     /// Something below is not empty, or is to be done.
@@ -107,7 +110,9 @@ pub(crate) struct Parts {
     pub(crate) nics: Vec<String>,
     pub(crate) caps: Caps,
     pub(crate) peers: Peers,
-    pub(crate) expected: Word,
+    /// Whether any rank of the job has several rails.
+    pub(crate) has_several: bool,
+    pub(crate) provider: String,
     pub(crate) me: Peer,
     pub(crate) doorway: Option<Doorway>,
     pub(crate) lines: Option<Lifelines>,
@@ -119,12 +124,11 @@ pub(crate) struct Parts {
 
 impl Ofi {
     pub(crate) fn new(parts: Parts) -> Ofi {
-        let Parts { mut rails, nics, caps, peers, expected, me, doorway, lines, own, abilities, .. } = parts;
+        let Parts { mut rails, nics, caps, peers, provider, me, doorway, lines, own, abilities, .. } = parts;
         let domains = rails.iter().map(|rail| rail.domain().clone()).collect();
         let loads = vec![0; rails.len()];
         let mut rail = rails.remove(0);
-        let has_several = !rails.is_empty() || peers.others().any(|peer| peers.rails(peer) > 1);
-        let passages = has_several.then(|| Passages::new(peers.count())).flatten();
+        let passages = parts.has_several.then(|| Passages::new(peers.count())).flatten();
         let can_be_woken = rail.endpoint().wait_fd().is_some();
         // Registering costs nothing over sockets, so that nothing is kept and nothing has to be watched.
         let (monitor, not_kept) = match parts.is_efa.then(Monitor::start) {
@@ -165,8 +169,10 @@ impl Ofi {
             passages,
             caps,
             peers,
-            expected,
+            provider,
             me,
+            foreign: 0,
+            leaving: None,
         }
     }
 
@@ -223,16 +229,10 @@ impl Ofi {
         match self.rail.operation(number) {
             Operation::Receive(slot) => {
                 self.rail.inbound.take(slot, completion.bytes);
-                let from = self.expected.sender(completion.data);
-                let Some((from, contact)) =
-                    from.and_then(|from| Some((from, self.peers.contacts.get_mut(from.index())?)))
-                else {
+                let Some((from, contact)) = self.peers.sender(completion.data) else {
                     return self.take_other(completion.data, 0, slot);
                 };
                 contact.received = contact.received.wrapping_add(1);
-                if contact.address.is_none() {
-                    self.meet(from);
-                }
                 self.lend(from, slot as u64)
             }
             Operation::Send(slot) => {
@@ -246,16 +246,46 @@ impl Ofi {
         }
     }
 
-    /// A packet that is not one of the engine's without a number.
+    /// A packet that is not one of the engine's without a number from somebody we know.
     #[inline(never)]
     pub(crate) fn take_other(&mut self, data: u64, rail: usize, slot: usize) -> Option<Event> {
-        match self.numbered(data) {
-            Some(label) => self.take_numbered(label, rail, slot),
-            None => {
-                self.take_control(data, rail, slot);
+        match self.peers.label(data, self.numbering()) {
+            Label::Packet(from, number) => {
+                if self.peers.address(from).is_none() {
+                    self.greet(from);
+                }
+                if let Some(number) = number {
+                    return self.take_numbered((from, number), rail, slot);
+                }
+                let contact = self.peers.contact(from)?;
+                contact.received = contact.received.wrapping_add(1);
+                self.lend(from, Ofi::slot_name(rail, slot))
+            }
+            Label::Control(from) => {
+                self.take_control(from, rail, slot);
+                None
+            }
+            Label::Foreign => {
+                self.drop_foreign(rail, slot);
                 None
             }
         }
+    }
+
+    /// A packet that nobody of this job has sent. They are counted, and spoken of once.
+    #[cold]
+    fn drop_foreign(&mut self, rail: usize, slot: usize) {
+        self.give_slot_back(rail, slot);
+        if self.foreign == 0 {
+            self.events.push_back(Event::Fault(faults::foreign_packets()));
+            self.has_news = true;
+        }
+        self.foreign += 1;
+    }
+
+    /// Packets that were dropped because nobody of this job has sent them.
+    pub fn foreign_packets(&self) -> u64 {
+        self.foreign
     }
 
     /// What a slot is called by who has it on loan.
@@ -340,17 +370,6 @@ impl Ofi {
     /// Whether packets of a peer are kept until there are slots to lend.
     pub(crate) fn has_stashed(&self, peer: Peer) -> bool {
         self.stash.iter().any(|&(from, _)| from == peer)
-    }
-
-    /// What immediate data says.
-    pub(crate) fn expected_label(&self, data: u64) -> crate::peers::Label {
-        self.expected.label(data)
-    }
-
-    /// Whom immediate data of a packet of the engine names.
-    #[inline]
-    pub(crate) fn expected_sender(&self, data: u64) -> Option<Peer> {
-        self.expected.sender(data)
     }
 
     /// From now on any number of slots may be on loan.
@@ -440,6 +459,7 @@ impl Ofi {
         !self.events.is_empty()
             || (!self.stash.is_empty() && self.lent < self.caps.slots_max)
             || self.refused_at.is_some_and(|before| self.sends_pending() < before)
+            || self.peers.has_wanted()
     }
 
     /// Sleeps until something completes, a line ends or `at_most` has passed.
@@ -488,9 +508,9 @@ impl Transport for Ofi {
     }
 
     fn register(&mut self, buf: Buf, with: Peer) -> Result<Key, Box<Fault>> {
-        // Devices give nothing to peers whose address they do not have.
+        // Devices give nothing to peers whose address they do not have. That of a stranger comes with its card.
         if with != self.me && self.meet(with) {
-            self.introduce(with, self.registrations.pair(buf));
+            self.announce(with, self.registrations.pair(buf));
         }
         self.registrations.open(buf)
     }
@@ -505,21 +525,24 @@ impl Transport for Ofi {
             header.len() + payload.len() <= self.caps.packet_bytes_max,
             "a packet of more than Caps::packet_bytes_max"
         );
-        let Some(address) = self.peers.contacts[to.index()].address else {
-            return self.send_rare(to, header, payload);
+        let me = self.me;
+        let contact = match self.peers.contact(to) {
+            Some(contact) if contact.address.is_some() => contact,
+            _ => return self.send_rare(to, header, payload),
         };
-        if self.passages.is_some() && self.is_numbered(to) {
+        if self.passages.is_some() {
             return self.send_numbered(to, header, payload);
         }
-        let contact = &mut self.peers.contacts[to.index()];
-        let data = contact.word.packet();
+        let Some(address) = contact.address else { unreachable!("just seen") };
+        let data = Peers::word(contact, to, me);
         contact.sent = contact.sent.wrapping_add(1);
         match self.rail.send((to, address), data, header, payload) {
             Ok(()) => Ok(()),
             Err(code) => {
                 let sent = self.send_later(to, data, header, payload, code);
-                if sent.is_err() {
-                    let contact = &mut self.peers.contacts[to.index()];
+                if sent.is_err()
+                    && let Some(contact) = self.peers.contact(to)
+                {
                     contact.sent = contact.sent.wrapping_sub(1);
                 }
                 sent
@@ -621,7 +644,7 @@ impl Transport for Ofi {
 impl Drop for Ofi {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.leave();
+            self.leave_alone();
         }
     }
 }

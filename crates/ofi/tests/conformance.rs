@@ -5,13 +5,22 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::Origin;
-use selvedge_ofi::{Choice, Ofi, Opening, Provider, Settings};
+use selvedge_ofi::{Choice, Ofi, Opening, Provider, Settings, Terms};
 use selvedge_transport::conformance::{Gathering, Group, Harness, Program, drive_alone};
-use selvedge_transport::{Peer, Transport};
+use selvedge_transport::{Directory, Fault, Introduced, Peer, Transport};
 
 /// A thread for each peer.
 struct Threads {
     road: fn() -> (Choice, Settings),
+}
+
+/// The cards of all, which each asks for when it needs one.
+struct Cards<'a>(&'a [Vec<u8>]);
+
+impl Directory for Cards<'_> {
+    fn card(&mut self, of: Peer) -> Result<Vec<u8>, Box<Fault>> {
+        Ok(self.0[of.index()].clone())
+    }
 }
 
 impl Harness for Threads {
@@ -21,12 +30,14 @@ impl Harness for Threads {
         let open = |me| Opening::open(&choice, Peer(me), &settings).expect("an endpoint");
         let openings: Vec<Opening> = (0..peers).map(open).collect();
         let cards: Vec<Vec<u8>> = openings.iter().map(Opening::card).collect();
+        let terms = Terms::of(&cards).expect("good cards");
         let gathering = Gathering::new(group.peers);
         std::thread::scope(|scope| {
             for opening in openings {
-                let (gathering, cards) = (&gathering, cards.clone());
+                let (gathering, cards, terms) = (&gathering, Cards(&cards), &terms);
                 scope.spawn(move || {
-                    play(opening.connect(cards).expect("good cards"), group, gathering, program)
+                    let ofi = opening.join(terms, group.peers, Vec::new()).expect("a transport");
+                    play(Introduced::new(ofi, cards), group, gathering, program)
                 });
             }
         });
@@ -37,7 +48,7 @@ impl Harness for Threads {
     }
 }
 
-fn play(mut ofi: Ofi, group: Group, gathering: &Gathering, program: &Program<'_>) {
+fn play(mut ofi: Introduced<Ofi, Cards<'_>>, group: Group, gathering: &Gathering, program: &Program<'_>) {
     let start = Instant::now();
     let me = Some(ofi.me());
     let (dies, goes) = (group.dies == me, group.dies == me || group.leaves == me);
