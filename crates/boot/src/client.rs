@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use crate::base64url;
 use crate::detect::{Found, PMIX_LAUNCHERS, USE_OURS, detect};
@@ -287,6 +288,33 @@ impl Boot {
         base64url::decode(&text).map(Some).ok_or_else(damaged)
     }
 
+    /// The same, with an answer within `patience` or an error; afterwards the launcher is taken for gone, because its answer
+    /// to this might come in the place of the next. For ranks at work, who should not hang by a launcher that does.
+    /// Where a library keeps the values it is for that to end.
+    ///
+    /// # Errors
+    /// As [`get`](Boot::get), or that time was up.
+    pub fn get_within(
+        &mut self,
+        rank: u32,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Option<Vec<u8>>, BootError> {
+        self.bound(Some(patience))?;
+        let found = self.get_from(rank, key);
+        self.bound(None)?;
+        found
+    }
+
+    fn bound(&mut self, patience: Option<Duration>) -> Result<(), BootError> {
+        let Store::Remote { wire, .. } = &mut self.store else { return Ok(()) };
+        let bounded = match &wire.stream {
+            Stream::Unix(stream) => stream.set_read_timeout(patience),
+            Stream::Tcp(stream) => stream.set_read_timeout(patience),
+        };
+        bounded.map_err(|source| BootError::Lost { during: "get", source })
+    }
+
     /// Asks the launcher to end the whole job with exit code `code & 0xff` (1 where that is 0) and to say why. Returns
     /// when the request is on its way; the caller should then exit, with the same code.
     pub fn abort(&mut self, code: i32, message: &str) {
@@ -398,6 +426,8 @@ fn unexpected(request: &'static str, reply: Reply) -> BootError {
 struct Wire {
     stream: Stream,
     read: Vec<u8>,
+    /// An answer that was given up may still come. Nothing is asked any more.
+    is_late: bool,
 }
 
 enum Stream {
@@ -407,7 +437,7 @@ enum Stream {
 
 impl Wire {
     fn new(stream: Stream) -> Wire {
-        Wire { stream, read: Vec::new() }
+        Wire { stream, read: Vec::new(), is_late: false }
     }
 
     /// Tells a server at a port who we are; answers (rank, size).
@@ -435,6 +465,10 @@ impl Wire {
     }
 
     fn ask(&mut self, request: &Request) -> Result<Reply, BootError> {
+        if self.is_late {
+            let source = io::ErrorKind::TimedOut.into();
+            return Err(BootError::Lost { during: name(request), source });
+        }
         let during = self.send(request)?;
         self.receive(during)
     }
@@ -484,6 +518,10 @@ impl Wire {
             let got = match stream.read(&mut chunk) {
                 Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_late = true;
+                    Err(io::ErrorKind::TimedOut.into())
+                }
                 other => other,
             };
             let got = got.map_err(|source| BootError::Lost { during, source })?;

@@ -234,3 +234,36 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_launcher_that_does_not_answer_in_time_is_given_up_and_not_believed_later() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let server = thread::spawn(move || {
+        let mut server = Server::new(Job::new("job".into(), vec![0, 0], NodeMap::one_node(2)));
+        let mut chunk = [0; 700];
+        loop {
+            let got = (&theirs).read(&mut chunk).unwrap();
+            if got == 0 {
+                return;
+            }
+            let slow = chunk.starts_with(b"cmd=get kvsname=job key=slow");
+            server.handle_bytes(0, &chunk[..got]);
+            if slow {
+                // Its answer is never given.
+                server.poll_output();
+            }
+            while let Some(output) = server.poll_output() {
+                (&theirs).write_all(&output.bytes).unwrap();
+            }
+        }
+    });
+    let mut boot = Boot::over(ours, 0, 2).unwrap();
+    let long = std::time::Duration::from_secs(60);
+    assert_eq!(boot.get_within(1, "quick", long).unwrap(), None);
+    let error = boot.get_within(1, "slow", std::time::Duration::from_millis(10)).unwrap_err();
+    assert!(matches!(error, BootError::Lost { during: "get", .. }), "{error}");
+    let error = boot.get_within(1, "quick", long).unwrap_err();
+    assert!(matches!(error, BootError::Lost { .. }), "its answer might be that to the one before: {error}");
+    drop(boot);
+    server.join().unwrap();
+}
