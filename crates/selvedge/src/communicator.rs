@@ -19,7 +19,10 @@ use crate::scope::Table;
 use crate::station::{Entrance, Inner};
 
 /// What leads to the peers.
-pub(crate) type Road = crate::roads::Roads<selvedge_ofi::Ofi>;
+pub(crate) type Road = crate::roads::Roads<Far>;
+
+/// The road to other hosts, whose ranks are met when there is something to do with them.
+pub(crate) type Far = selvedge_transport::Introduced<selvedge_ofi::Ofi, crate::cards::Cards>;
 
 /// A group of ranks that exchange messages no other communicator sees (MPI 5.0 section 7.2).
 ///

@@ -1,17 +1,17 @@
 //! What all communicators of a process share: who is where, and how to leave.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use selvedge_transport::{Link, Machine, Peer};
 
+use crate::cards::Line;
 use crate::wishes::RoadName;
 
 /// How this process came to be a rank.
 #[derive(Debug)]
 pub(crate) enum Start {
     /// A process started by a launcher, or by nobody; the boot connection lives as long as the job.
-    Process(Mutex<Option<selvedge_boot::Boot>>),
+    Process(Line),
     /// A thread of [`crate::local::run`].
     Thread,
 }
@@ -29,14 +29,14 @@ pub(crate) struct Job {
     /// By host: processors that its ranks may use.
     pub(crate) cores: Vec<u32>,
     /// The road to other hosts, where there is one.
-    pub(crate) far: Option<Far>,
+    pub(crate) far: Option<FarRoad>,
     /// The context that a new communicator would use if it were only for this rank to say.
     pub(crate) next_context: AtomicU32,
 }
 
 /// The road to other hosts, and who is not reached by it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Far {
+pub(crate) struct FarRoad {
     pub(crate) road: RoadName,
     /// Whether ranks of one host share memory.
     pub(crate) near: bool,
@@ -130,8 +130,8 @@ fn remote_link(road: RoadName) -> Link {
 impl Drop for Job {
     fn drop(&mut self) {
         // A rank that panics does not say goodbye, so that the launcher sees it fail.
-        if let Start::Process(boot) = &mut self.start
-            && let Ok(boot) = boot.get_mut()
+        if let Start::Process(line) = &self.start
+            && let Ok(mut boot) = line.lock()
             && !std::thread::panicking()
         {
             // A launcher that is gone has nobody left to tell.

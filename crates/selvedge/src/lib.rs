@@ -28,6 +28,7 @@ extern crate self as selvedge;
 
 mod blocking;
 mod buffered;
+mod cards;
 mod collective;
 mod communicator;
 mod datatype;

@@ -168,15 +168,15 @@ pub(crate) struct Both<F> {
     idle_since: Option<Instant>,
 }
 
-impl Roads<selvedge_ofi::Ofi> {
+impl Roads<crate::communicator::Far> {
     /// The next wait sleeps at once: who calls it has looked long enough.
     pub(crate) fn lose_patience(&mut self) {
         match self {
             Roads::Near(near) => near.lose_patience(),
-            Roads::Far(far) => far.lose_patience(),
+            Roads::Far(far) => far.inner_mut().lose_patience(),
             Roads::Both(both) => {
                 both.near.lose_patience();
-                both.far.lose_patience();
+                both.far.inner_mut().lose_patience();
                 both.idle_since = Instant::now().checked_sub(8 * SLICE_MAX);
             }
         }

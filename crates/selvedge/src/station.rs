@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use selvedge_gate::{Door, Entered, Inside, Pass, Seat, Slept as Asleep};
-use selvedge_ofi::Ofi;
 use selvedge_transport::Fault;
 
 use crate::blocking::{Outlook, SLEEP_MAX};
@@ -116,13 +115,13 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    fn of(road: &mut Roads<Ofi>) -> Result<Alarm, Box<Fault>> {
+    fn of(road: &mut Road) -> Result<Alarm, Box<Fault>> {
         let (near, far) = match road {
             Roads::Near(near) => (Some(near.alarm()), None),
-            Roads::Far(far) => (None, Some(far.alarm()?)),
+            Roads::Far(far) => (None, Some(far.inner_mut().alarm()?)),
             Roads::Both(both) => {
                 let (near, far) = both.ways();
-                (Some(near.alarm()), Some(far.alarm()?))
+                (Some(near.alarm()), Some(far.inner_mut().alarm()?))
             }
         };
         Ok(Alarm { near, far })

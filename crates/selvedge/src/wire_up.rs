@@ -3,83 +3,41 @@
 //! Most jobs are on one host. For those rank 0 makes the shared memory and says where it is, everybody takes a seat in it,
 //! and two fences and one get after the start all is done; libfabric is not even looked for. Who finds that it cannot share
 //! rank 0's memory takes no seat, so that after the second fence an empty seat tells those who have one that this is another
-//! kind of job. Then everybody leaves a card, rank 0 decides (`routes.rs`), everybody opens what was decided, leaves the
-//! addresses, and fetches those it needs: four more fences.
+//! kind of job. Then everybody leaves a card, rank 0 decides (`routes.rs`), everybody opens what was decided and leaves its
+//! address, and rank 0 says on what terms to go: four more fences. Only rank 0 reads the cards of all, twice. The address of
+//! another rank is fetched when there is something to do with it for the first time (`cards.rs`).
 //!
 //! Opening is part of deciding. Who cannot open the road leaves the reason in the place of its address; rank 0 reads them all,
 //! and where there is one it decides again without that road: two more fences, and at most one such round for each
 //! network there is. So a device that is listed and broken is passed over as one that is not there, and whether the
 //! job starts is said by one rank.
 
-use std::error::Error as _;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
-use selvedge_boot::{Boot, BootError, Host};
-use selvedge_ofi::Opening;
+use selvedge_boot::{Boot, Host};
+use selvedge_ofi::{Opening, Terms};
 use selvedge_shm::{Config, Joined, Segment};
-use selvedge_transport::Peer;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use selvedge_transport::{Introduced, Peer};
 
-use crate::communicator::Road;
+use crate::cards::{
+    AddressCard, Cards, Line, MEMORY_KEY, MemoryCard, Word, address_key, find, leave, rank_key, start_error,
+    word_key,
+};
+use crate::communicator::{Far, Road};
 use crate::error::{Error, Result};
-use crate::job::{Far, Job, Start};
+use crate::job::{FarRoad, Job, Start};
 use crate::network::Network;
 use crate::pmix;
 use crate::report;
 use crate::roads::Roads;
-use crate::routes::{HostCard, RankCard, Refused, Routes};
+use crate::routes::{RankCard, Routes};
 use crate::wishes::Wishes;
-
-/// Version of everything that ranks leave for each other at the start. It comes first in each, so that it can be told from
-/// something whose rest has another form. Ranks of different versions do not form a job.
-const START_VERSION: u32 = 3;
 
 /// Exit code of all ranks of a job that no road was found for; `mpirun --help` names it. EX_UNAVAILABLE of sysexits(3).
 const NO_ROAD_CODE: i32 = 69;
-
-/// What rank 0 tells the others first, under [`MEMORY_KEY`].
-#[derive(Debug, Serialize, Deserialize)]
-struct MemoryCard {
-    host: HostCard,
-    segment: Vec<u8>,
-}
-const MEMORY_KEY: &str = "selvedge.memory";
-
-/// What rank 0 says after each round.
-#[derive(Debug, Serialize, Deserialize)]
-enum Word {
-    /// Open this.
-    Open(Box<Routes>),
-    /// Everybody has opened it: go.
-    Go,
-    /// There is no road. It has been said why.
-    End,
-}
-
-/// What is needed to reach a rank.
-#[derive(Debug, Serialize, Deserialize)]
-struct AddressCard {
-    /// From the first rank of a host that shares memory: where it is.
-    segment: Vec<u8>,
-    /// Where the rank is on the network, empty where the job uses none; or why it is not there.
-    far: Result<Vec<u8>, Refused>,
-}
-
-fn word_key(round: usize) -> String {
-    format!("selvedge.routes.{round}")
-}
-
-fn rank_key(rank: u32) -> String {
-    format!("selvedge.rank.{rank}")
-}
-
-fn address_key(round: usize, rank: u32) -> String {
-    format!("selvedge.address.{round}.{rank}")
-}
 
 /// Joins the job of this process: PMI, then the roads between its ranks.
 pub(crate) fn join_job() -> Result<(Road, Job)> {
@@ -137,7 +95,7 @@ fn on_one_host(
     if me == 0 && boot.size() > 1 {
         report::on_one_host(&host.name, &near, boot.size()).give(&wishes.report);
     }
-    let job = job(Start::Process(Mutex::new(Some(boot))), segment, me, host.name);
+    let job = job(Start::Process(Arc::new(Mutex::new(Some(boot)))), segment, me, host.name);
     Ok((Roads::Near(near), job))
 }
 
@@ -175,25 +133,34 @@ fn on_several_hosts(mut boot: Boot, wishes: &Wishes, host: Host) -> Result<(Road
     let word = judge.as_mut().map(Judge::decide);
     let mut word = pass_on(&mut boot, 0, word)?;
     let mut near = None;
-    let (routes, opened) = 'opened: {
+    let (round, routes, opening, terms) = 'opened: {
         for round in 1.. {
             let Word::Open(routes) = word else { break };
-            let opened = open(&mut boot, round, &network, &routes, &mut near)?;
-            let verdict = judge.as_mut().map(|judge| judge.hear(&opened.cards));
+            let opening = open(&mut boot, round, &network, &routes, &mut near)?;
+            let verdict = judge.as_mut().map(|judge| judge.hear(&mut boot, round, &routes)).transpose()?;
             word = pass_on(&mut boot, round, verdict)?;
-            if let Word::Go = word {
-                break 'opened (*routes, opened);
+            if let Word::Go(terms) = word {
+                break 'opened (round, *routes, opening, terms);
             }
         }
         end(boot)
     };
-    let road = connect(opened, near, me, &routes)?;
+    let line: Line = Arc::new(Mutex::new(Some(boot)));
+    let far = opening.map(|opening| {
+        let terms = terms.as_deref().and_then(Terms::of_bytes).ok_or_else(no_terms)?;
+        join(opening, &terms, &routes, Cards::new(line.clone(), round), me)
+    });
+    let road = together(near, far.transpose()?, me, &routes)?;
     if me == 0 {
         report::on_several_hosts(&routes, &network, road.near()).give(&wishes.report);
     }
     let job = Job {
-        start: Start::Process(Mutex::new(Some(boot))),
-        far: routes.far.map(|road| Far { road, near: routes.near, ranks_per_host: routes.ranks_per_host() }),
+        start: Start::Process(line),
+        far: routes.far.map(|road| FarRoad {
+            road,
+            near: routes.near,
+            ranks_per_host: routes.ranks_per_host(),
+        }),
         hosts: routes.hosts,
         host_of: routes.host_of,
         pids: routes.pids,
@@ -228,17 +195,22 @@ impl Judge<'_> {
         }
     }
 
-    /// What to do now that all have tried.
-    fn hear(&mut self, tried: &[AddressCard]) -> Word {
-        let failed = |tried: &AddressCard| tried.far.as_ref().err().cloned();
-        let failed: Vec<_> = tried.iter().map(failed).enumerate().collect();
-        if failed.iter().all(|(_, refused)| refused.is_none()) {
-            return Word::Go;
+    /// What to do now that all have tried, from what they have left.
+    fn hear(&mut self, boot: &mut Boot, round: usize, routes: &Routes) -> Result<Word> {
+        let (mut addresses, mut refused) = (Vec::new(), Vec::new());
+        for rank in 0..boot.size() {
+            let tried: AddressCard = find(boot, &address_key(round, rank), rank)?;
+            match tried.far {
+                Ok(address) => addresses.push(address),
+                Err(why) => refused.push((rank, why)),
+            }
         }
-        for (rank, refused) in failed {
-            refused.into_iter().for_each(|refused| self.cards[rank].refuse(refused));
+        if refused.is_empty() {
+            let terms = routes.far.map(|_| Terms::of(&addresses)).transpose()?;
+            return Ok(Word::Go(terms.as_ref().map(Terms::to_bytes)));
         }
-        self.decide()
+        refused.into_iter().for_each(|(rank, why)| self.cards[rank as usize].refuse(why));
+        Ok(self.decide())
     }
 }
 
@@ -251,21 +223,14 @@ fn pass_on(boot: &mut Boot, round: usize, word: Option<Word>) -> Result<Word> {
     word.map_or_else(|| find(boot, &word_key(round), 0), Ok)
 }
 
-/// What one round has brought.
-struct Opened {
-    far: Option<Opening>,
-    /// By rank.
-    cards: Vec<AddressCard>,
-}
-
-/// Opens what was decided, and learns how that went elsewhere. A seat in the memory of this host is taken once, in `near`.
+/// Opens what was decided, and leaves word of how that went. A seat in the memory of this host is taken once, in `near`.
 fn open(
     boot: &mut Boot,
     round: usize,
     network: &Network,
     routes: &Routes,
     near: &mut Option<Joined>,
-) -> Result<Opened> {
+) -> Result<Option<Opening>> {
     let me = boot.rank();
     let far = routes.far.map(|far| {
         let rails = routes.rails.get(me as usize).cloned().unwrap_or_default();
@@ -289,32 +254,37 @@ fn open(
     leave(boot, &address_key(round, me), &AddressCard { segment, far: address })?;
     boot.fence().map_err(start_error)?;
 
-    let cards: Vec<AddressCard> =
-        (0..boot.size()).map(|rank| find(boot, &address_key(round, rank), rank)).collect::<Result<_>>()?;
     if shares {
         let segment = match own_segment {
             Some(segment) => segment,
-            None => Segment::open(&cards[here[0] as usize].segment)?,
+            None => {
+                let first: AddressCard = find(boot, &address_key(round, here[0]), here[0])?;
+                Segment::open(&first.segment)?
+            }
         };
         let local = here.iter().position(|&rank| rank == me).expect("a rank is on its own host") as u32;
         *near = Some(Arc::new(segment).join(Peer(local))?);
     }
-    Ok(Opened { far, cards })
+    Ok(far)
 }
 
-/// Puts the roads together, when every rank has opened its own.
-fn connect(opened: Opened, near: Option<Joined>, me: u32, routes: &Routes) -> Result<Road> {
-    let here = routes.sharing(me);
+/// The road to other hosts, on which nobody is known yet.
+fn join(opening: Opening, terms: &Terms, routes: &Routes, cards: Cards, me: u32) -> Result<Far> {
+    let here = routes.sharing(me).into_iter().filter(|&rank| rank != me).map(Peer).collect();
+    let ofi = opening.join(terms, routes.host_of.len(), here)?;
+    Ok(Introduced::new(ofi, cards))
+}
+
+fn no_terms() -> Error {
+    Error::Start("what rank 0 has said of the network is damaged".to_owned())
+}
+
+/// Puts the roads together.
+fn together(near: Option<Joined>, far: Option<Far>, me: u32, routes: &Routes) -> Result<Road> {
     let near = near.map(Joined::open).transpose()?;
-    let address = |(rank, card): (u32, AddressCard)| match rank != me && here.contains(&rank) {
-        // The network is not the way there.
-        true => Vec::new(),
-        false => card.far.expect("rank 0 has seen that everybody has opened it"),
-    };
-    let cards = (0..).zip(opened.cards).map(address).collect();
-    let far = opened.far.map(|opening| opening.connect(cards)).transpose()?;
+    let here = || routes.sharing(me).into_iter().map(Peer).collect();
     Ok(match (near, far) {
-        (Some(near), Some(far)) => Roads::both(near, here.into_iter().map(Peer).collect(), far),
+        (Some(near), Some(far)) => Roads::both(near, here(), far),
         (Some(near), None) => Roads::Near(near),
         (None, Some(far)) => Roads::Far(far),
         (None, None) => unreachable!("ranks of a job of several have a road"),
@@ -346,33 +316,6 @@ fn say(complaint: &str) {
     eprintln!("selvedge: the job does not start: {complaint}");
 }
 
-/// Leaves something for the other ranks.
-fn leave(boot: &mut Boot, key: &str, card: &impl Serialize) -> Result<()> {
-    let bytes =
-        postcard::to_allocvec(&(START_VERSION, card)).map_err(|error| Error::Start(error.to_string()))?;
-    boot.put(key, &bytes).map_err(start_error)
-}
-
-/// What `rank` has left.
-fn find<T: DeserializeOwned>(boot: &mut Boot, key: &str, rank: u32) -> Result<T> {
-    let bytes = boot.get_from(rank, key).map_err(start_error)?;
-    let bytes =
-        bytes.ok_or_else(|| Error::Start(format!("rank {rank} left no {key}; is it another program?")))?;
-    read(&bytes, rank)
-}
-
-fn read<T: DeserializeOwned>(bytes: &[u8], rank: u32) -> Result<T> {
-    let damaged = |error| Error::Start(format!("what rank {rank} has left is damaged: {error}"));
-    let (version, rest) = postcard::take_from_bytes::<u32>(bytes).map_err(damaged)?;
-    if version != START_VERSION {
-        return Err(Error::Start(format!(
-            "rank {rank} speaks version {version} of the start protocol, this rank version {START_VERSION}; \
-             link all ranks against the same version of selvedge"
-        )));
-    }
-    postcard::from_bytes(rest).map_err(damaged)
-}
-
 /// The processors that this rank may run on, a bit each.
 fn processors() -> Vec<u64> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![1] };
@@ -382,17 +325,6 @@ fn processors() -> Vec<u64> {
         words.pop();
     }
     words
-}
-
-/// What the launcher said, with what is behind it.
-fn start_error(error: BootError) -> Error {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        text = format!("{text}: {deeper}");
-        cause = deeper.source();
-    }
-    Error::Start(text)
 }
 
 /// An owned duplicate of a descriptor that the launcher says we inherited; an error where it is not open.
