@@ -233,7 +233,7 @@ fn get_all<T: DeserializeOwned>(
     let mut get = |rank: u32| {
         let key = key(what, rank);
         let damaged = || BootError::Damaged { key: key.clone() };
-        postcard::from_bytes(&boot.get(&key)?.ok_or_else(damaged)?).map_err(|_| damaged())
+        postcard::from_bytes(&boot.get_from(rank, &key)?.ok_or_else(damaged)?).map_err(|_| damaged())
     };
     ranks.map(&mut get).collect()
 }

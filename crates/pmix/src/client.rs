@@ -6,8 +6,8 @@ use std::fmt;
 use crate::error::Error;
 use crate::library::Library;
 use crate::sys::{
-    Got, Infos, Item, PMIX_ERR_NOT_FOUND, PMIX_ERR_TIMEOUT, PMIX_ERR_UNREACH, PMIX_MAX_KEYLEN,
-    PMIX_RANK_WILDCARD, Proc,
+    Got, Infos, Item, PMIX_ERR_NOT_FOUND, PMIX_ERR_TIMEOUT, PMIX_ERR_UNREACH, PMIX_ERROR, PMIX_MAX_KEYLEN,
+    PMIX_RANK_WILDCARD, Proc, Status,
 };
 
 /// How long a server may look for what a rank has left, in seconds. After a fence it has everything, or everything is one
@@ -36,6 +36,8 @@ pub struct Client {
     library: Library,
     me: Proc,
     size: u32,
+    /// The ranks of this node, where the server says.
+    locals: Option<Vec<u32>>,
 }
 
 impl Client {
@@ -50,7 +52,8 @@ impl Client {
             PMIX_ERR_UNREACH => Error::NoServer,
             status => library.error("PMIx_Init", status),
         })?;
-        let mut client = Client { library: library.clone(), me, size: 0 };
+        let mut client = Client { library: library.clone(), me, size: 0, locals: None };
+        client.locals = client.local_ranks();
         client.size = client.job_number("pmix.job.size")?;
         if client.size == 0 || me.rank >= client.size {
             return Err(Error::Unknown {
@@ -122,22 +125,44 @@ impl Client {
 
     /// What `rank` has put under `key` before the last fence; `None` when it has put nothing there.
     ///
-    /// Cost: a look into libpmix's memory for most, a question to the server for some.
+    /// Cost: a look into libpmix's memory or a question to the server where the fence has brought it here. PRRTE's (Open MPI's
+    /// mpirun) brings nothing to other hosts, whatever it is asked (seen with 3 and PMIx 5.0.11): there the first question of each rank about
+    /// a rank of another host goes to that host, half a millisecond and more. So fetch what is needed when it is needed.
     ///
     /// # Errors
     /// A key that is none, a value that is not bytes, or libpmix's.
     pub fn get(&mut self, rank: u32, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        // "pmix.immediate": what is not there after a fence will not come, so nobody waits for it. Never "pmix.optional":
-        // 5.x then does not find what other ranks have put, after a collecting fence either.
-        let how = Infos::new()
-            .with("pmix.immediate", Item::Flag(true))
-            .with("pmix.timeout", Item::Int(GET_SECONDS_MAX));
-        match self.library.exports().get(&self.me.sibling(rank), &c_key(key)?, how) {
+        // With "pmix.immediate" the server of this host says what it has. Never "pmix.optional": 5.x then does not find what
+        // other ranks have put, after a collecting fence either.
+        let here = Infos::new().with("pmix.immediate", Item::Flag(true));
+        let mut got = self.get_as(rank, key, here.with("pmix.timeout", Item::Int(GET_SECONDS_MAX)))?;
+        if matches!(got, Err(PMIX_ERR_NOT_FOUND)) && !self.is_local(rank) {
+            // Without it that asks the server of the other host. Of a key that nobody has put it hears nothing until time is
+            // up, which 5.0.11 calls an error without a name.
+            got = match self.get_as(
+                rank,
+                key,
+                Infos::new().with("pmix.timeout", Item::Int(GET_SECONDS_MAX)),
+            )? {
+                Err(PMIX_ERROR) => Err(PMIX_ERR_TIMEOUT),
+                other => other,
+            };
+        }
+        match got {
             Ok(Got::Bytes(bytes)) => Ok(Some(bytes)),
             Ok(other) => Err(Error::Foreign { rank, key: key.to_owned(), found: other.name() }),
             Err(PMIX_ERR_NOT_FOUND | PMIX_ERR_TIMEOUT) => Ok(None),
             Err(status) => Err(self.library.error("PMIx_Get", status)),
         }
+    }
+
+    fn get_as(&self, rank: u32, key: &str, how: Infos) -> Result<Result<Got, Status>, Error> {
+        Ok(self.library.exports().get(&self.me.sibling(rank), &c_key(key)?, how))
+    }
+
+    /// Whether a rank is known to be one of this node.
+    fn is_local(&self, rank: u32) -> bool {
+        self.locals.as_ref().is_some_and(|ranks| ranks.binary_search(&rank).is_ok())
     }
 
     /// Asks the server to end the whole job, with this code where it passes codes on, and to say why. Returns when it knows;
