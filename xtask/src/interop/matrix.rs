@@ -66,9 +66,7 @@ pub(super) fn run(parts: &Parts, count: usize, limit: Duration) -> Score {
             }
             // Intel MPI does not exist for every processor.
             let Some(cell) = Cell::run(parts, &hosts, launcher, program) else { continue };
-            if !matches!(cell.expected, Expected::Open(_)) {
-                score.check(&name, cell.wrong.clone().map_or(Ok(()), Err));
-            }
+            score.check(&name, cell.wrong.clone().map_or(Ok(()), Err));
             cells.push(cell);
         }
     }
@@ -87,8 +85,7 @@ impl Cell {
         let outcome = Run::of(command).quiet().at_most(JOB_MAX).collect();
         let seconds = began.elapsed().as_secs_f64();
         let left = what_is_left(hosts);
-        let (expected, went) =
-            (expected(launcher, program, hosts.count()), how_it_went(&outcome, hosts.count()));
+        let (expected, went) = (expected(launcher, program), how_it_went(&outcome, hosts.count()));
         let mut wrong = unlike(expected, &went, &outcome);
         if launcher == Launcher::Ours && !left.is_empty() {
             wrong.get_or_insert_with(|| format!("left behind: {left}"));
@@ -98,7 +95,7 @@ impl Cell {
     }
 
     fn text(&self) -> String {
-        let mark = if self.wrong.is_some() && !matches!(self.expected, Expected::Open(_)) { "!" } else { "" };
+        let mark = if self.wrong.is_some() { "!" } else { "" };
         match &self.went {
             Went::Ran => format!("{mark}runs {:.1} s", self.seconds),
             Went::Failed(Some(code), _) => format!("{mark}no, code {code}"),
@@ -152,9 +149,7 @@ fn unlike(expected: Expected, went: &Went, outcome: &Outcome) -> Option<String> 
     match (expected, went) {
         (Expected::Runs, Went::Ran) => None,
         (Expected::Runs, Went::Failed(_, reason) | Went::Wrong(reason)) => Some(reason.clone()),
-        (Expected::Refuses(why, _) | Expected::Open(why), Went::Ran) => {
-            Some(format!("it runs, and was not expected to: {why}"))
-        }
+        (Expected::Refuses(why, _), Went::Ran) => Some(format!("it runs, and was not expected to: {why}")),
         (Expected::Refuses(_, said), Went::Failed(Some(_), _)) => {
             let is_said = outcome.errors.contains(said) || outcome.text.contains(said);
             (!is_said).then(|| format!("it does not say {said:?}: {}", outcome.reason()))
@@ -162,7 +157,6 @@ fn unlike(expected: Expected, went: &Went, outcome: &Outcome) -> Option<String> 
         (Expected::Refuses(..), Went::Failed(None, reason) | Went::Wrong(reason)) => {
             Some(format!("it must end with a code: {reason}"))
         }
-        (Expected::Open(why), _) => Some(why.to_string()),
     }
 }
 
@@ -179,7 +173,7 @@ fn table(cells: &[Cell], hosts: usize) -> String {
         for program in PROGRAMS {
             let cell = cells.iter().find(|it| it.launcher == launcher && it.program == program);
             let note = match cell.map(|cell| (cell.expected, &cell.went)) {
-                Some((Expected::Refuses(why, _) | Expected::Open(why), went)) if *went != Went::Ran => {
+                Some((Expected::Refuses(why, _), went)) if *went != Went::Ran => {
                     let known = reasons.iter().position(|reason| *reason == why);
                     let number = known.unwrap_or_else(|| {
                         reasons.push(why);
@@ -234,7 +228,7 @@ mod tests {
     #[test]
     fn reasons_stand_under_the_table_once() {
         let cell = |launcher, program| {
-            let expected = expected(launcher, program, 1);
+            let expected = expected(launcher, program);
             let went =
                 if expected == Expected::Runs { Went::Ran } else { Went::Failed(Some(2), String::new()) };
             Cell { launcher, program, expected, went, seconds: 0.25, wrong: None }
