@@ -142,7 +142,7 @@ impl Communicator {
     }
 
     /// Asks `look` until it has seen something.
-    fn probe_until<S>(
+    pub(crate) fn probe_until<S>(
         &self,
         pattern: Pattern,
         look: impl Fn(&mut Runtime<Road>, Context) -> Result<Option<S>, Trouble>,

@@ -68,6 +68,7 @@ impl Core {
 }
 
 /// A blocking collective among threads, for as long as it lasts.
+#[derive(Debug)]
 pub(crate) struct Collecting<'a>(&'a AtomicBool);
 
 impl Drop for Collecting<'_> {

@@ -70,9 +70,9 @@ fn invalid(index: usize, type_name: &str, source_rank: Option<usize>) -> String 
     format!("element {index} {whose} is no valid {type_name}; somebody sent another type")
 }
 
-impl From<Invalid> for Misuse {
+impl From<Box<Invalid>> for Misuse {
     /// Of a collective.
-    fn from(invalid: Invalid) -> Misuse {
+    fn from(invalid: Box<Invalid>) -> Misuse {
         Misuse::InvalidElement { index: invalid.index, type_name: invalid.type_name, source_rank: None }
     }
 }
@@ -205,4 +205,36 @@ pub enum Misuse {
     /// A value that serde could not turn into bytes, or bytes that are no such value.
     #[error("{0}")]
     Encoding(String),
+    /// The root of a collective of values gave none, or another rank gave one.
+    #[error("the root gives Some value and nobody else does; rank {rank}, root {root}")]
+    RootValue {
+        /// Who asks.
+        rank: usize,
+        /// The root.
+        root: usize,
+    },
+    /// What a rank gave to a collective of values is no such value.
+    #[error("the value of rank {source_rank} is no {type_name}: {why}")]
+    NoValue {
+        /// Whose value.
+        source_rank: usize,
+        /// What it should have been.
+        type_name: &'static str,
+        /// What serde says.
+        why: String,
+    },
+    /// A rank had no value to give to a collective of values; its own call says why.
+    #[error("rank {source_rank} had no value to give; its own call says why")]
+    NothingGiven {
+        /// Who.
+        source_rank: usize,
+    },
+    /// Bytes of a value that find no room in memory.
+    #[error("{bytes} bytes from rank {source_rank} find no room in memory")]
+    NoRoom {
+        /// How many.
+        bytes: u64,
+        /// Who sent them.
+        source_rank: usize,
+    },
 }

@@ -236,7 +236,7 @@ impl Run {
 
 /// Steps meet by label, never by arrival: the number of the collective and the label within it.
 #[inline]
-fn step_tag(sequence: u32, label: u32) -> Tag {
+pub(crate) fn step_tag(sequence: u32, label: u32) -> Tag {
     Tag(u64::from(sequence) << 32 | u64::from(label))
 }
 

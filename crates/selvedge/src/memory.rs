@@ -51,6 +51,9 @@ pub(crate) fn copy_to<T: Datatype>(message: &[T], place: Buf) {
 #[derive(Debug)]
 pub(crate) struct Aftermath(Option<Box<dyn Settle + Send>>);
 
+/// What came of it. A word, since it travels with every outcome.
+pub(crate) type Settled = Result<(), Box<Invalid>>;
+
 /// Something to do after an operation.
 pub(crate) trait Settle: fmt::Debug {
     /// Does it. Called once, when the operation is complete.
@@ -73,23 +76,54 @@ impl Aftermath {
         Aftermath(Some(Box::new(what)))
     }
 
+    /// `what` is dropped, and not before: bytes that the operation sends.
+    pub(crate) fn keep(what: Vec<u8>) -> Aftermath {
+        Aftermath::of(Kept(what))
+    }
+
+    /// Whether nothing is left to do.
+    #[inline]
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The operation is complete.
     #[inline]
-    pub(crate) fn settle(mut self) -> Result<(), Invalid> {
+    pub(crate) fn settle(mut self) -> Settled {
         match self.0.take() {
             None => Ok(()),
-            Some(mut what) => what.settle(),
+            Some(what) => settle_now(what),
         }
     }
+}
+
+#[cold]
+fn settle_now(mut what: Box<dyn Settle + Send>) -> Settled {
+    what.settle().map_err(Box::new)
 }
 
 impl Drop for Aftermath {
     #[inline]
     fn drop(&mut self) {
-        if let Some(mut what) = self.0.take() {
+        if let Some(what) = self.0.take() {
             // Whoever drops it is not interested in the outcome, but the memory must be in order.
-            let _ = what.settle();
+            let _ = settle_now(what);
         }
+    }
+}
+
+/// Bytes that are kept.
+struct Kept(Vec<u8>);
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kept({} bytes)", self.0.len())
+    }
+}
+
+impl Settle for Kept {
+    fn settle(&mut self) -> Result<(), Invalid> {
+        Ok(())
     }
 }
 

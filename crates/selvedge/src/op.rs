@@ -177,7 +177,7 @@ impl<T: Datatype> Op<T> {
             return Err(Misuse::Length { what: "into", given, expected, why: "as long as left" }.into());
         }
         let outcome = with_claims(left, into, |left, into| self.reducer.apply(left, into, Side::Left));
-        Ok(outcome.map_err(Misuse::from)?)
+        Ok(outcome.map_err(|invalid| Misuse::from(Box::new(invalid)))?)
     }
 
     /// The operation as the executor runs it. For code that drives [`crate::runtime`].

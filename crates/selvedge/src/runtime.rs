@@ -220,6 +220,13 @@ impl<T: Transport> Runtime<T> {
         self.started(index, submitted)
     }
 
+    /// Sends a message in no order with others: its tag, all 64 bits of it, is its own (a step of a collective).
+    pub fn send_step(&mut self, to: Peer, context: Context, tag: Tag, message: Buf) -> Started {
+        let index = self.next_entry();
+        let submitted = self.engine.send(to, context, tag, Order::Unordered, message, u64::from(index));
+        self.started(index, submitted)
+    }
+
     /// Receives a message; `None` matches anybody, any tag.
     #[inline]
     pub fn recv(

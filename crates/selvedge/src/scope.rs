@@ -10,17 +10,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use selvedge_coll::Collective;
+use serde::Serialize;
 
 use crate::collective::Prepared;
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
 use crate::error::{Misuse, Result};
 use crate::matched::Message;
-use crate::memory::{Aftermath, Invalid, claim, claim_mut};
+use crate::memory::{Aftermath, Settled, claim, claim_mut};
 use crate::message::{Source, Status, Tag};
 use crate::op::Op;
 use crate::request::Request;
 use crate::runtime::{Call, Operation, Outcome, Started};
+use crate::values::encode;
 
 /// How long a scope that is left by a panic waits for its operations before it ends the process.
 const UNWIND_WAIT: Duration = Duration::from_secs(2);
@@ -40,16 +42,18 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// from one scope to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    open: Vec<Option<Open>>,
+    open: Vec<Option<Operation>>,
     free: Vec<usize>,
+    /// What is left to do when an operation is complete, by its index. Most have nothing.
+    aftermaths: Vec<(usize, Aftermath)>,
 }
 
-/// An operation that the scope has to wait for.
-#[derive(Debug)]
-struct Open {
-    operation: Operation,
-    /// What is left to do when it is complete.
-    aftermath: Aftermath,
+impl Table {
+    #[cold]
+    fn aftermath_of(&mut self, place: usize) -> Aftermath {
+        let index = self.aftermaths.iter().position(|(of, _)| *of == place);
+        index.map_or(Aftermath::NOTHING, |index| self.aftermaths.swap_remove(index).1)
+    }
 }
 
 /// Index of an operation in its scope.
@@ -162,6 +166,39 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         tag: i32,
     ) -> Result<Request<'scope>> {
         self.isend(message, dest, tag)
+    }
+
+    /// Starts to send a value of any type that serde knows; [`Communicator::recv_value`] receives it. The value itself is free
+    /// at once: what travels is its encoding, which lasts as long as it has to.
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     world.scope(|scope| {
+    ///         let sent = scope.isend_value(&"a shuttle", 1 - world.rank(), 0)?;
+    ///         let (word, _) = world.recv_value::<String>(1 - world.rank(), 0)?;
+    ///         assert_eq!(word, "a shuttle");
+    ///         sent.wait()
+    ///     }).unwrap();
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// [`Misuse::Encoding`] when serde refuses the value; the rest as for [`Communicator::send`].
+    pub fn isend_value<V: Serialize + ?Sized>(
+        &'scope self,
+        value: &V,
+        dest: impl Into<Option<usize>>,
+        tag: i32,
+    ) -> Result<Request<'scope>> {
+        let bytes = encode(value)?;
+        let Some((peer, tag)) = self.communicator.destination(dest.into(), tag)? else {
+            return Ok(Request::complete(self, Ok(self.own_status())));
+        };
+        // SAFETY: the bytes are on the heap, and the aftermath keeps them until the operation is complete.
+        let buf = unsafe { claim(&bytes[..]) };
+        let context = self.communicator.message_context();
+        let started = self.communicator.runtime.enter().send(peer, context, tag, buf);
+        Ok(self.request(started, Received::No, Aftermath::keep(bytes)))
     }
 
     /// Starts a receive (MPI_Irecv).
@@ -286,19 +323,14 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                 Request::complete(self, self.outcome(outcome, received, aftermath.settle()))
             }
             Started::Pending(operation) => {
-                Request::pending(self, operation, self.enter(Open { operation, aftermath }), received)
+                Request::pending(self, operation, self.enter(operation, aftermath), received)
             }
         }
     }
 
     /// What an outcome, and what was left to do then, mean to the caller.
     #[inline]
-    pub(crate) fn outcome(
-        &self,
-        outcome: Outcome,
-        received: Received,
-        settled: Result<(), Invalid>,
-    ) -> Result<Status> {
+    pub(crate) fn outcome(&self, outcome: Outcome, received: Received, settled: Settled) -> Result<Status> {
         let status = match outcome {
             Ok(envelope) if received == Received::Yes => self.communicator.status(envelope),
             Ok(_) => self.own_status(),
@@ -317,28 +349,29 @@ impl<'scope, 'env> Scope<'scope, 'env> {
 
     /// Notes an operation that the scope has to wait for.
     #[inline]
-    fn enter(&self, entry: Open) -> Place {
+    fn enter(&self, operation: Operation, aftermath: Aftermath) -> Place {
         self.left.set(self.left.get() + 1);
-        let Table { open, free } = &mut *self.table.borrow_mut();
-        match free.pop() {
+        let Table { open, free, aftermaths } = &mut *self.table.borrow_mut();
+        let place = match free.pop() {
             Some(place) => {
-                open[place] = Some(entry);
-                Place(place)
+                open[place] = Some(operation);
+                place
             }
             None => {
-                open.push(Some(entry));
-                Place(open.len() - 1)
+                open.push(Some(operation));
+                open.len() - 1
             }
+        };
+        if !aftermath.is_nothing() {
+            aftermaths.push((place, aftermath));
         }
+        Place(place)
     }
 
     /// Returns when an operation that was entered there is over, if nobody has seen to that yet. Its outcome is then lost.
     #[inline]
     pub(crate) fn settle(&self, operation: Operation, place: Place) {
-        let is_open = match self.table.borrow().open.get(place.0) {
-            Some(Some(open)) => open.operation == operation,
-            _ => false,
-        };
+        let is_open = self.table.borrow().open.get(place.0) == Some(&Some(operation));
         if is_open {
             self.settle_now(operation, place);
         }
@@ -357,8 +390,9 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     pub(crate) fn taken(&self, place: Place) -> Aftermath {
         self.left.set(self.left.get() - 1);
         let mut table = self.table.borrow_mut();
+        table.open[place.0] = None;
         table.free.push(place.0);
-        table.open[place.0].take().map_or(Aftermath::NOTHING, |open| open.aftermath)
+        if table.aftermaths.is_empty() { Aftermath::NOTHING } else { table.aftermath_of(place.0) }
     }
 }
 
@@ -377,14 +411,15 @@ impl Drop for Leave<'_, '_, '_> {
         if self.0.left.get() == 0 {
             return;
         }
-        let open: Vec<Open> = self.0.table.take().open.into_iter().flatten().collect();
+        // What is left to do is done when this function ends, by returning or by a panic: everything is complete then.
+        let Table { open, aftermaths: _aftermaths, .. } = self.0.table.take();
+        let open: Vec<Operation> = open.into_iter().flatten().collect();
         let communicator = self.0.communicator;
         if !std::thread::panicking() {
             // A user's reduction may panic when its outcome is taken; the others must be waited for all the same.
             let mut panic = None;
-            for Open { operation, aftermath } in open {
+            for operation in open {
                 let waited = catch_unwind(AssertUnwindSafe(|| communicator.wait_for(operation)));
-                drop(aftermath);
                 panic = panic.or(waited.err());
             }
             if let Some(panic) = panic {
@@ -402,15 +437,15 @@ impl Drop for Leave<'_, '_, '_> {
 
 /// Calls back what can be called back and waits a little for the rest. Says whether nothing is left in flight.
 #[cold]
-fn abandon(communicator: &Communicator, open: &[Open]) -> bool {
+fn abandon(communicator: &Communicator, open: &[Operation]) -> bool {
     const LOOKS: u32 = 200;
     for look in 0..LOOKS {
         let Some(mut runtime) = communicator.runtime.try_enter() else { return false };
         if look == 0 {
-            open.iter().for_each(|open| _ = runtime.cancel(open.operation));
+            open.iter().for_each(|&operation| _ = runtime.cancel(operation));
         }
         runtime.progress();
-        if open.iter().all(|open| runtime.is_done(open.operation)) {
+        if open.iter().all(|&operation| runtime.is_done(operation)) {
             return true;
         }
         if !runtime.is_shared() {
