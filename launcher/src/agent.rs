@@ -39,7 +39,7 @@ const CLOSED_PATIENCE: Duration = Duration::from_secs(1);
 /// How long processes may take to end after SIGKILL.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// The variable that makes one machine pass for several hosts: agents with it hand it to their ranks.
-const MAKE_BELIEVE: &str = "SELVEDGE_HOST";
+pub(crate) const MAKE_BELIEVE: &str = "SELVEDGE_HOST";
 /// The variable that says to ranks by which address other hosts reach them.
 const INTERFACE: &str = "SELVEDGE_INTERFACE";
 
@@ -180,6 +180,8 @@ struct Agent {
     is_one_of_many: bool,
     address: Option<std::net::IpAddr>,
     worlds: Worlds,
+    /// Hosts have come by themselves, and each has variables of its own.
+    is_joined: bool,
     /// Where the ranks of this host speak PMIx.
     pmix: Option<Pmix>,
     input: Option<Input>,
@@ -214,6 +216,7 @@ impl Agent {
             is_one_of_many: start.says_hello,
             address: None,
             worlds: Worlds::default(),
+            is_joined: start.address.is_some(),
             pmix: None,
             input: None,
             descriptors: None,
@@ -230,7 +233,8 @@ impl Agent {
             return;
         }
         let variable = |name| std::env::var(name).ok();
-        self.address = start::address_towards(variable("SSH_CONNECTION").as_deref(), &start.neighbours);
+        let towards = || start::address_towards(variable("SSH_CONNECTION").as_deref(), &start.neighbours);
+        self.address = start.address.or_else(towards);
         let here = Host::here();
         let here = match variable(MAKE_BELIEVE) {
             Some(name) => here.called(&name),

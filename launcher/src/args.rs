@@ -33,6 +33,8 @@ pub enum Wish {
     Help,
     /// `--version`.
     Version,
+    /// `--new-secret`: the file.
+    NewSecret(OsString),
     /// A job.
     Job(JobWish),
 }
@@ -82,6 +84,21 @@ pub struct JobWish {
     pub start_limit: Option<Duration>,
     /// How long a host may be silent before it counts as lost.
     pub host_limit: Option<Duration>,
+    /// Hosts that come by themselves.
+    pub join: JoinWish,
+}
+
+/// What the command line says about hosts that come by themselves. What it does not say the environment may.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct JoinWish {
+    /// `--join`: where the first host is.
+    pub place: Option<String>,
+    /// `--join-hosts`: how many there are.
+    pub hosts: Option<u32>,
+    /// `--join-index`: our place among them.
+    pub index: Option<u32>,
+    /// `--secret-file`: what all of them share.
+    pub secret_file: Option<OsString>,
 }
 
 /// One block of the command line.

@@ -8,6 +8,9 @@
 //! ```
 //! The greeting is there because shells, ssh and batch systems like to print something before the program that they
 //! start. Whatever comes before it is skipped, within bounds.
+//!
+//! From a host that has joined the stream comes over TCP, in the records of a [`Seal`](crate::join::noise::Seal), and
+//! without a greeting: what there is to be said before the first frame has been said at the door.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -15,12 +18,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+use crate::join::noise::{Forged, Seal};
 use crate::proto::CHUNK_BYTES_MAX;
 
 /// What an agent says before its first frame, without the number of the protocol and the end of the line.
 const GREETING: &[u8] = b"\nselvedge-node-agent ";
 /// The number of the protocol: both sides have the same, or they do not talk.
-const PROTOCOL: &str = "2";
+pub(crate) const PROTOCOL: &str = "2";
 /// What may come before the greeting: some screens of text.
 const BANNER_BYTES_MAX: usize = 64 << 10;
 /// What is shown of a banner after which no greeting came.
@@ -35,6 +39,9 @@ pub enum ChannelError {
     /// The system's.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Not from the one whom this connection was made with, or not as it was sent.
+    #[error("what came over the connection was not sealed by the other side")]
+    Forged,
     /// Not one of our frames.
     #[error("the other side sent something that is no frame")]
     Malformed,
@@ -47,6 +54,12 @@ pub enum ChannelError {
     /// An agent of another version.
     #[error("it is a node agent of another version (it speaks protocol {0}, we speak {PROTOCOL})")]
     Version(String),
+}
+
+impl From<Forged> for ChannelError {
+    fn from(_: Forged) -> ChannelError {
+        ChannelError::Forged
+    }
 }
 
 impl From<rustix::io::Errno> for ChannelError {
@@ -70,6 +83,15 @@ pub struct Channel {
     start: usize,
     outbox: VecDeque<u8>,
     is_read: bool,
+    sealed: Option<Box<Sealed>>,
+}
+
+/// What a connection that strangers could touch has beside.
+#[derive(Debug)]
+struct Sealed {
+    seal: Seal,
+    /// What has come and is not opened: less than a record, between two calls.
+    records: Vec<u8>,
 }
 
 const PREFIX_BYTES: usize = 8;
@@ -85,7 +107,15 @@ impl Channel {
     pub fn new(input: OwnedFd, output: OwnedFd) -> io::Result<Channel> {
         rustix::io::ioctl_fionbio(&input, true)?;
         rustix::io::ioctl_fionbio(&output, true)?;
-        Ok(Channel { input, output, inbox: Vec::new(), start: 0, outbox: VecDeque::new(), is_read: true })
+        Ok(Channel {
+            input,
+            output,
+            inbox: Vec::new(),
+            start: 0,
+            outbox: VecDeque::new(),
+            is_read: true,
+            sealed: None,
+        })
     }
 
     /// A channel over a socket.
@@ -95,6 +125,15 @@ impl Channel {
     pub fn over(socket: impl Into<OwnedFd>) -> io::Result<Channel> {
         let socket = socket.into();
         Channel::new(socket.try_clone()?, socket)
+    }
+
+    /// A channel over a socket with everything sealed, both ways.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn sealed(socket: impl Into<OwnedFd>, seal: Seal) -> io::Result<Channel> {
+        let sealed = Some(Box::new(Sealed { seal, records: Vec::new() }));
+        Ok(Channel { sealed, ..Channel::over(socket)? })
     }
 
     /// For polling: readable when there is something to [`fill`](Channel::fill).
@@ -167,6 +206,17 @@ impl Channel {
         if !self.is_read {
             return;
         }
+        match &mut self.sealed {
+            None => self.put(parts),
+            Some(sealed) => {
+                let mut records = Vec::new();
+                sealed.seal.seal(&parts.concat(), &mut records);
+                self.put(&[&records]);
+            }
+        }
+    }
+
+    fn put(&mut self, parts: &[&[u8]]) {
         let mut written = 0;
         if self.outbox.is_empty() {
             let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
@@ -204,21 +254,14 @@ impl Channel {
     /// nothing.
     ///
     /// # Errors
-    /// The other side is gone.
+    /// The other side is gone, or is not the one it was.
     pub fn fill(&mut self) -> Result<usize, ChannelError> {
-        const READ_BYTES: usize = 256 << 10;
         self.inbox.drain(..self.start);
         self.start = 0;
-        let kept = self.inbox.len();
-        self.inbox.resize(kept + READ_BYTES, 0);
-        let got = rustix::io::retry_on_intr(|| rustix::io::read(&self.input, &mut self.inbox[kept..]));
-        self.inbox.truncate(kept + got.unwrap_or(0));
-        match got {
-            Ok(0) => Err(ChannelError::Closed),
-            Ok(bytes) => Ok(bytes),
-            Err(rustix::io::Errno::AGAIN) => Ok(0),
-            Err(errno) => Err(errno.into()),
-        }
+        let Some(sealed) = &mut self.sealed else { return read(&self.input, &mut self.inbox) };
+        let got = read(&self.input, &mut sealed.records)?;
+        sealed.seal.open(&mut sealed.records, &mut self.inbox)?;
+        Ok(got)
     }
 
     /// The next whole message and its tail; `None` when more must be read first.
@@ -241,6 +284,21 @@ impl Channel {
         let tail = rest[head..head + tail].to_vec();
         self.start += PREFIX_BYTES + head + tail.len();
         Ok(Some((message, tail)))
+    }
+}
+
+/// Reads once, without waiting, and appends what has come. How much that is.
+fn read(input: &OwnedFd, bytes: &mut Vec<u8>) -> Result<usize, ChannelError> {
+    const READ_BYTES: usize = 256 << 10;
+    let kept = bytes.len();
+    bytes.resize(kept + READ_BYTES, 0);
+    let got = rustix::io::retry_on_intr(|| rustix::io::read(input, &mut bytes[kept..]));
+    bytes.truncate(kept + got.unwrap_or(0));
+    match got {
+        Ok(0) => Err(ChannelError::Closed),
+        Ok(bytes) => Ok(bytes),
+        Err(rustix::io::Errno::AGAIN) => Ok(0),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -304,6 +362,33 @@ mod tests {
         ours.fill().unwrap();
         assert_eq!(ours.receive().unwrap(), Some((ToAgent::Signal(12), Vec::new())));
         assert!(matches!(ours.fill(), Err(ChannelError::Closed)));
+    }
+
+    #[test]
+    fn sealed_frames_arrive_and_nothing_else_is_taken_for_one() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let (ours, theirs) = crate::join::noise::pair(&crate::join::secret::Secret::for_test(1));
+        let mut stranger = b.try_clone().unwrap();
+        let (mut ours, mut theirs) = (Channel::sealed(a, ours).unwrap(), Channel::sealed(b, theirs).unwrap());
+        let tail = vec![7; CHUNK_BYTES_MAX];
+        for _ in 0..20 {
+            theirs.send(&ToFront::Output { who: rank(1), stream: Stream::Out }, &tail);
+        }
+        let mut got = 0;
+        while got < 20 {
+            theirs.flush();
+            ours.fill().unwrap();
+            while let Some((message, bytes)) = ours.receive::<ToFront>().unwrap() {
+                assert_eq!(
+                    (message, bytes),
+                    (ToFront::Output { who: rank(1), stream: Stream::Out }, tail.clone())
+                );
+                got += 1;
+            }
+        }
+        stranger.write_all(&[20, 0].iter().chain(&[0; 20]).copied().collect::<Vec<u8>>()).unwrap();
+        assert!(matches!(ours.fill(), Err(ChannelError::Forged)));
+        assert!(ours.receive::<ToFront>().unwrap().is_none());
     }
 
     #[test]

@@ -44,6 +44,26 @@ const PLACE_FAMILIES: &[&str] = &[
 /// Settings of the user that look like one of [`PLACE_FAMILIES`].
 const SETTINGS: &[&str] = &["PMIX_MCA_"];
 
+/// Variables that a container system gives each host, with other values on each: AWS Batch and ECS, whose addresses of
+/// credentials are of use on one host only, and Kubernetes. The last is our own, for trying on one machine.
+pub const OF_A_HOST: &[&str] = &[
+    "AWS_BATCH_JOB_NODE_INDEX",
+    "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "ECS_AGENT_URI",
+    "ECS_CONTAINER_METADATA_URI",
+    "ECS_CONTAINER_METADATA_URI_V4",
+    "HOSTNAME",
+    "JOB_COMPLETION_INDEX",
+    "SELVEDGE_HOST",
+];
+
+/// Whether a variable is one of [`OF_A_HOST`].
+pub fn is_of_a_host(name: &OsStr) -> bool {
+    OF_A_HOST.iter().any(|known| name == *known)
+}
+
 /// Whether a variable is another launcher's, and no rank of ours may see it.
 pub fn is_a_place(name: &OsStr) -> bool {
     let starts = |prefixes: &[&str]| prefixes.iter().any(|p| name.as_bytes().starts_with(p.as_bytes()));

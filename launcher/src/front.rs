@@ -3,11 +3,13 @@
 
 mod gather;
 mod inquiry;
+mod joining;
 mod reception;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,8 @@ use crate::agent::relay::{link_number, node_map, told};
 use crate::args::{JobWish, Usage};
 use crate::display;
 use crate::hosts::HostWish;
+use crate::join::Join;
+use crate::join::door::Door;
 use crate::output::Printer;
 use crate::place::HostFacts;
 use crate::pmix::{Exchange, Whom};
@@ -61,6 +65,8 @@ pub struct Order {
     pub here: Option<usize>,
     /// How agents are started on other hosts.
     pub ways: Ways,
+    /// Where other hosts come by themselves: how, and at which of our addresses. Then `hosts` has only this one yet.
+    pub join: Option<(Join, SocketAddr)>,
 }
 
 /// Runs a job to its end and gives the exit code.
@@ -100,6 +106,8 @@ pub fn run(order: Order) -> io::Result<u8> {
         reception: Reception::open(&order.name).ok(),
         inquiry: None,
         inquiries: 0,
+        door: None,
+        heeded: HashSet::new(),
         order,
     };
     front.gather();
@@ -170,6 +178,10 @@ struct Front {
     /// The question that agents are answering.
     inquiry: Option<Inquiry>,
     inquiries: u32,
+    /// While hosts join. After a job that did not begin, those who did are still behind it.
+    door: Option<Door>,
+    /// Hosts that the job has had a signal from.
+    heeded: HashSet<u32>,
 }
 
 /// What of the polled descriptors has something.
@@ -178,6 +190,7 @@ struct Ready {
     signals: bool,
     input: bool,
     reception: bool,
+    door: bool,
 }
 
 impl Front {
@@ -186,7 +199,9 @@ impl Front {
             self.pump_links();
             if self.act() || self.is_through() {
                 reap::kill_children(&[]);
-                return self.supervisor.exit_code().unwrap_or(code::INTERNAL);
+                let code = self.supervisor.exit_code().unwrap_or(code::INTERNAL);
+                self.dismiss(code);
+                return code;
             }
             let ready = self.wait();
             if ready.signals {
@@ -204,6 +219,9 @@ impl Front {
             if ready.reception {
                 self.attend();
             }
+            if let Some(door) = self.door.as_mut().filter(|_| ready.door) {
+                door.handle_ready(Instant::now());
+            }
             self.links.handle_time(Instant::now());
             self.pump_links();
             self.watch_gathering();
@@ -215,8 +233,9 @@ impl Front {
 
     /// Nothing is left of the job, all is written, and the agents have gone, or do not want to.
     fn is_through(&mut self) -> bool {
-        if self.supervisor.exit_code().is_none() {
-            return false;
+        let Some(code) = self.supervisor.exit_code() else { return false };
+        if self.leave_by.is_none() {
+            self.dismiss(code);
         }
         let leave_by = *self.leave_by.get_or_insert_with(|| Instant::now() + LEAVE_PATIENCE);
         self.sink.is_empty() && (self.links.are_over() || Instant::now() >= leave_by)
@@ -229,7 +248,7 @@ impl Front {
                     self.links.handle_child(pid, status, Instant::now());
                 }
             } else {
-                self.supervisor.handle_signal(signal, self.started.elapsed());
+                self.heed(signal, 0);
             }
         }
     }
@@ -250,6 +269,7 @@ impl Front {
                     self.end(None, grace);
                     self.links.give_up_mute(Instant::now());
                     self.gathering = None;
+                    self.shut_door();
                     self.pump_links();
                 }
                 Action::Say(line) => {
@@ -284,13 +304,15 @@ impl Front {
         let links = self.links.as_fd();
         let signals = self.signals.as_fd();
         let wants_input = self.wants_input();
-        let door = self.reception.as_ref().map_or(bell.as_fd(), Reception::as_fd);
+        let desk = self.reception.as_ref().map_or(bell.as_fd(), Reception::as_fd);
+        let door = self.door.as_ref().map_or(bell.as_fd(), Door::as_fd);
         let mut fds = [
             PollFd::new(&signals, PollFlags::IN),
             PollFd::new(&bell, PollFlags::IN),
             PollFd::new(&links, PollFlags::IN),
             // A descriptor that we do not want to hear about is replaced by one that we do.
             if wants_input { PollFd::new(&stdin, PollFlags::IN) } else { PollFd::new(&bell, PollFlags::IN) },
+            PollFd::new(&desk, PollFlags::IN),
             PollFd::new(&door, PollFlags::IN),
         ];
         let timeout = self.timeout().map(|wait| Timespec {
@@ -300,7 +322,13 @@ impl Front {
         // Interrupted or out of memory: the worst that happens is another turn of the loop.
         let _ = poll(&mut fds, timeout.as_ref());
         let ready = |at: usize| !fds[at].revents().is_empty();
-        Ready { signals: ready(0), links: ready(2), input: wants_input && ready(3), reception: ready(4) }
+        Ready {
+            signals: ready(0),
+            links: ready(2),
+            input: wants_input && ready(3),
+            reception: ready(4),
+            door: ready(5),
+        }
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -309,7 +337,8 @@ impl Front {
         let gathering = self.gathering.as_ref().map(Gathering::deadline);
         // Once that is over, only what is still to be written is waited for.
         let leave_by = self.leave_by.filter(|at| !self.links.are_over() && *at > Instant::now());
-        let instants = self.links.deadline().into_iter().chain(leave_by).chain(gathering);
+        let door = self.door.as_ref().and_then(Door::deadline);
+        let instants = self.links.deadline().into_iter().chain(leave_by).chain(gathering).chain(door);
         let instants =
             instants.chain(self.inquiry_deadline()).map(|at| at.saturating_duration_since(Instant::now()));
         deadline.into_iter().chain(prompt).chain(instants).min()
@@ -346,6 +375,11 @@ impl Front {
             ToFront::Hello(hello) => {
                 if let Some(gathering) = &mut self.gathering {
                     gathering.handle_hello(host, *hello);
+                }
+            }
+            ToFront::Signalled(number) => {
+                if let Some(signal) = Signal::from_named_raw(number) {
+                    self.heed(signal, host);
                 }
             }
             ToFront::Said { line } => {

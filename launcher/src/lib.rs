@@ -22,9 +22,9 @@
 //!
 //! Read [`supervise`] for what decides the exit code, [`proto`] for what front and agents say to each other, [`tree`] and
 //! [`start`] for how agents are brought about, [`hosts`] and [`place`] for who sits where, [`output`] for how lines stay
-//! whole, [`pmix`] for programs of Open MPI. What is *not* here: the PMI protocol (`selvedge-boot`) and PMIx (`selvedge-pmix`).
-//! Nothing listens on a port, but libpmix on the loopback interface for ranks that speak PMIx. All unsafe code is in
-//! `sys.rs`. This crate is a library only so that its two programs, its tests and its examples share it.
+//! whole, [`pmix`] for programs of Open MPI, [`join`] for hosts that come by themselves. What is *not* here: the PMI protocol (`selvedge-boot`) and PMIx (`selvedge-pmix`).
+//! Nothing listens on a port, but libpmix on the loopback interface for ranks that speak PMIx, and the first host of a
+//! joined job while the others come. All unsafe code is in `sys.rs`. This crate is a library only so that its two programs, its tests and its examples share it.
 
 pub mod agent;
 pub mod args;
@@ -37,6 +37,7 @@ pub mod files;
 pub mod fork;
 pub mod front;
 pub mod hosts;
+pub mod join;
 pub mod output;
 pub mod place;
 pub mod pmix;
@@ -53,12 +54,14 @@ pub mod tree;
 pub mod whereabouts;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::args::{Export, Inherit, JobWish, Usage, Wish};
 use crate::hosts::HostWish;
+use crate::join::{Join, Role};
 use crate::proto::Environment;
 use crate::supervise::code;
 
@@ -79,19 +82,34 @@ pub fn main() -> ExitCode {
     match args::parse(words) {
         Ok(Wish::Help) => print(args::HELP),
         Ok(Wish::Version) => print(&format!("mpirun (Selvedge) {}\n", env!("CARGO_PKG_VERSION"))),
+        Ok(Wish::NewSecret(path)) => match join::secret::Secret::create(path.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(usage) => complain(&usage.to_string(), code::USAGE),
+        },
         Ok(Wish::Job(job)) => start(job),
         Err(usage) => complain(&usage.to_string(), code::USAGE),
     }
 }
 
 fn start(wish: JobWish) -> ExitCode {
+    let limit = wish.start_limit.unwrap_or(START_LIMIT);
+    let join = match join::wished(&wish, &|name| std::env::var_os(name)) {
+        // Where there is only one host, nobody is waited for.
+        Ok(Some(join)) if join.hosts() > 1 => match join.role(limit) {
+            Ok(Role::First(address)) => Some((join, address)),
+            Ok(Role::Other) => return join.attend(limit).into(),
+            Err(why) => return complain(&why, code::INTERNAL),
+        },
+        Ok(_) => None,
+        Err(usage) => return complain(&usage.to_string(), code::USAGE),
+    };
     let job = match job_name() {
         Ok(job) => job,
         Err(error) => {
             return complain(&format!("no random number for the job's name: {error}"), code::INTERNAL);
         }
     };
-    match order(wish, job).map(front::run) {
+    match order(wish, job, join).map(front::run) {
         Ok(Ok(code)) => code.into(),
         Ok(Err(error)) => complain(&format!("cannot start: {error}"), code::INTERNAL),
         Err(usage) => complain(&usage.to_string(), code::USAGE),
@@ -99,14 +117,17 @@ fn start(wish: JobWish) -> ExitCode {
 }
 
 /// What the front needs: the wish, with its hosts and environments, and how to get there.
-fn order(wish: JobWish, name: String) -> Result<front::Order, Usage> {
+fn order(wish: JobWish, name: String, join: Option<(Join, SocketAddr)>) -> Result<front::Order, Usage> {
     let Ok(dir) = std::env::current_dir() else {
         return Err(Usage::new("the directory it was called in does not exist any more"));
     };
     let (envs, env_of_block) = environments(&wish);
     let variable = |name: &str| std::env::var_os(name);
     let nodename = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let mut hosts = hosts::wished(&wish, &variable, &|path| std::fs::read(path))?;
+    let mut hosts = match wish.join.place {
+        Some(_) => Vec::new(),
+        None => hosts::wished(&wish, &variable, &|path| std::fs::read(path))?,
+    };
     if hosts.is_empty() {
         hosts.push(HostWish::named(nodename.clone()));
     }
@@ -115,12 +136,14 @@ fn order(wish: JobWish, name: String) -> Result<front::Order, Usage> {
     let limits = (wish.start_limit.unwrap_or(START_LIMIT), wish.host_limit.unwrap_or(SILENCE_LIMIT));
     let ways = start::ways(&wish.agent, &variable, limits, wish.tree_width.0)?;
     let dir = dir.into_os_string().into_vec();
-    Ok(front::Order { wish, name, envs, env_of_block, dir, hosts, here, ways })
+    Ok(front::Order { wish, name, envs, env_of_block, dir, hosts, here, ways, join })
 }
 
 /// The environments of the blocks, each different one once, and which of them each block has.
 fn environments(wish: &JobWish) -> (Vec<Environment>, Vec<u32>) {
-    let here: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    // Where every host has variables of its own, those of this one are for its own ranks.
+    let is_passed = |name: &OsString| wish.join.place.is_none() || !env::is_of_a_host(name);
+    let here: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| is_passed(name)).collect();
     let mut envs: Vec<Environment> = Vec::new();
     let mut kinds: Vec<(&Inherit, &[Export])> = Vec::new();
     let mut env_of_block = Vec::new();

@@ -200,6 +200,8 @@ pub struct Start {
     pub says_hello: bool,
     /// Names of hosts that this one should be able to reach.
     pub neighbours: Vec<String>,
+    /// The address by which other hosts reach it, where the parent knows.
+    pub address: Option<IpAddr>,
 }
 
 /// What a host is.
@@ -249,6 +251,11 @@ pub enum ToChild {
     Alive,
     /// I shall be silent for as long as somebody stops me: until I say something again, that is no death.
     Pause,
+    /// The job is over. Said last, and only to a host that has joined: what was started by mpirun needs no word.
+    Farewell {
+        /// What mpirun exits with.
+        code: u8,
+    },
     /// From its PMI server of a world to ours.
     Pmi {
         /// Which world.
@@ -370,6 +377,8 @@ pub enum ToFront {
         /// The hosts below that are lost with it.
         with: Vec<u32>,
     },
+    /// A host that has joined was sent this signal, which was meant for the job.
+    Signalled(i32),
     /// All ranks of a world that are on this host run.
     Launched {
         /// Which world.

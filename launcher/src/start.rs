@@ -161,8 +161,8 @@ fn quoted(word: &str) -> String {
 /// An agent that has been started, or the command that is to start it.
 #[derive(Debug)]
 pub struct Started {
-    /// The process, also its group.
-    pub pid: Pid,
+    /// The process, also its group; none for a host that has joined.
+    pub pid: Option<Pid>,
     /// To the agent, once it is there.
     pub channel: Channel,
     /// What the command writes to standard error; an agent on our own host has ours.
@@ -184,7 +184,7 @@ pub fn start_here() -> io::Result<Started> {
         .stderr(Stdio::inherit())
         .process_group(0)
         .spawn()?;
-    Ok(Started { pid: Pid::from_child(&child), channel: Channel::over(ours)?, errors: None })
+    Ok(Started { pid: Some(Pid::from_child(&child)), channel: Channel::over(ours)?, errors: None })
 }
 
 /// The command for another host, with pipes; the first word is the program.
@@ -200,7 +200,7 @@ pub fn start_there(line: &[String]) -> io::Result<Started> {
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()?;
-    let pid = Pid::from_child(&child);
+    let pid = Some(Pid::from_child(&child));
     let (input, output) = (child.stdout.take(), child.stdin.take());
     let (input, output) = input.zip(output).expect("asked for pipes above");
     let errors = child.stderr.take().map(OwnedFd::from);
@@ -227,12 +227,12 @@ pub fn is_here(name: &str, nodename: &str) -> bool {
 }
 
 /// Whether an address is one of this host: then, and only then, a socket can have it.
-fn is_ours(address: IpAddr) -> bool {
+pub(crate) fn is_ours(address: IpAddr) -> bool {
     !address.is_unspecified() && UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// The addresses of a name; `None` where there is none, or it takes too long.
-fn addresses(name: &str) -> Option<Vec<IpAddr>> {
+pub(crate) fn addresses(name: &str) -> Option<Vec<IpAddr>> {
     if let Ok(address) = name.parse() {
         return Some(vec![address]);
     }
@@ -258,7 +258,7 @@ pub fn address_towards(ssh_connection: Option<&str>, neighbours: &[String]) -> O
 }
 
 /// The address that packets to `far` would have. Sends nothing: connecting a datagram socket only asks for the route.
-fn route_to(far: IpAddr) -> Option<IpAddr> {
+pub(crate) fn route_to(far: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = if far.is_ipv4() { [0u8; 4].into() } else { [0u8; 16].into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect((far, 9)).ok()?;

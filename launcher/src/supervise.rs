@@ -197,6 +197,16 @@ impl Supervisor {
         self.worlds.values().map(|world| world.ranks.len()).sum()
     }
 
+    /// One more host takes part. Only before the start.
+    pub fn handle_host(&mut self, name: String) {
+        self.hosts.push(Host { name, is_over: false });
+    }
+
+    /// Whether the job was asked to end, and may still take its time.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self.phase, Phase::Interrupted { .. })
+    }
+
     /// Whether a host may still say something.
     pub fn is_open(&self, host: u32) -> bool {
         self.hosts.get(host as usize).is_some_and(|host| !host.is_over)
@@ -287,6 +297,7 @@ impl Supervisor {
             }
             ToFront::Hello(_)
             | ToFront::Said { .. }
+            | ToFront::Signalled(_)
             | ToFront::Output { .. }
             | ToFront::OutputEnd { .. }
             | ToFront::Whereabouts { .. }

@@ -23,7 +23,7 @@ use crate::channel::{Channel, ChannelError};
 use crate::proto::{Start, Target, ToAgent, ToChild, ToFront, ToParent, Ways};
 use crate::pulse::Pulse;
 use crate::start::{self, Started};
-use link::{Link, Side};
+use link::{Bearer, Link, Side};
 
 /// Divides hosts among at most `width` subtrees of equal size: the first of each is started by us, the others by it.
 pub fn branches(hosts: &[Target], width: u32) -> impl Iterator<Item = &[Target]> {
@@ -103,7 +103,28 @@ impl Links {
 
     /// Starts an agent on this host, and tells it `start` at once.
     pub fn start_here(&mut self, start: Start, now: Instant) {
-        self.add(start, String::new(), start::start_here(), Pulse::new(None, now), now);
+        self.add(start, Bearer::OurHost, start::start_here(), Pulse::new(None, now), now);
+    }
+
+    /// Takes a host that has joined for one of those right below, and tells it `start`.
+    pub fn adopt(&mut self, start: Start, channel: Channel, now: Instant) {
+        let pulse = Pulse::new(Some(start.ways.silence_limit), now);
+        let started = Started { pid: None, channel, errors: None };
+        self.add(start, Bearer::Joined, Ok(started), pulse, now);
+    }
+
+    /// Tells hosts that have joined that the job is over.
+    pub fn dismiss(&mut self, code: u8) {
+        for at in 0..self.links.len() {
+            if self.links[at].has_joined() {
+                self.send(at, &ToChild::Farewell { code }, &[]);
+            }
+        }
+    }
+
+    /// Leaves all agents alone, which end what they have started when they notice.
+    pub fn let_go(&mut self) {
+        self.links.iter_mut().for_each(|link| link.channel = None);
     }
 
     /// Starts agents on all of `hosts`: at most `width` of them itself, which start the others.
@@ -118,16 +139,17 @@ impl Links {
                 is_far: true,
                 says_hello: true,
                 neighbours: neighbours.to_vec(),
+                address: None,
             };
             let pulse = Pulse::new(Some(ways.silence_limit), now);
-            self.add(start, line.join(" "), start::start_there(&line), pulse, now);
+            self.add(start, Bearer::Command(line.join(" ")), start::start_there(&line), pulse, now);
         }
     }
 
     fn add(
         &mut self,
         start: Start,
-        command: String,
+        bearer: Bearer,
         started: std::io::Result<Started>,
         pulse: Pulse,
         now: Instant,
@@ -135,7 +157,7 @@ impl Links {
         let at = self.links.len();
         let hosts: Vec<u32> = start.below.iter().map(|target| target.host).chain([start.host]).collect();
         self.way.extend(hosts.iter().map(|host| (*host, at)));
-        let mut link = Link::new(start, hosts.into_iter().collect(), command, pulse);
+        let mut link = Link::new(start, hosts.into_iter().collect(), bearer, pulse);
         link.handle_started(started, &self.epoll, at, now);
         self.links.push(link);
         self.settle(now);

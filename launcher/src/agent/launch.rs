@@ -9,6 +9,7 @@ use super::world::{Place, World};
 use super::{Agent, INTERFACE, Input, MAKE_BELIEVE, Stage, Token};
 use crate::agent::rank::Rank;
 use crate::cores::Cores;
+use crate::env;
 use crate::proto::{FIRST_WORLD, Launch, Stream, ToFront};
 use crate::spawn::{self, Nursery, Refusal};
 use crate::supervise::code;
@@ -105,7 +106,9 @@ impl Agent {
     fn variables_of_this_host(&self) -> Vec<(&'static str, String)> {
         let interface = self.address.map(|address| (INTERFACE, address.to_string()));
         let make_believe = std::env::var(MAKE_BELIEVE).ok().filter(|_| self.is_one_of_many);
-        interface.into_iter().chain(make_believe.map(|name| (MAKE_BELIEVE, name))).collect()
+        let own = |name: &&'static str| Some((*name, std::env::var(name).ok()?));
+        let own = env::OF_A_HOST.iter().filter(|_| self.is_joined).filter_map(own);
+        interface.into_iter().chain(make_believe.map(|name| (MAKE_BELIEVE, name))).chain(own).collect()
     }
 
     /// The PMI server of a world: alone on its only host, else one of a tree.

@@ -36,7 +36,7 @@ impl Agent {
         while let Some((message, tail)) = self.parent.receive()? {
             match message {
                 ToChild::Start(_) => return Err(ChannelError::Malformed),
-                ToChild::Alive => {}
+                ToChild::Alive | ToChild::Farewell { .. } => {}
                 ToChild::Pause => self.parent_pulse.handle_pause(),
                 ToChild::Pmi { world, down } => self.serve(world, |server| server.handle_down(down)),
                 ToChild::For { host, message } if host == self.host => self.handle_message(message, tail)?,

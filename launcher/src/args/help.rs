@@ -43,6 +43,12 @@ Between hosts
   --tree-width N         agents that each agent starts, 32 without it
   --start-timeout, --host-timeout SECONDS
                          how long hosts may take to be there, and how long one may be silent before it counts as lost
+  --join ADDRESS[:PORT]  without ssh: every host runs the same command and joins the first, which has this address or name;
+                         auto: as AWS Batch says
+  --join-hosts N, --join-index I
+                         hosts of the job, and the place of this one where they have places: the first has 0. Without
+                         them as AWS Batch or Kubernetes says
+  --secret-file FILE     32 bytes that all of them share; --new-secret FILE makes such a file, and does nothing else
   -iface NAME            the network interface for tcp
   --transport LIST       take no other roads than these between ranks: shm, efa-direct, efa, tcp. Without it: shm
                          within a host, and the best of the others that all ranks have between hosts

@@ -60,6 +60,11 @@ pub(super) enum Opt {
     TreeWidth,
     StartLimit,
     HostLimit,
+    Join,
+    JoinHosts,
+    JoinIndex,
+    SecretFile,
+    NewSecret,
     Interface,
     Labels,
     Timestamps,
@@ -124,6 +129,11 @@ pub(super) const OPTIONS: &[(&[&str], Opt)] = &[
     (&["tree-width", "branch-count"], Opt::TreeWidth),
     (&["start-timeout"], Opt::StartLimit),
     (&["host-timeout"], Opt::HostLimit),
+    (&["join"], Opt::Join),
+    (&["join-hosts"], Opt::JoinHosts),
+    (&["join-index"], Opt::JoinIndex),
+    (&["secret-file"], Opt::SecretFile),
+    (&["new-secret"], Opt::NewSecret),
     (&["iface"], Opt::Interface),
     (&["l", "tag-output", "prepend-rank"], Opt::Labels),
     (&["timestamp-output"], Opt::Timestamps),
@@ -175,6 +185,7 @@ impl Line<'_> {
         match opt {
             Opt::Help => return Ok(Some(Wish::Help)),
             Opt::Version => return Ok(Some(Wish::Version)),
+            Opt::NewSecret => return Ok(Some(Wish::NewSecret(self.value(&mut word, "a file")?))),
             Opt::BlocksFile => self.read_blocks(&mut word)?,
             _ => {
                 let _ = self.where_ranks_go(opt, &mut word, given)?
@@ -317,6 +328,10 @@ impl Line<'_> {
             Opt::TreeWidth => job.tree_width = TreeWidth(self.count(word, "a number of hosts")?),
             Opt::StartLimit => job.start_limit = Some(self.seconds(word)?),
             Opt::HostLimit => job.host_limit = Some(self.seconds(word)?),
+            Opt::Join => job.join.place = Some(self.text(word, "the first host's name or address, or auto")?),
+            Opt::JoinHosts => job.join.hosts = Some(self.count(word, "a number of hosts")?),
+            Opt::JoinIndex => job.join.index = Some(self.index(word)?),
+            Opt::SecretFile => job.join.secret_file = Some(self.value(word, "a file")?),
             Opt::TimeLimit => job.time_limit = Some(self.seconds(word)?),
             Opt::Labels => job.labels = true,
             Opt::Timestamps => job.timestamps = true,
@@ -373,6 +388,13 @@ impl Line<'_> {
             Some(count @ 1..=super::RANKS_MAX) => Ok(count),
             _ => Err(word.wrong(&value, &format!("{what}, 1 to {}", super::RANKS_MAX))),
         }
+    }
+
+    fn index(&mut self, word: &mut Word<'_>) -> Result<u32, Usage> {
+        const EXPECTED: &str = "the index of this host; the first has 0";
+        let value = self.value(word, EXPECTED)?;
+        let index = value.to_str().and_then(|text| text.parse().ok());
+        index.ok_or_else(|| word.wrong(&value, EXPECTED))
     }
 
     fn seconds(&mut self, word: &mut Word<'_>) -> Result<Duration, Usage> {

@@ -34,6 +34,11 @@ impl Gathering {
         self.hosts.iter().map(|(name, _)| name.clone()).collect()
     }
 
+    /// A host that has come by itself.
+    pub(super) fn add(&mut self, name: String) {
+        self.hosts.push((name, None));
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -103,6 +108,9 @@ fn add_slots(first: &mut HostWish, again: &HostWish) {
 impl Front {
     /// Starts agents on all hosts. Where this host is the only one, the ranks too: what it is we can see ourselves.
     pub(super) fn gather(&mut self) {
+        if self.order.join.is_some() {
+            return self.open_door();
+        }
         let now = Instant::now();
         let targets = (0u32..).zip(&self.order.hosts);
         let targets: Vec<Target> = targets
@@ -124,6 +132,7 @@ impl Front {
                 is_far: false,
                 says_hello: !alone,
                 neighbours: neighbours[1..].to_vec(),
+                address: None,
             };
             self.links.start_here(start, now);
         }
@@ -135,6 +144,10 @@ impl Front {
 
     /// Starts the ranks as soon as all hosts are there; gives up those that are not in time.
     pub(super) fn watch_gathering(&mut self) {
+        let Some(deadline) = self.gathering.as_ref().map(Gathering::deadline) else { return };
+        if !self.watch_door(deadline) {
+            return;
+        }
         let Some(gathering) = &self.gathering else { return };
         let missing = gathering.missing();
         if missing.is_empty() {

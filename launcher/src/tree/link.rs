@@ -46,11 +46,21 @@ impl Side {
     }
 }
 
+/// What carries the connection.
+#[derive(Debug)]
+pub(super) enum Bearer {
+    /// A socket: the agent is on our own host.
+    OurHost,
+    /// A command, for people.
+    Command(String),
+    /// The host's own connection to us.
+    Joined,
+}
+
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) host: u32,
-    /// The command, for people; empty for an agent on our own host.
-    command: String,
+    bearer: Bearer,
     /// Hosts at and below this link that have not said their last.
     open: HashSet<u32>,
     process: Option<Pid>,
@@ -85,18 +95,18 @@ struct Errors {
 }
 
 impl Link {
-    /// A link over which `start` is to be said to an agent; `open`: it and the hosts below it. `command`: for people;
-    /// empty for an agent on our own host.
-    pub(super) fn new(start: Start, open: HashSet<u32>, command: String, pulse: Pulse) -> Link {
+    /// A link over which `start` is to be said to an agent; `open`: it and the hosts below it.
+    pub(super) fn new(start: Start, open: HashSet<u32>, bearer: Bearer, pulse: Pulse) -> Link {
         Link {
             host: start.host,
-            command,
+            // Who has joined has been greeted at the door.
+            is_greeted: matches!(bearer, Bearer::Joined),
+            bearer,
             open,
             process: None,
             status: None,
             channel: None,
             start: Some(start),
-            is_greeted: false,
             errors: None,
             pulse,
             listens_output: false,
@@ -113,7 +123,7 @@ impl Link {
         now: Instant,
     ) {
         let watched = started.and_then(|started| {
-            self.process = Some(started.pid);
+            self.process = started.pid;
             epoll::add(epoll, started.channel.input(), Side::Input.token(at), EventFlags::IN)?;
             self.channel = Some(started.channel);
             if let Some(fd) = started.errors {
@@ -123,19 +133,26 @@ impl Link {
             Ok(())
         });
         match watched {
-            // Ours: nothing can come before its greeting, so we need not wait for it.
-            Ok(()) if self.is_ours() => self.say_start(),
-            Ok(()) => {}
-            Err(error) if self.is_ours() => self.close(Some(format!("cannot be started: {error}")), now),
+            // A command may print something first, and may never come to the agent. With the others nothing can come before
+            // its greeting, so we need not wait for it.
+            Ok(()) => {
+                if !matches!(self.bearer, Bearer::Command(_)) {
+                    self.say_start();
+                    self.listen(epoll, at);
+                }
+            }
             Err(error) => {
-                let why = format!("cannot be started: cannot run `{}`: {error}", self.command);
-                self.close(Some(why), now);
+                let why = match &self.bearer {
+                    Bearer::Command(command) => format!("cannot run `{command}`: {error}"),
+                    Bearer::OurHost | Bearer::Joined => error.to_string(),
+                };
+                self.close(Some(format!("cannot be started: {why}")), now);
             }
         }
     }
 
-    fn is_ours(&self) -> bool {
-        self.command.is_empty()
+    pub(super) fn has_joined(&self) -> bool {
+        matches!(self.bearer, Bearer::Joined)
     }
 
     /// Whether the agent has not been told to start: it is not there yet.
@@ -285,12 +302,11 @@ impl Link {
             Some((_, code)) => format!("exited with code {}", code.unwrap_or(0)),
             None => "has closed its output".to_owned(),
         };
-        if self.is_ours() {
-            how
-        } else if self.is_greeted {
-            format!("has gone: `{}` {how}", self.command)
-        } else {
-            format!("cannot be started: `{}` {how}", self.command)
+        match &self.bearer {
+            Bearer::OurHost => how,
+            Bearer::Command(command) if self.is_greeted => format!("has gone: `{command}` {how}"),
+            Bearer::Command(command) => format!("cannot be started: `{command}` {how}"),
+            Bearer::Joined => "has gone: its connection has ended".to_owned(),
         }
     }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 pub mod devices;
+pub mod party;
 
 use std::io::Read;
 use std::path::PathBuf;
