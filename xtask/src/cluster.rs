@@ -23,14 +23,16 @@ use crate::wheels;
 /// Longest that one job may take on a busy machine.
 const JOB_MAX: Duration = Duration::from_secs(60);
 
-/// Hosts, and ranks on each.
+/// Hosts, and ranks on each. 256 ranks go over tcp alone: with a device of software each they would need gigabytes, and minutes
+/// on a few processors.
 const GRIDS: [(usize, usize); 8] = [(2, 1), (2, 2), (2, 8), (4, 2), (4, 4), (32, 1), (32, 2), (32, 8)];
 
 /// How ranks of different hosts reach each other; those of one host share memory.
 const ROADS: [&str; 3] = ["tcp", "efa", "efa-direct"];
 
 /// Ranks from which on a job has fewer sizes and iterations, and still fewer: all of them share a few processors.
-const MANY_RANKS: [usize; 2] = [16, 128];
+const MANY: usize = 16;
+const CROWD: usize = 128;
 
 /// The collectives of every grid. Few ranks try sizes on both sides of every change of protocol, which has nothing to do
 /// with their number.
@@ -123,7 +125,9 @@ impl Scene<'_> {
         let count = hosts.count();
         for road in ROADS {
             self.check(hosts, Job { bench: LATENCY, road, hosts: count, each: 1 });
-            for (_, each) in GRIDS.into_iter().filter(|(of, _)| *of == count) {
+            let is_meant =
+                |grid: &(usize, usize)| grid.0 == count && (road == "tcp" || count * grid.1 < CROWD);
+            for (_, each) in GRIDS.into_iter().filter(is_meant) {
                 for bench in COLLECTIVES {
                     self.check(hosts, Job { bench, road, hosts: count, each });
                 }
@@ -185,7 +189,7 @@ impl Scene<'_> {
                 command.args(["-x".into(), variable]);
             }
         }
-        let crowd = MANY_RANKS.iter().filter(|many| job.ranks() >= **many).count();
+        let crowd = [MANY, CROWD].iter().filter(|many| job.ranks() >= **many).count();
         let (range, iterations) = (job.bench.range[crowd], ["5", "2", "1"][crowd]);
         command.arg(self.workspace.release("osu"));
         command.args([job.bench.name, "-m", range, "-i", iterations, "-x", "1", "-c", "--json", "-"]);

@@ -9,10 +9,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod count;
 pub mod demo;
 pub mod fabric;
 pub mod facts;
+pub(crate) mod hosts;
 pub mod interop;
 pub mod manifests;
 pub(crate) mod osu;

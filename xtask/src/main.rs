@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use xtask::rules::House;
-use xtask::{demo, facts, interop, peers, stages};
+use xtask::{cluster, demo, facts, interop, peers, stages};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Show the house, prove it, count it")]
@@ -54,6 +54,24 @@ enum Task {
         #[arg(long, conflicts_with = "rounds", conflicts_with = "json")]
         instructions: bool,
     },
+    /// Run osu with its data check on many hosts over every road, and print the table; needs root
+    Cluster {
+        /// On how many hosts, each made of namespaces of this machine
+        #[arg(long, value_name = "N", default_values_t = cluster::HOST_COUNTS, value_parser = hosts_of_a_cluster)]
+        hosts: Vec<usize>,
+    },
+    /// Measure how long ranks take to start, beside the launchers of the other libraries; needs root
+    Starts {
+        /// How often each is measured
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Longest that one job may take
+        #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+        /// Also write every figure as JSON
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -74,6 +92,11 @@ fn main() -> ExitCode {
             let limit = Duration::from_secs(limit);
             peers::run(&peers::Options { road, rounds, limit, json, instructions })
         }
+        Task::Cluster { hosts } => cluster::run_table(&hosts),
+        Task::Starts { rounds, limit, json } => {
+            let limit = Duration::from_secs(limit);
+            peers::starts::run(&peers::starts::Options { rounds, limit, json })
+        }
         Task::Interop { hosts } => interop::run_matrix(&hosts),
         Task::Facts => {
             print!("{}", facts::report(&House::load()));
@@ -90,4 +113,10 @@ fn hosts_of_a_table(text: &str) -> Result<usize, String> {
         "2" => Ok(2),
         _ => Err("there are tables for 1 and for 2 hosts".to_string()),
     }
+}
+
+/// One of [`cluster::HOST_COUNTS`].
+fn hosts_of_a_cluster(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| cluster::HOST_COUNTS.contains(count));
+    count.ok_or_else(|| "there are tables for 2, 4 and 32 hosts".to_string())
 }

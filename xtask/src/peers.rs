@@ -12,6 +12,7 @@ mod callgrind;
 mod contender;
 mod instructions;
 mod road;
+pub mod starts;
 mod table;
 
 use std::fs;
@@ -72,12 +73,7 @@ pub fn run(options: &Options) -> bool {
 
 fn steps(workspace: &Workspace, options: &Options) -> Result<(), String> {
     let Options { road, rounds, limit, .. } = *options;
-    let words = ["build", "--release", "--locked", "-p", "selvedge-launcher", "-p", "selvedge-benches"];
-    let words = words.into_iter().chain(["-p", "selvedge-softefa"]);
-    let built = Run::cargo(words).inside(&workspace.root).in_the_open();
-    if !built.is_ok() {
-        return Err(format!("that command failed: {}", built.why));
-    }
+    build(workspace)?;
     let (contenders, left_out) = contender::contenders(workspace, road)?;
     if contenders.len() < 2 {
         return Err(format!("nobody to compare with: {}", left_out.join("; ")));
@@ -119,6 +115,14 @@ fn steps(workspace: &Workspace, options: &Options) -> Result<(), String> {
         fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     }
     comparison.verdict()
+}
+
+/// Builds our own side of it.
+fn build(workspace: &Workspace) -> Result<(), String> {
+    let words = ["build", "--release", "--locked", "-p", "selvedge-launcher", "-p", "selvedge-benches"];
+    let words = words.into_iter().chain(["-p", "selvedge-softefa"]);
+    let built = Run::cargo(words).inside(&workspace.root).in_the_open();
+    if built.is_ok() { Ok(()) } else { Err(format!("that command failed: {}", built.why)) }
 }
 
 /// What shared memory allows on this machine.

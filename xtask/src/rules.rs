@@ -323,6 +323,8 @@ fn wrong_with_xtask(rest: &[&str], command: &str) -> Option<String> {
     match rest {
         ["test", "--only", stage, ..] if *stage == "STAGE" || stages::is_stage(stage) => None,
         ["test"] | ["test", "--list"] | ["demo"] | ["facts"] | ["interop"] => None,
+        ["starts"] | ["cluster"] => None,
+        ["cluster", "--hosts", "2" | "4" | "32"] => None,
         ["interop", "--hosts", "1" | "2"] => None,
         ["peers", options @ ..] if peers::are_options(options) => None,
         _ => Some(format!("no such command of xtask: {command}")),

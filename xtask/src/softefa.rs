@@ -1,8 +1,9 @@
 //! Runs on software EFA devices, and what the devices counted: the proof that bytes went through them.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use crate::manifests::Workspace;
@@ -27,6 +28,30 @@ impl Devices {
         let words = ["run".into(), "--hosts".into(), hosts.to_string().into(), "--tree".into()];
         let words = words.into_iter().chain([tree.clone().into_os_string()]).collect();
         Devices { program: workspace.release("softefa"), tree, words }
+    }
+
+    /// Those of hosts that have a network of their own, which are told of by [`variables`](Devices::variables); the
+    /// counters stay in `tree`.
+    pub(crate) fn counted_in(workspace: &Workspace, tree: PathBuf) -> Devices {
+        Devices { program: workspace.release("softefa"), tree, words: Vec::new() }
+    }
+
+    /// What makes ranks use the device of their host: `library` preloaded, and the addresses of the hosts, on which equally
+    /// many consecutive ranks run.
+    pub(crate) fn variables(&self, library: &Path, addresses: &[Ipv4Addr]) -> [OsString; 4] {
+        let addresses: Vec<String> = addresses.iter().map(Ipv4Addr::to_string).collect();
+        let set = |name: &str, value: &OsStr| {
+            let mut word = OsString::from(name);
+            word.push("=");
+            word.push(value);
+            word
+        };
+        [
+            set("LD_PRELOAD", library.as_os_str()),
+            set("SOFTEFA_ADDRESSES", addresses.join(",").as_ref()),
+            set("SOFTEFA_MAP", "block".as_ref()),
+            set("SOFTEFA_TREE", self.tree.as_os_str()),
+        ]
     }
 
     /// With further options of `softefa run`.

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cluster;
 use crate::count::{self, Score};
 use crate::fabric::{self, Libfabric};
 use crate::interop;
@@ -102,6 +103,13 @@ static STAGES: &[Stage] = &[
         needs: &["tools", "build"],
         limit: minutes(8),
         run: foreign_programs,
+    },
+    Stage {
+        name: "cluster",
+        what: "osu with its data check on 2, 4 and 32 hosts with 1 to 8 ranks each, over tcp, efa and efa-direct",
+        needs: &["tools", "build"],
+        limit: minutes(5),
+        run: across_hosts,
     },
     Stage {
         name: "fabric",
@@ -297,6 +305,16 @@ fn foreign_programs(setup: &Setup, limit: Duration) -> Score {
     };
     score.add(interop::matrix(&setup.workspace, &[1, 2], limit.saturating_sub(began.elapsed())));
     score
+}
+
+fn across_hosts(setup: &Setup, limit: Duration) -> Score {
+    match setup.wheel(&wheels::MPICH) {
+        Ok(found) => {
+            let libfabric = found.libfabric().to_path_buf();
+            cluster::run(&setup.workspace, libfabric, &cluster::HOST_COUNTS, limit)
+        }
+        Err(reason) => Score::failure(format!("cluster: {reason}")),
+    }
 }
 
 fn over_libfabric(setup: &Setup, limit: Duration) -> Score {

@@ -5,21 +5,18 @@
 //! is building is shown as it is today.
 
 use std::fmt::Write as _;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use selvedge_testbed::{Hosts, Leftovers, Slurm};
+use selvedge_testbed::{Hosts, Slurm};
 use serde_json::Value;
 
 use super::parts::{Expected, LAUNCHERS, Launcher, PROGRAMS, Parts, Program, expected};
 use crate::count::Score;
+use crate::hosts::nothing_is_left;
 use crate::shell::{Outcome, Run};
 
 /// Longest that one of these small jobs may take on a busy machine.
 const JOB_MAX: Duration = Duration::from_secs(30);
-
-/// How long what a job has started may outlive its launcher.
-const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// How a job went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,11 +81,11 @@ impl Cell {
         let began = Instant::now();
         let outcome = Run::of(command).quiet().at_most(JOB_MAX).collect();
         let seconds = began.elapsed().as_secs_f64();
-        let left = what_is_left(hosts);
+        let left = nothing_is_left(hosts);
         let (expected, went) = (expected(launcher, program), how_it_went(&outcome, hosts.count()));
         let mut wrong = unlike(expected, &went, &outcome);
-        if launcher == Launcher::Ours && !left.is_empty() {
-            wrong.get_or_insert_with(|| format!("left behind: {left}"));
+        if let (Launcher::Ours, Err(left)) = (launcher, left) {
+            wrong.get_or_insert(left);
         }
         println!("{}: {} on {}: {went:?}, {seconds:.1} s", launcher.name(), program.name(), hosts.count());
         Some(Cell { launcher, program, expected, went, seconds, wrong })
@@ -101,24 +98,6 @@ impl Cell {
             Went::Failed(Some(code), _) => format!("{mark}no, code {code}"),
             Went::Failed(None, _) => format!("{mark}no, ended"),
             Went::Wrong(_) => format!("{mark}no, code 0"),
-        }
-    }
-}
-
-/// What a job has left on the hosts. Forgotten then: the next one is not to be blamed for it.
-fn what_is_left(hosts: &Hosts) -> Leftovers {
-    let deadline = Instant::now() + LEAVE_MAX;
-    loop {
-        match hosts.leftovers() {
-            Ok(left) if !left.is_empty() && Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(20))
-            }
-            Ok(left) => {
-                // If that fails the next look fails too, and is reported there.
-                let _ = hosts.settle();
-                return left;
-            }
-            Err(_) => return Leftovers::default(),
         }
     }
 }

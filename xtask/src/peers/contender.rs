@@ -33,15 +33,14 @@ struct Peer {
 struct Forced {
     env: &'static [(&'static str, &'static str)],
     /// Words for its launcher; on a device, words for `softefa run`, which knows these libraries. On hosts `{rsh}` stands
-    /// for what leads to another and `{each}` for the ranks on each.
+    /// for what leads to another, `{list}` for the hosts, `{each}` for the ranks on each and `{slots}` for both.
     words: &'static [&'static str],
 }
 
 const NOT_FORCED: Forced = Forced { env: &[], words: &[] };
 
 /// Two hosts for our own launcher, in the same signs.
-const OURS_ON_HOSTS: [&str; 8] =
-    ["--agent", "{rsh}", "-H", "node1,node2", "-ppn", "{each}", "--bind-to", "none"];
+const OURS_ON_HOSTS: [&str; 8] = ["--agent", "{rsh}", "-H", "{slots}", "-ppn", "{each}", "--bind-to", "none"];
 
 const PEERS: [Peer; 3] = [
     Peer {
@@ -60,7 +59,7 @@ const PEERS: [Peer; 3] = [
         efa: Forced { env: &[], words: &["--for", "mpich"] },
         hosts: Forced {
             env: &[("MPIR_CVAR_CH4_NETMOD", "ofi"), ("FI_PROVIDER", "tcp")],
-            words: &["-launcher-exec", "{rsh}", "-hosts", "node1,node2", "-ppn", "{each}"],
+            words: &["-launcher-exec", "{rsh}", "-hosts", "{list}", "-ppn", "{each}"],
         },
         crowded: &[],
     },
@@ -76,16 +75,7 @@ const PEERS: [Peer; 3] = [
         efa: Forced { env: &[], words: &["--for", "intel"] },
         hosts: Forced {
             env: &[("I_MPI_FABRICS", "shm:ofi"), ("FI_PROVIDER", "tcp"), ("I_MPI_PIN", "0")],
-            words: &[
-                "-launcher",
-                "ssh",
-                "-launcher-exec",
-                "{rsh}",
-                "-hosts",
-                "node1,node2",
-                "-ppn",
-                "{each}",
-            ],
+            words: &["-launcher", "ssh", "-launcher-exec", "{rsh}", "-hosts", "{list}", "-ppn", "{each}"],
         },
         crowded: &[],
     },
@@ -105,15 +95,7 @@ const PEERS: [Peer; 3] = [
                 ("OMPI_MCA_btl", "tcp,self,sm"),
                 ("OMPI_MCA_btl_tcp_if_include", "eth0"),
             ],
-            words: &[
-                "--prtemca",
-                "plm_ssh_agent",
-                "{rsh}",
-                "--bind-to",
-                "none",
-                "--host",
-                "node1:{each},node2:{each}",
-            ],
+            words: &["--prtemca", "plm_ssh_agent", "{rsh}", "--bind-to", "none", "--host", "{slots}"],
         },
         crowded: &["--map-by", ":OVERSUBSCRIBE"],
     },
@@ -145,12 +127,12 @@ pub(super) struct Contender {
 
 /// Where a launcher is started.
 #[derive(Clone, Debug)]
-enum Ground {
+pub(super) enum Ground {
     /// On this machine, as it is.
     Here(Road),
     /// On software devices.
     Devices(Devices),
-    /// On the first of two hosts.
+    /// On the first of some hosts.
     Hosts(Rc<Hosts>),
 }
 
@@ -178,8 +160,16 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Selvedge first, then every peer that can be installed here; and why the others cannot.
 pub(super) fn contenders(workspace: &Workspace, road: Road) -> Result<(Vec<Contender>, Vec<String>), String> {
+    contenders_on(workspace, road, ground(workspace, road)?)
+}
+
+/// The same where somebody else has made the ground.
+pub(super) fn contenders_on(
+    workspace: &Workspace,
+    road: Road,
+    ground: Ground,
+) -> Result<(Vec<Contender>, Vec<String>), String> {
     let python = tools::python()?;
-    let ground = ground(workspace, road)?;
     let (mut others, mut left_out, mut libfabric) = (Vec::new(), Vec::new(), None);
     for peer in &PEERS {
         match peer.wheel.installed(&workspace.target, &python) {
@@ -271,21 +261,58 @@ impl Contender {
     }
 
     fn run(&self, job: &Job, cores: usize, limit: Duration) -> Run {
-        let ranks = job.ranks.to_string();
-        let crowded = if job.ranks > cores { self.crowded } else { &[] };
-        let words = ["-n", &ranks].into_iter().chain(crowded.iter().copied()).map(OsString::from);
         let bench =
             [job.bench, "-m", job.range, "--json", "-"].into_iter().chain(job.shorter.iter().copied());
-        let own = self.words.iter().map(|word| self.filled_in(word, job.ranks));
-        let before = words.chain(own).chain(self.program.iter().cloned());
-        self.launched(before.chain(bench.map(OsString::from)), limit)
+        let program = self.program.iter().cloned().chain(bench.map(OsString::from));
+        let hosts = if let Ground::Hosts(hosts) = &self.ground { hosts.count() } else { 1 };
+        self.started(hosts, job.ranks, cores, program, limit)
+    }
+
+    /// Its launcher, with an even share of so many ranks of a program on each of the first hosts.
+    fn started(
+        &self,
+        hosts: usize,
+        ranks: usize,
+        cores: usize,
+        program: impl Iterator<Item = OsString>,
+        limit: Duration,
+    ) -> Run {
+        let crowded = if ranks > cores { self.crowded } else { &[] };
+        let words = ["-n".to_string(), ranks.to_string()].into_iter().map(OsString::from);
+        let words = words.chain(crowded.iter().map(OsString::from));
+        let own = self.words.iter().map(|word| self.filled_in(word, hosts, ranks));
+        self.launched(words.chain(own).chain(program), limit)
+    }
+
+    /// Its launcher with a program that is none of MPI's.
+    pub(super) fn start(
+        &self,
+        hosts: usize,
+        ranks: usize,
+        cores: usize,
+        program: &str,
+        limit: Duration,
+    ) -> Run {
+        self.started(hosts, ranks, cores, [OsString::from(program)].into_iter(), limit)
+    }
+
+    /// Its launcher with a program that starts, adds one number over all ranks, and leaves.
+    pub(super) fn start_and_add(&self, hosts: usize, ranks: usize, cores: usize, limit: Duration) -> Run {
+        let bench = ["allreduce", "-m", "8:8", "-i", "1", "-x", "0", "--json", "-"].map(OsString::from);
+        self.started(hosts, ranks, cores, self.program.iter().cloned().chain(bench), limit)
     }
 
     /// A word with its signs replaced, where there are hosts.
-    fn filled_in(&self, word: &OsString, ranks: usize) -> OsString {
-        let (Ground::Hosts(hosts), Some(word)) = (&self.ground, word.to_str()) else { return word.clone() };
-        let each = (ranks / hosts.count()).to_string();
-        word.replace("{rsh}", &hosts.rsh().to_string_lossy()).replace("{each}", &each).into()
+    fn filled_in(&self, word: &OsString, hosts: usize, ranks: usize) -> OsString {
+        let (Ground::Hosts(all), Some(word)) = (&self.ground, word.to_str()) else { return word.clone() };
+        let each = (ranks / hosts).to_string();
+        let names = &all.names()[..hosts];
+        let slots: Vec<String> = names.iter().map(|name| format!("{name}:{each}")).collect();
+        word.replace("{rsh}", &all.rsh().to_string_lossy())
+            .replace("{list}", &names.join(","))
+            .replace("{slots}", &slots.join(","))
+            .replace("{each}", &each)
+            .into()
     }
 
     /// The launcher with these words, on the devices where there are some.
@@ -316,7 +343,7 @@ impl Contender {
         let mut profile = OsString::from("--callgrind-out-file=");
         profile.push(file);
         let one = ["-n", "1"].map(OsString::from);
-        let own = self.words.iter().map(|word| self.filled_in(word, 2));
+        let own = self.words.iter().map(|word| self.filled_in(word, 2, 2));
         let words = own.chain(one.clone());
         let words = words.chain(["valgrind", "-q", "--tool=callgrind"].map(OsString::from)).chain([profile]);
         let words = words.chain(program()).chain([OsString::from(":")]).chain(one).chain(program());
