@@ -70,6 +70,12 @@ pub(crate) struct History {
     /// For each message, its place in the order in which messages were started.
     sent: Vec<Option<usize>>,
     started: usize,
+    /// Sends that ended and receives that were posted so far.
+    clock: usize,
+    /// For each message, when its send ended, as far as that was seen.
+    ended_at: Vec<Option<usize>>,
+    /// For each receive, when it was posted.
+    posted_at: Vec<usize>,
     /// For each rank, its receives in the order they were posted.
     posted: Vec<Vec<usize>>,
     /// For each receive, what it got.
@@ -95,6 +101,9 @@ impl History {
         History {
             sent: vec![None; program.messages.len()],
             started: 0,
+            clock: 0,
+            ended_at: vec![None; program.messages.len()],
+            posted_at: vec![0; program.receives.len()],
             posted: vec![Vec::new(); program.network.peers],
             received: program.receives.iter().map(|_| None).collect(),
         }
@@ -120,6 +129,14 @@ impl History {
     /// A receive is being posted.
     pub(crate) fn posting(&mut self, rank: usize, receive: usize) {
         self.posted[rank].push(receive);
+        self.clock += 1;
+        self.posted_at[receive] = self.clock;
+    }
+
+    /// The send of a message has ended well.
+    pub(crate) fn sent(&mut self, message: usize) {
+        self.clock += 1;
+        self.ended_at[message] = Some(self.clock);
     }
 
     /// A receive has got a message.
@@ -139,7 +156,24 @@ impl History {
         if let Some(lost) = expected.find(|message| !taken.contains(&Some(*message))) {
             return Err(format!("message {lost} was never received: {:?}", program.messages[lost]));
         }
+        self.check_modes(program, &taken)?;
         self.check_order(program, &taken)
+    }
+
+    /// No synchronous send ended before the receive was there that has met its message.
+    fn check_modes(&self, program: &Program, taken: &[Option<usize>]) -> Result<(), String> {
+        for (receive, message) in taken.iter().enumerate() {
+            let Some(message) = message.filter(|&message| program.messages[message].is_sync) else {
+                continue;
+            };
+            if self.ended_at[message].is_some_and(|ended_at| ended_at < self.posted_at[receive]) {
+                return Err(format!(
+                    "message {message} was over before receive {receive} was there to match it: {:?}",
+                    program.messages[message]
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Which message each receive got. Those that look alike from outside are told apart by their order: they are

@@ -11,7 +11,7 @@ use selvedge_transport::{Buf, Cause, Fault, Memory, Peer, Rng, Scope, Transport}
 use crate::drive::Tally;
 use crate::mutate::ScheduleMutant;
 use crate::oracle::{self, History, Received};
-use crate::program::{Act, Element, Program, Receive, contribution, message_bytes};
+use crate::program::{Act, Element, Probed, Program, Receive, contribution, message_bytes};
 
 /// Overwrites a buffer that its operation has given back, so that whoever still reads it reads this.
 const SPENT: u8 = 0xEE;
@@ -129,7 +129,10 @@ impl Player {
                 let input = Memory::of(&message_bytes(program.seed, index, message.bytes));
                 let to = Peer(message.dest as u32);
                 let (context, tag) = (context(message.context), Tag(u64::from(message.tag)));
-                let started = runtime.send(to, context, tag, input.buf());
+                let started = match message.is_sync {
+                    false => runtime.send(to, context, tag, input.buf()),
+                    true => runtime.send_sync(to, context, tag, input.buf()),
+                };
                 (started, input, Memory::zeroed(0))
             }
             Act::Recv(index) => {
@@ -139,7 +142,20 @@ impl Player {
                 let source = receive.source.map(|source| Peer(source as u32));
                 let tag = receive.tag.map(|tag| Tag(u64::from(tag)));
                 let context = context(receive.context);
-                let started = runtime.recv(source, context, tag, output.buf());
+                let found = match receive.probed {
+                    Probed::No => Ok(None),
+                    _ => runtime.probe_matched(source, context, tag),
+                };
+                let started = match found {
+                    Ok(Some(message)) if receive.probed == Probed::Matched => {
+                        runtime.recv_matched(message, output.buf())
+                    }
+                    Ok(found) => {
+                        found.into_iter().for_each(|message| runtime.put_back(message));
+                        runtime.recv(source, context, tag, output.buf())
+                    }
+                    Err(trouble) => Started::Done(Err(trouble)),
+                };
                 (started, Memory::zeroed(0), output)
             }
             Act::Call(index) => self.call(index, runtime, scene, notes),
@@ -242,7 +258,7 @@ impl Player {
                 ));
             }
             (_, Err(Trouble::Engine(Failure::Fault(_)))) => self.knows = true,
-            (Act::Send(_), Ok(_)) => {}
+            (Act::Send(index), Ok(_)) => notes.history.sent(index),
             (Act::Recv(index), Ok(envelope)) => {
                 let len = envelope.bytes as usize;
                 if len > output.len() || program.receives[index].cancelled {

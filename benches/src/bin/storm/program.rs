@@ -47,6 +47,8 @@ pub(crate) struct Message {
     pub(crate) tag: u32,
     /// Length.
     pub(crate) bytes: usize,
+    /// Whether its sender waits until it is matched.
+    pub(crate) is_sync: bool,
 }
 
 /// A receive and what it matches.
@@ -64,6 +66,19 @@ pub(crate) struct Receive {
     pub(crate) capacity: usize,
     /// Whether nobody sends to it and it is to be cancelled.
     pub(crate) cancelled: bool,
+    /// Whether a probe goes before it that takes the message out if it is here.
+    pub(crate) probed: Probed,
+}
+
+/// What goes before a receive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probed {
+    /// Nothing.
+    No,
+    /// A matched probe, and what it found is received.
+    Matched,
+    /// A matched probe, and what it found is put back.
+    PutBack,
 }
 
 /// A collective on one of the groups.
@@ -112,6 +127,9 @@ pub(crate) enum Act {
 
 /// Contexts of point-to-point messages start here, those of collectives below.
 const FIRST_MESSAGE_CONTEXT: u32 = 100;
+/// Streams of random numbers of their own; see [`message_bytes`] for others.
+const SENDS: u64 = 3;
+const RECEIVES: u64 = 4;
 /// Tags are drawn from so few that they collide.
 const TAGS: u64 = 3;
 
@@ -196,6 +214,7 @@ impl Program {
                 context: context(group),
                 tag: rng.below(TAGS) as u32,
                 bytes: self.length(rng),
+                is_sync: self.mode(SENDS, self.messages.len()) == 0,
             };
             starts[message.source].push(Act::Send(self.messages.len()));
             self.messages.push(message);
@@ -238,6 +257,11 @@ impl Program {
                 tag,
                 capacity,
                 cancelled: false,
+                probed: match self.mode(RECEIVES, index) {
+                    0 => Probed::Matched,
+                    1 => Probed::PutBack,
+                    _ => Probed::No,
+                },
             });
         }
         if rng.one_in(4) {
@@ -245,8 +269,14 @@ impl Program {
             let context = FIRST_MESSAGE_CONTEXT - 1;
             let source = rng.one_in(2).then_some(rng.index(starts.len()));
             starts[rank].push(Act::Recv(self.receives.len()));
-            self.receives.push(Receive { rank, context, source, tag: Some(9), capacity: 8, cancelled: true });
+            let (tag, capacity, probed) = (Some(9), 8, Probed::No);
+            self.receives.push(Receive { rank, context, source, tag, capacity, cancelled: true, probed });
         }
+    }
+
+    /// One of few ways to do something, drawn apart, so that all else stays what it was.
+    fn mode(&self, what: u64, index: usize) -> u64 {
+        Rng::new(self.seed).child(what << 32 | index as u64).below(6)
     }
 
     fn add_collective(&mut self, sequences: &mut [u32], starts: &mut [Vec<Act>], rng: &mut Rng) {
