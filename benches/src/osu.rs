@@ -16,6 +16,7 @@ pub(crate) mod place;
 pub(crate) mod pt2pt;
 pub(crate) mod stats;
 pub(crate) mod table;
+mod threads;
 pub(crate) mod validate;
 
 use std::io;
@@ -87,7 +88,7 @@ fn run(world: &World, cli: &Cli, held_kib: u64) -> Result<ExitCode, Trouble> {
         Err(usage) => return refuse(USAGE, &format!("{usage}\nFor more information, try 'osu --help'.")),
     };
     let bench = cli.bench;
-    if matches!(bench.family(), Family::Latency | Family::Bandwidth)
+    if matches!(bench.family(), Family::Latency | Family::Bandwidth | Family::Threads)
         && let Some(wanted) = pt2pt::wrong_ranks(bench, world.size())
     {
         let (name, ranks) = (bench.name(), world.size());
@@ -150,6 +151,7 @@ fn measure(world: &Communicator, plan: &Plan, table: &mut Table) -> Result<bool,
             Family::Bandwidth => pt2pt::bandwidth(world, plan, bytes)?,
             Family::Collective(what) => collective::measure(world, plan, what, bytes)?,
             Family::Nonblocking(what) => nonblocking::measure(world, plan, what, bytes)?,
+            Family::Threads => threads::measure(world, plan, bytes)?,
             Family::Floor => return Ok(true),
         };
         let wrong = row.valid == Some(false);
@@ -170,6 +172,12 @@ fn heading(world: &Communicator, plan: &Plan) -> selvedge::Result<Heading> {
         Family::Bandwidth if plan.bench == Bench::MbwMr => {
             notes.push(format!("[ pairs: {} ] [ window size: {} ]", world.size() / 2, plan.window));
         }
+        Family::Threads if plan.bench == Bench::LatencyMt => {
+            notes.push(format!("[ threads: {} ]", plan.threads));
+        }
+        Family::Threads => {
+            notes.push(format!("[ threads: {} ] [ window size: {} ]", plan.threads, plan.window));
+        }
         _ => {}
     }
     let datatype = match family {
@@ -189,6 +197,7 @@ fn heading(world: &Communicator, plan: &Plan) -> selvedge::Result<Heading> {
     let columns = match family {
         Family::Collective(_) => collective::columns(plan),
         Family::Nonblocking(_) => nonblocking::columns(plan),
+        Family::Threads => threads::columns(plan),
         _ => pt2pt::columns(plan),
     };
     Ok(Heading {

@@ -42,13 +42,17 @@ pub(crate) struct Cli {
     #[arg(short = 'c', long)]
     pub(crate) validation: bool,
 
-    /// bw, bibw, mbw_mr: messages in flight before an answer is awaited [default: 64]
+    /// bw, bibw, mbw_mr, mr_mt: messages in flight before an answer is awaited [default: 64]
     #[arg(short = 'W', long = "window-size", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) window: Option<u32>,
 
     /// Nonblocking collectives: calls of `test` during the computation [default: 0]
     #[arg(short = 't', long = "num-test-calls", value_name = "N")]
     pub(crate) test_calls: Option<u32>,
+
+    /// latency_mt, mr_mt: threads of each rank that communicate [default: 2]
+    #[arg(short = 'T', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub(crate) threads: Option<u32>,
 
     /// Leave out the sizes that need more than this many bytes of buffers in one process
     #[arg(short = 'M', long = "mem-limit", value_name = "BYTES", default_value_t = 512 << 20)]
@@ -83,6 +87,10 @@ pub(crate) enum Bench {
     Bibw,
     /// Windows of messages between many pairs: bandwidth and message rate
     MbwMr,
+    /// One-way time of a message between pairs of threads of 2 ranks
+    LatencyMt,
+    /// Windows of messages between pairs of threads of 2 ranks: bandwidth and message rate
+    MrMt,
     /// All wait for all
     Barrier,
     /// One to all
@@ -116,6 +124,7 @@ pub(crate) enum Bench {
 pub(crate) enum Family {
     Latency,
     Bandwidth,
+    Threads,
     Collective(Collective),
     Nonblocking(Collective),
     Floor,
@@ -128,6 +137,7 @@ impl Bench {
         match self {
             Bench::Latency => Family::Latency,
             Bench::Bw | Bench::Bibw | Bench::MbwMr => Family::Bandwidth,
+            Bench::LatencyMt | Bench::MrMt => Family::Threads,
             Bench::Barrier => Family::Collective(Barrier),
             Bench::Bcast => Family::Collective(Broadcast),
             Bench::Reduce => Family::Collective(Reduce),
@@ -156,6 +166,8 @@ impl Bench {
             Bench::Bw => "Bandwidth",
             Bench::Bibw => "Bi-Directional Bandwidth",
             Bench::MbwMr => "Multiple Bandwidth / Message Rate",
+            Bench::LatencyMt => "Multi-threaded Latency",
+            Bench::MrMt => "Multi-threaded Message Rate",
             Bench::Barrier => "Barrier Latency",
             Bench::Bcast => "Broadcast Latency",
             Bench::Reduce => "Reduce Latency",
@@ -218,6 +230,8 @@ pub(crate) struct Plan {
     pub(crate) left_out: usize,
     /// Messages in flight.
     pub(crate) window: usize,
+    /// Threads of each rank.
+    pub(crate) threads: usize,
     /// Calls of `test` during a computation.
     pub(crate) test_calls: usize,
     /// Minimum and maximum over the ranks as well.
@@ -249,12 +263,14 @@ impl Plan {
         let family = cli.bench.family();
         let (min, max) = match family {
             Family::Latency | Family::Bandwidth => (1, 4 << 20),
+            Family::Threads => (1, 64 << 10),
             Family::Collective(Collective::Barrier) | Family::Nonblocking(Collective::Barrier) => (0, 0),
             Family::Collective(collective) | Family::Nonblocking(collective) => {
                 (collective.element_bytes(), 1 << 20)
             }
             Family::Floor => (1 << 10, 16 << 20),
         };
+        let (window, threads) = (cli.window.unwrap_or(64) as usize, cli.threads.unwrap_or(2) as usize);
         let asked = cli.sizes.unwrap_or(Sizes { min: None, max: None });
         let max = asked.max.unwrap_or(max.max(asked.min.unwrap_or(0)));
         let min = asked.min.unwrap_or(min.min(max));
@@ -263,6 +279,7 @@ impl Plan {
                 (collective.element_bytes(), collective.blocks(ranks))
             }
             Family::Bandwidth => (1, 2),
+            Family::Threads => (1, 2 * threads * if cli.bench == Bench::MrMt { window } else { 1 }),
             Family::Latency | Family::Floor => (1, 2),
         };
         let (sizes, left_out): (Vec<usize>, Vec<usize>) = doubling(min, max)
@@ -280,7 +297,8 @@ impl Plan {
             bench: cli.bench,
             sizes,
             left_out: left_out.len(),
-            window: cli.window.unwrap_or(64) as usize,
+            window,
+            threads,
             test_calls: cli.test_calls.unwrap_or(0) as usize,
             full: cli.full,
             validation: cli.validation,
@@ -299,6 +317,8 @@ impl Plan {
             (Family::Latency, true) => (1000, 10),
             (Family::Bandwidth, false) => (100, 10),
             (Family::Bandwidth, true) => (20, 2),
+            (Family::Threads, false) if self.bench == Bench::LatencyMt => (10_000, 100),
+            (Family::Threads, _) => (100, 10),
             (_, false) => (1000, 100),
             (_, true) => (100, 10),
         };
@@ -323,11 +343,14 @@ fn refuse_strangers(cli: &Cli) -> Result<(), Usage> {
     let collective = matches!(family, Family::Collective(_) | Family::Nonblocking(_));
     let nonblocking = matches!(family, Family::Nonblocking(_));
     let floor = family == Family::Floor;
+    let windowed = family == Family::Bandwidth || cli.bench == Bench::MrMt;
     let strangers = [
         ("-m", cli.sizes.is_some() && barrier, "a barrier has no size"),
         ("-c", cli.validation && (barrier || floor), "there is no data to check"),
         ("-f", cli.full && !collective, "it belongs to the collectives"),
-        ("-W", cli.window.is_some() && family != Family::Bandwidth, "it belongs to bw, bibw and mbw_mr"),
+        ("-W", cli.window.is_some() && !windowed, "it belongs to bw, bibw, mbw_mr and mr_mt"),
+        ("-T", cli.threads.is_some() && family != Family::Threads, "it belongs to latency_mt and mr_mt"),
+        ("--tail", cli.tail && family == Family::Threads, "threads have no tail of their own"),
         ("-t", cli.test_calls.is_some() && !nonblocking, "it belongs to the nonblocking collectives"),
         ("-i", cli.iterations.is_some() && floor, "floor repeats until its median is steady"),
         ("-x", cli.warmup.is_some() && floor, "floor warms up by itself"),
@@ -399,6 +422,9 @@ mod tests {
     fn flags_that_would_be_ignored_are_refused() {
         for line in [
             "osu latency -W 4",
+            "osu latency -T 4",
+            "osu latency_mt -W 4",
+            "osu mr_mt --tail",
             "osu latency -f",
             "osu barrier -m 8",
             "osu barrier -c",

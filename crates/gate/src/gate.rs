@@ -3,6 +3,7 @@
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 
 use crate::crew::{Crew, Mail, Seat};
@@ -88,8 +89,8 @@ pub struct Pass<V: Inside, A: Alarm> {
 /// The value, lent to one thread.
 pub struct Entered<'a, V: Inside, A: Alarm> {
     gate: &'a Gate<V, A>,
-    /// Nothing for the owner while nobody else has a pass.
-    crew: Option<Held<'a, V>>,
+    /// Nothing for the owner while nobody else has a pass. Dropped by hand, so that it is looked at once.
+    held: ManuallyDrop<Option<Held<'a, V>>>,
     thread: PhantomData<*const ()>,
 }
 
@@ -116,43 +117,40 @@ impl<V: Inside, A: Alarm> Door<V, A> {
     /// When this thread is inside already.
     #[inline]
     pub fn enter(&self) -> Entered<'_, V, A> {
-        match self.try_enter() {
-            Some(entered) => entered,
-            None => is_inside_already(),
+        let gate = &*self.gate;
+        // Relaxed: a key of `OPEN` is in the hands of one thread, which is also the only one that writes here.
+        if gate.bias.load(Ordering::Relaxed) == self.key {
+            gate.bias.store(ENTERED, Ordering::Relaxed);
+            return Entered { gate, held: ManuallyDrop::new(None), thread: PhantomData };
         }
+        self.enter_by_lock()
     }
 
     /// As [`Door::enter`]; `None` when the owner is inside already.
-    #[inline]
     pub fn try_enter(&self) -> Option<Entered<'_, V, A>> {
-        let gate = &*self.gate;
-        // Relaxed: a key of `OPEN` is in the hands of one thread, which is also the only one that writes here.
-        if gate.bias.load(Ordering::Relaxed) != self.key {
-            return self.try_enter_by_lock();
-        }
-        gate.bias.store(ENTERED, Ordering::Relaxed);
-        Some(Entered { gate, crew: None, thread: PhantomData })
+        let is_inside = self.key == OPEN && self.gate.bias.load(Ordering::Relaxed) == ENTERED;
+        (!is_inside).then(|| self.enter())
     }
 
     #[cold]
     #[inline(never)]
-    fn try_enter_by_lock(&self) -> Option<Entered<'_, V, A>> {
+    fn enter_by_lock(&self) -> Entered<'_, V, A> {
         let gate = &*self.gate;
         if self.key == OPEN {
             if gate.bias.load(Ordering::Relaxed) == ENTERED {
-                return None;
+                is_inside_already();
             }
             // SYNC: pairs with `one_less`: what others have done inside is behind us.
             if gate.others.load(Ordering::Acquire) == 0 {
                 // Of those who may hold the lock only this thread is left.
                 if cfg!(not(loom)) && try_lock(&gate.crew).is_none() {
-                    return None;
+                    is_inside_already();
                 }
                 gate.bias.store(ENTERED, Ordering::Relaxed);
-                return Some(Entered { gate, crew: None, thread: PhantomData });
+                return Entered { gate, held: ManuallyDrop::new(None), thread: PhantomData };
             }
         }
-        Some(Entered { gate, crew: Some(gate.lock()), thread: PhantomData })
+        Entered { gate, held: ManuallyDrop::new(Some(gate.lock())), thread: PhantomData }
     }
 
     /// What other threads can be given. From now on everybody takes the lock, until all passes are gone, and all doors made of
@@ -251,15 +249,9 @@ impl<V: Inside, A: Alarm> Gate<V, A> {
         f(value, crew)
     }
 
-    #[cold]
-    #[inline(never)]
-    fn leave(&self, mut held: Held<'_, V>) {
-        self.with(&mut held.crew, |value, crew| crew.deliver(value));
-    }
-
     /// A pass, or a door made of one, is gone.
     fn one_less(&self) {
-        // SYNC: pairs with the load in `try_enter_by_lock`.
+        // SYNC: pairs with the load in `enter_by_lock`.
         self.others.fetch_sub(1, Ordering::Release);
     }
 
@@ -375,7 +367,15 @@ impl<V: Inside, A: Alarm> Entered<'_, V, A> {
     /// Whether other threads may want in: who is going to wait does so with [`Door::wait_for`], outside.
     #[inline]
     pub fn is_shared(&self) -> bool {
-        self.crew.is_some()
+        self.held.is_some()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave(&mut self) {
+        if let Some(mut held) = self.held.take() {
+            self.gate.with(&mut held.crew, |value, crew| crew.deliver(value));
+        }
     }
 }
 
@@ -401,9 +401,9 @@ impl<V: Inside, A: Alarm> DerefMut for Entered<'_, V, A> {
 impl<V: Inside, A: Alarm> Drop for Entered<'_, V, A> {
     #[inline]
     fn drop(&mut self) {
-        match self.crew.take() {
-            None => self.gate.bias.store(OPEN, Ordering::Relaxed),
-            Some(held) => self.gate.leave(held),
+        match self.is_shared() {
+            false => self.gate.bias.store(OPEN, Ordering::Relaxed),
+            true => self.leave(),
         }
     }
 }
