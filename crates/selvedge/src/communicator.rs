@@ -2,16 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use selvedge_coll::Rank;
 use selvedge_engine::{Context, Envelope, Failure};
 use selvedge_transport::{Peer, Scope};
 
 use crate::error::{Error, Misuse, Result};
+use crate::extensions::Extensions;
 use crate::group::Group;
-use crate::job::Job;
+use crate::job::{Job, MEETING_CONTEXT};
 use crate::owned::Abandoned;
 use crate::plan::Plans;
 use crate::runtime::Trouble;
@@ -57,13 +58,45 @@ pub(crate) struct Core {
     persistent: AtomicU16,
     /// A thread is in a blocking collective, while there are several.
     is_collecting: AtomicBool,
+    pub(crate) name: Mutex<String>,
+    pub(crate) extensions: Extensions,
+    /// The context is this communicator's, and free again when it is gone.
+    owns_context: bool,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if self.owns_context {
+            self.job.release(self.context.0);
+        }
+    }
 }
 
 impl Core {
     pub(crate) fn new(job: Arc<Job>, group: Arc<Group>, me: Rank, context: u32) -> Arc<Core> {
-        let (sequence, is_collecting) = (AtomicU32::new(0), AtomicBool::new(false));
-        let persistent = AtomicU16::new(0);
-        Arc::new(Core { job, group, me, context: Context(context), sequence, persistent, is_collecting })
+        Core::with(job, group, me, context, true)
+    }
+
+    /// What the ranks of a group, which may not be all of this communicator's, have to make one of their own: its members, and
+    /// a context where nothing else is sent.
+    pub(crate) fn for_meetings(&self, group: &Arc<Group>, me: usize) -> Arc<Core> {
+        let context = self.context.0 + MEETING_CONTEXT;
+        Core::with(Arc::clone(&self.job), Arc::clone(group), Rank(me as u32), context, false)
+    }
+
+    fn with(job: Arc<Job>, group: Arc<Group>, me: Rank, context: u32, owns_context: bool) -> Arc<Core> {
+        Arc::new(Core {
+            job,
+            group,
+            me,
+            context: Context(context),
+            sequence: AtomicU32::new(0),
+            persistent: AtomicU16::new(0),
+            is_collecting: AtomicBool::new(false),
+            name: Mutex::default(),
+            extensions: Extensions::default(),
+            owns_context,
+        })
     }
 }
 
@@ -79,7 +112,9 @@ impl Drop for Collecting<'_> {
 
 impl fmt::Debug for Communicator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Communicator(rank {} of {}, context {})", self.rank(), self.size(), self.context.0)
+        let (rank, size, context, name) = (self.rank(), self.size(), self.context.0, self.name());
+        let name = if name.is_empty() { name } else { format!("{name:?}, ") };
+        write!(f, "Communicator({name}rank {rank} of {size}, context {context})")
     }
 }
 
@@ -139,54 +174,26 @@ impl Communicator {
         self.core.job.pid(self.peer_of(rank))
     }
 
-    /// A communicator of the same ranks whose messages meet none of this one's (MPI_Comm_dup). Collective; costs one
-    /// allgather of 24 bytes a rank.
-    pub fn dup(&self) -> Result<Communicator> {
-        Ok(self.split(Some(0), self.rank() as i64)?.expect("everybody asked for colour 0"))
+    /// The name that this rank has given the communicator, empty at first (MPI_Comm_get_name).
+    pub fn name(&self) -> String {
+        self.core.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Divides the ranks by `color`; within a colour they are ordered by `key`, then by their rank here
-    /// (MPI_Comm_split). A rank that says `None` gets `None`. Collective; costs one allgather of 24 bytes a rank.
+    /// Gives the communicator a name on this rank, for its `Debug` form (MPI_Comm_set_name). Local.
     ///
     /// ```
-    /// selvedge::local::run(5, |world| {
-    ///     let half = world.split(Some((world.rank() % 2) as u32), 0).unwrap().unwrap();
-    ///     assert_eq!(half.size(), if world.rank() % 2 == 0 { 3 } else { 2 });
-    ///     assert_eq!(half.rank(), world.rank() / 2);
+    /// selvedge::local::run(1, |world| {
+    ///     world.set_name("halo");
+    ///     assert!(format!("{:?}", *world).contains("halo"));
     /// });
     /// ```
-    pub fn split(&self, color: Option<u32>, key: i64) -> Result<Option<Communicator>> {
-        const NO_COLOR: i64 = -1;
-        let mine = [color.map_or(NO_COLOR, i64::from), key, i64::from(self.core.job.next_context())];
-        let mut all = vec![[0i64; 3]; self.size()];
-        self.allgather(&[mine], &mut all)?;
-
-        // Contexts grow the same way on all ranks: from the largest that any of them would use next. Groups of
-        // different colours have no rank in common, so they can share one.
-        let context = all.iter().map(|asked| asked[2]).max().expect("a group has a rank") as u32;
-        self.core.job.use_context(context);
-        if color.is_none() {
-            return Ok(None);
-        }
-        let mut members: Vec<usize> = (0..self.size()).filter(|&rank| all[rank][0] == mine[0]).collect();
-        members.sort_by_key(|&rank| (all[rank][1], rank));
-        let me = members.iter().position(|&rank| rank == self.rank()).expect("a rank has its own colour");
-        let peers: Vec<Peer> = members.iter().map(|&rank| self.peer_of(rank)).collect();
-        let group = if members.len() == self.size() && peers.iter().enumerate().all(|(i, p)| p.index() == i) {
-            Group::World { size: self.size() as u32 }
-        } else {
-            Group::listed(peers)
-        };
-        let job = Arc::clone(&self.core.job);
-        let core = Core::new(job, Arc::new(group), Rank(me as u32), context);
-        Ok(Some(Communicator::new(self.runtime.clone(), core)))
+    pub fn set_name(&self, name: impl Into<String>) {
+        *self.core.name.lock().unwrap_or_else(PoisonError::into_inner) = name.into();
     }
 
-    /// A communicator of the ranks on this host, in the same order (MPI_Comm_split_type with MPI_COMM_TYPE_SHARED).
-    /// Collective.
-    pub fn split_by_host(&self) -> Result<Communicator> {
-        let color = self.core.job.host_index(self.peer_of(self.rank()));
-        Ok(self.split(Some(color), 0)?.expect("every rank has a host"))
+    /// Values that the program keeps with this communicator.
+    pub fn extensions(&self) -> &Extensions {
+        &self.core.extensions
     }
 
     /// Ends the whole job at once with `code` as its exit code (MPI_Abort; 0 becomes 1). Messages in flight are lost.

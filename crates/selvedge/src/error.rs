@@ -161,6 +161,25 @@ pub enum Misuse {
         /// Bytes that this rank's own call expects.
         expected: u64,
     },
+    /// A group with the same rank in two places.
+    #[error("rank {rank} is named twice; a process has one place in a group")]
+    RankTwice {
+        /// The rank.
+        rank: usize,
+    },
+    /// A communicator was to be made of processes that the one it is made from has not, or not by this process.
+    #[error(
+        "the group has a process that the communicator has not, or has not this one; see Group::difference"
+    )]
+    NotAMember,
+    /// A grid that cannot be laid out.
+    #[error("{ranks} ranks cannot be laid out in a grid of {dims:?} places")]
+    Grid {
+        /// Places along each dimension; 0 for one that was left open.
+        dims: Vec<usize>,
+        /// Ranks there are.
+        ranks: usize,
+    },
     /// Two threads called a blocking collective of one communicator at the same time.
     #[error(
         "two threads are in a collective of one communicator at the same time; give each a communicator of its own with dup"

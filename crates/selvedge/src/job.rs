@@ -1,10 +1,11 @@
 //! What all communicators of a process share: who is where, and how to leave.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use selvedge_transport::{Link, Machine, Peer};
 
 use crate::cards::Line;
+use crate::contexts::Contexts;
 use crate::wishes::RoadName;
 
 /// How this process came to be a rank.
@@ -30,8 +31,8 @@ pub(crate) struct Job {
     pub(crate) cores: Vec<u32>,
     /// The road to other hosts, where there is one.
     pub(crate) far: Option<FarRoad>,
-    /// The context that a new communicator would use if it were only for this rank to say.
-    pub(crate) next_context: AtomicU32,
+    /// Those of this rank's communicators.
+    pub(crate) contexts: Mutex<Contexts>,
 }
 
 /// The road to other hosts, and who is not reached by it.
@@ -45,8 +46,10 @@ pub(crate) struct FarRoad {
 }
 
 /// Contexts a communicator uses: one for messages, one for collectives, one for persistent collectives, one for
-/// partitioned messages.
-pub(crate) const CONTEXTS_EACH: u32 = 4;
+/// partitioned messages, one for those of its ranks that make another communicator.
+pub(crate) const CONTEXTS_EACH: u32 = 5;
+/// The last of these.
+pub(crate) const MEETING_CONTEXT: u32 = 4;
 
 impl Job {
     pub(crate) fn host_index(&self, peer: Peer) -> u32 {
@@ -89,14 +92,19 @@ impl Job {
         }
     }
 
-    pub(crate) fn next_context(&self) -> u32 {
-        self.next_context.load(Ordering::Relaxed)
+    /// The first number that a new communicator could have if it were only for this rank to say.
+    pub(crate) fn candidate(&self) -> u64 {
+        self.contexts().candidate(0)
     }
 
-    /// Takes note that all ranks of some group have agreed to use `context`.
-    pub(crate) fn use_context(&self, context: u32) {
-        let next = context.checked_add(CONTEXTS_EACH).expect("a job makes less than 2^30 communicators");
-        self.next_context.store(next, Ordering::Relaxed);
+    /// A communicator is gone.
+    pub(crate) fn release(&self, context: u32) {
+        self.contexts().release(context);
+    }
+
+    /// Nothing panics between two states of it.
+    fn contexts(&self) -> MutexGuard<'_, Contexts> {
+        self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn abort(&self, rank: usize, code: i32) -> ! {

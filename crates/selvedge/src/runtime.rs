@@ -27,7 +27,7 @@ pub trait Guest {
     /// What comes of it.
     type Output;
 
-    /// Runs, and leaves nothing in flight. Contexts below 2^16 belong to the communicators.
+    /// Runs, and leaves nothing in flight. Contexts below 2^31 belong to the communicators.
     fn visit<T: Transport>(self, runtime: &mut Runtime<T>) -> Self::Output;
 }
 

@@ -14,7 +14,6 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
 use selvedge_boot::{Boot, Host};
@@ -109,7 +108,7 @@ pub(crate) fn job(start: Start, segment: &Segment, me: u32, host: String) -> Job
         me: Peer(me),
         cores: vec![segment.processors()],
         far: None,
-        next_context: AtomicU32::new(0),
+        contexts: Mutex::default(),
     }
 }
 
@@ -166,7 +165,7 @@ fn on_several_hosts(mut boot: Boot, wishes: &Wishes, host: Host) -> Result<(Road
         pids: routes.pids,
         me: Peer(me),
         cores: routes.cores,
-        next_context: AtomicU32::new(0),
+        contexts: Mutex::default(),
     };
     Ok((road, job))
 }

@@ -10,6 +10,7 @@ use selvedge_engine::{Config, Engine, RoadConfig};
 use selvedge_transport::{Peer, Transport};
 
 use crate::communicator::{Communicator, Core, Road};
+use crate::contexts;
 use crate::error::Result;
 use crate::group::Group;
 use crate::job::Job;
@@ -72,9 +73,8 @@ impl World {
         let (me, size) = (Rank(road.me().0), road.peers() as u32);
         let config = config(&road);
         let group = Arc::new(Group::World { size });
-        let context = job.next_context();
-        job.use_context(context);
         let job = Arc::new(job);
+        let context = contexts::first(&job.contexts);
         let ranks_here = (0..size).filter(|&peer| job.same_host(Peer(peer))).count();
         let processors = job.processors() / ranks_here.max(1);
         let runtime = Runtime::new(Engine::new(road, config));

@@ -21,7 +21,7 @@ const PROGRAM_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at the clock while nothing happens.
 const NAP: Duration = Duration::from_millis(5);
 /// Contexts of the first program, out of the way of the world's own, and how many a program has.
-const FIRST_CONTEXT: u32 = 1 << 20;
+const FIRST_CONTEXT: u32 = 1 << 31;
 const CONTEXTS_EACH: u32 = 1 << 10;
 
 /// What a real storm comes to on this rank.
