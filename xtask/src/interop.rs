@@ -1,11 +1,12 @@
 //! Programs that nobody here wrote: mpi4py on a real MPICH under our `mpirun`, our programs under MPICH's `mpiexec`, and
-//! every launcher with every program.
+//! every launcher with every program; and ranks that start ranks under both.
 //!
 //! What is proved is the start-up, from both of its ends. Each check is one job with its own sentence; it must end with the
-//! expected code, print what is expected, and leave no process behind. The pairs are in [`matrix`].
+//! expected code, print what is expected, and leave no process behind. The pairs are in [`matrix`], the spawns in [`worlds`].
 
 mod matrix;
 mod parts;
+mod worlds;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -118,6 +119,7 @@ pub fn matrix(ours: &Workspace, hosts: &[usize], limit: Duration) -> Score {
     for count in hosts {
         score.add(matrix::run(&parts, *count, limit.saturating_sub(began.elapsed())));
     }
+    score.add(worlds::run(&parts, limit.saturating_sub(began.elapsed())));
     score
 }
 
