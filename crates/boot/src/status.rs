@@ -45,7 +45,7 @@ pub struct Wait {
 }
 
 /// A kind of operation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum What {
     /// No message has come.
     Receive {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use selvedge_ofi::Choice;
 use selvedge_shm::Shm;
+use selvedge_transport::Fault;
 use serde::Serialize;
 
 use crate::network::Network;
@@ -151,6 +152,47 @@ impl Report {
     }
 }
 
+/// What a rank has to say while the job runs: that of several devices one has died, say. No operation fails by it, so nobody
+/// else would say it.
+#[derive(Debug)]
+pub(crate) struct Remarks {
+    rank: usize,
+    wish: ReportWish,
+}
+
+/// The remark for programs, a line of its own.
+#[derive(Debug, Serialize)]
+struct Remark {
+    rank: usize,
+    fault: String,
+}
+
+impl Remarks {
+    /// Of this rank, in the way that was wished for the report of the start.
+    pub(crate) fn new(rank: usize, wish: ReportWish) -> Remarks {
+        Remarks { rank, wish }
+    }
+
+    /// Says it on standard error, unless quiet was wished. A file has the report of the start and nothing else.
+    #[cold]
+    pub(crate) fn say(&self, fault: &Fault) {
+        if let Some(line) = self.line(fault) {
+            eprintln!("{line}");
+        }
+    }
+
+    fn line(&self, fault: &Fault) -> Option<String> {
+        match &self.wish {
+            ReportWish::Quiet => None,
+            ReportWish::Default | ReportWish::Text => Some(format!("selvedge: rank {}: {fault}", self.rank)),
+            ReportWish::Json(_) => {
+                let remark = Remark { rank: self.rank, fault: fault.to_string() };
+                Some(serde_json::to_string(&remark).expect("a number and a sentence are JSON"))
+            }
+        }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hosts = if self.hosts.len() == 1 { "host" } else { "hosts" };
@@ -184,6 +226,8 @@ impl fmt::Display for RoadReport {
 
 #[cfg(test)]
 mod tests {
+    use selvedge_transport::{Cause, Scope};
+
     use super::*;
 
     fn report() -> Report {
@@ -231,6 +275,22 @@ mod tests {
                     selvedge:   the interface is slow\n\
                     selvedge:   not efa: rank 3 on b: no device; attach one\n";
         assert_eq!(report().to_string(), text);
+    }
+
+    #[test]
+    fn remarks_are_said_in_the_way_of_the_report_and_not_where_it_is_quiet() {
+        let fault = Fault {
+            scope: Scope::Local,
+            cause: Cause::Exhausted,
+            age: None,
+            detail: "a device does not answer".to_owned(),
+            next_step: "ask the administrator",
+        };
+        let line = |wish| Remarks::new(3, wish).line(&fault);
+        assert_eq!(line(ReportWish::Quiet), None);
+        assert_eq!(line(ReportWish::Default), Some(format!("selvedge: rank 3: {fault}")));
+        let json: serde_json::Value = serde_json::from_str(&line(ReportWish::Json(None)).unwrap()).unwrap();
+        assert_eq!((&json["rank"], &json["fault"]), (&3.into(), &fault.to_string().into()));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::executor::{Run, Running};
 pub use crate::group::Group;
 pub use crate::op::Reducer;
 pub use crate::plan::Plan;
+use crate::report::Remarks;
 use crate::watch::{self, Watch};
 
 /// What runs on the runtime of a joined world, below its communicators, whatever its roads are made of.
@@ -167,6 +168,7 @@ pub struct Runtime<T: Transport> {
     /// What the last probe looked for.
     probed: Option<Pattern>,
     watch: Option<Box<Watch>>,
+    remarks: Option<Remarks>,
 }
 
 impl<T: Transport> Runtime<T> {
@@ -182,11 +184,13 @@ impl<T: Transport> Runtime<T> {
             news: 0,
             probed: None,
             watch: None,
+            remarks: None,
         }
     }
 
     /// From now on whatever this rank waits long for is written down there.
     pub(crate) fn set_watch(&mut self, watch: Watch) {
+        watch.arrive();
         self.watch = Some(Box::new(watch));
     }
 
@@ -198,6 +202,11 @@ impl<T: Transport> Runtime<T> {
     /// A number that changes when there may be something for a thread that waits for anything.
     pub(crate) fn stamp(&self) -> u64 {
         self.news.wrapping_add(self.engine.stats().unexpected)
+    }
+
+    /// From now on what goes wrong on this side, and with no peer, is said there.
+    pub(crate) fn set_remarks(&mut self, remarks: Remarks) {
+        self.remarks = Some(remarks);
     }
 
     /// The engine, for its counters.
@@ -355,9 +364,8 @@ impl<T: Transport> Runtime<T> {
         }
         let at_most = if self.watch.is_some() { at_most.min(watch::PATIENCE) } else { at_most };
         self.engine.wait(at_most);
-        for fault in self.engine.take_local_faults() {
-            // Nobody's operation fails by it, so nobody else would say it.
-            eprintln!("selvedge: rank {}: {fault}", self.engine.transport().me().index());
+        if let Some(remarks) = &self.remarks {
+            self.engine.take_local_faults().iter().for_each(|fault| remarks.say(fault));
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A rank that has waited for [`PATIENCE`] writes its status into its slot of a file that the launcher has handed down
 //! (`SELVEDGE_STATUS`, the number of a descriptor and of a slot), writes it again now and then while it waits on, and
-//! writes once more when it goes on. A rank that need not wait long writes nothing.
+//! writes once more when it goes on. A rank that need not wait long writes nothing, but for one word when it has joined its
+//! job: by that it is told from a program of another library.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -51,6 +52,11 @@ impl Watch {
         }
         let offset = slot.parse::<u64>().ok()?.checked_mul(SLOT_BYTES as u64)?;
         Some(Watch { file, offset, since: None, noted: None })
+    }
+
+    /// The rank has joined its job, and waits for nothing.
+    pub(crate) fn arrive(&self) {
+        self.write(&Status { since: now(), ..Status::default() });
     }
 
     /// Whether it is time to write down what this rank waits for. Takes a wait to begin with the first question.
@@ -189,6 +195,14 @@ mod tests {
         let mut slot = [0; SLOT_BYTES];
         let got = rustix::io::pread(file, &mut slot, number * SLOT_BYTES as u64).unwrap();
         Status::decode(&slot[..got])
+    }
+
+    #[test]
+    fn whoever_has_joined_says_so_once() {
+        let (file, watch) = watch("selvedge-status");
+        watch.unwrap().arrive();
+        assert!(!slot(&file, 2).unwrap().is_waiting());
+        assert_eq!(slot(&file, 1), None);
     }
 
     #[test]

@@ -14,10 +14,12 @@ use crate::contexts;
 use crate::error::Result;
 use crate::group::Group;
 use crate::job::Job;
+use crate::report::Remarks;
 use crate::runtime::Runtime;
 use crate::station::Entrance;
 use crate::watch::Watch;
 use crate::wire_up;
+use crate::wishes::Wishes;
 
 /// The communicator of all ranks of the job (MPI_COMM_WORLD), and this process's membership in it.
 ///
@@ -62,9 +64,16 @@ pub struct World {
 pub fn init() -> Result<World> {
     let (road, job) = wire_up::join_job()?;
     let world = World::new(road, job)?;
-    if let Some(watch) = Watch::from_env(|name| std::env::var(name).ok(), wire_up::duplicate) {
-        world.runtime.enter().set_watch(watch);
+    let env = |name: &str| std::env::var(name).ok();
+    let mut runtime = world.runtime.enter();
+    if let Some(watch) = Watch::from_env(env, wire_up::duplicate) {
+        runtime.set_watch(watch);
     }
+    // Who asks for nonsense has been refused by now.
+    if let Ok(wishes) = Wishes::from_env(env) {
+        runtime.set_remarks(Remarks::new(world.rank(), wishes.report));
+    }
+    drop(runtime);
     Ok(world)
 }
 
