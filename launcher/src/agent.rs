@@ -11,6 +11,7 @@ mod launch;
 mod pmix;
 mod rank;
 pub(crate) mod relay;
+mod remains;
 mod world;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -22,6 +23,7 @@ use rustix::process::{Rlimit, Signal, WaitStatus};
 use selvedge_boot::{Host, State};
 
 use crate::channel::{Channel, ChannelError};
+use crate::guard::{self, Guardian, Half};
 use crate::proto::{
     CHUNK_BYTES_MAX, Hello, Identity, Member, Outcome, Start, Stream, ToAgent, ToChild, ToFront,
 };
@@ -32,6 +34,7 @@ use crate::tree::Links;
 use crate::{reap, start, sys};
 use pmix::Pmix;
 use rank::Input;
+use remains::Remains;
 use world::{Place, Worlds};
 
 /// How long a rank that has closed its PMI connection may take to end before that is an event of its own.
@@ -42,6 +45,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) const MAKE_BELIEVE: &str = "SELVEDGE_HOST";
 /// The variable that says to ranks by which address other hosts reach them.
 const INTERFACE: &str = "SELVEDGE_INTERFACE";
+/// The variable that says on which host mpirun is: where to ask about the job.
+const LAUNCH_HOST: &str = "SELVEDGE_MPIRUN";
 
 /// Runs the agent. Never gives up before nothing is left of the job.
 pub fn run() -> u8 {
@@ -49,8 +54,9 @@ pub fn run() -> u8 {
     let outcome = serve();
     reap::kill_children(&[]);
     match outcome {
+        Ok(code) => code,
         // Nobody is left to tell.
-        Ok(()) | Err(ChannelError::Closed) => 0,
+        Err(ChannelError::Closed) => 0,
         Err(error) => {
             eprintln!("mpirun: the node agent gives up: {error}");
             code::INTERNAL
@@ -58,7 +64,8 @@ pub fn run() -> u8 {
     }
 }
 
-fn serve() -> Result<(), ChannelError> {
+/// The exit code, where all went well.
+fn serve() -> Result<u8, ChannelError> {
     // Blocked for good, all but the first: the terminal's and the batch system's signals are for mpirun.
     let signals = [Signal::CHILD, Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::TSTP];
     let signals = sys::signal_fd(&signals)?;
@@ -76,14 +83,27 @@ fn serve() -> Result<(), ChannelError> {
         wait_readable(parent.input())?;
         parent.fill()?;
     };
-    let mut agent = Agent::new(parent, signals, &start)?;
+    let guardian = match start.is_far {
+        false => None,
+        true => match guard::divide()? {
+            Half::Agent(guardian) => Some(guardian),
+            Half::Guardian(agent) => {
+                drop(parent);
+                return Ok(guard::stay(agent, &signals, start.ways.silence_limit));
+            }
+        },
+    };
+    let mut agent = Agent::new(parent, signals, guardian, &start)?;
     agent.begin(&start);
     let outcome = agent.run();
-    if agent.pmix.is_some() {
-        // The server of ranks ends after them.
-        reap::kill_children(&[]);
+    if agent.stage == Stage::Serving {
+        // Nobody has said that the job ends: mpirun is gone.
+        agent.note_remains();
     }
-    outcome
+    // The server of ranks ends after them.
+    reap::kill_children(&[]);
+    std::mem::take(&mut agent.remains).remove();
+    outcome.map(|()| 0)
 }
 
 fn wait_readable(fd: BorrowedFd<'_>) -> Result<(), ChannelError> {
@@ -172,6 +192,8 @@ struct Agent {
     parent_wants_write: bool,
     links: Links,
     signals: OwnedFd,
+    /// Who stays if we are killed, where that is not mpirun.
+    guardian: Option<Guardian>,
     main: OwnedFd,
     outputs: OwnedFd,
     outputs_listened: bool,
@@ -179,9 +201,13 @@ struct Agent {
     /// There are other hosts, and ranks may have to be told who they are.
     is_one_of_many: bool,
     address: Option<std::net::IpAddr>,
+    /// Where mpirun is, by that host's own name.
+    launch_host: String,
     worlds: Worlds,
     /// Hosts have come by themselves, and each has variables of its own.
     is_joined: bool,
+    /// What ranks use that nobody takes away once they are killed.
+    remains: Remains,
     /// Where the ranks of this host speak PMIx.
     pmix: Option<Pmix>,
     input: Option<Input>,
@@ -193,7 +219,12 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(parent: Channel, signals: OwnedFd, start: &Start) -> Result<Agent, ChannelError> {
+    fn new(
+        parent: Channel,
+        signals: OwnedFd,
+        guardian: Option<Guardian>,
+        start: &Start,
+    ) -> Result<Agent, ChannelError> {
         let main = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let outputs = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let links = Links::new()?;
@@ -209,14 +240,20 @@ impl Agent {
             parent_wants_write: false,
             links,
             signals,
+            guardian,
             main,
             outputs,
             outputs_listened: true,
             stage: Stage::Serving,
             is_one_of_many: start.says_hello,
             address: None,
+            launch_host: match start.neighbours.first().filter(|_| start.is_far) {
+                Some(name) => name.clone(),
+                None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            },
             worlds: Worlds::default(),
             is_joined: start.address.is_some(),
+            remains: Remains::default(),
             pmix: None,
             input: None,
             descriptors: None,
@@ -291,11 +328,19 @@ impl Agent {
         }
         if self.stage == Stage::Leaving && self.worlds.are_over() {
             let unkillable = reap::kill_children(&self.links.processes());
+            std::mem::take(&mut self.remains).remove();
             self.stop_pmix();
             self.stage = Stage::Over;
             self.report(ToFront::Left { unkillable }, &[]);
         }
         Ok(())
+    }
+
+    /// Looks at what ranks use, before they are ended.
+    fn note_remains(&mut self) {
+        for rank in self.worlds.iter().flat_map(|world| &world.ranks).filter(|rank| rank.running) {
+            self.remains.note(rank.pid);
+        }
     }
 
     /// The last words are in the queue: waits until the parent has read them, or is gone.
@@ -387,6 +432,7 @@ impl Agent {
             }
             ToAgent::Signal(number) => {
                 if let Some(signal) = Signal::from_named_raw(number) {
+                    self.note_remains();
                     self.worlds.iter().for_each(|world| world.signal(signal));
                 }
             }
@@ -408,6 +454,7 @@ impl Agent {
 
     fn handle_end(&mut self, world: Option<u32>, grace: Duration) {
         let now = Instant::now();
+        self.note_remains();
         match world {
             Some(world) => {
                 self.worlds.get_mut(world).into_iter().for_each(|world| world.handle_end(grace, now))
@@ -446,6 +493,9 @@ impl Agent {
     /// Some children have ended: ranks, and orphans that we have inherited.
     fn handle_children(&mut self) -> Result<(), ChannelError> {
         while sys::next_signal(&self.signals).is_some() {}
+        if self.guardian.is_some_and(Guardian::is_gone) {
+            return Err(ChannelError::Unguarded);
+        }
         let mut ended: Vec<(Place, WaitStatus)> = Vec::new();
         while let Some((pid, status)) = reap::reap() {
             if self.links.handle_child(pid, status, Instant::now()) {
@@ -482,6 +532,10 @@ impl Agent {
             Some(signal) => Outcome::Signal(signal),
             None => Outcome::Code(status.exit_status().unwrap_or(1)),
         };
+        if (unfinished || outcome != Outcome::Code(0)) && self.remains.is_empty() {
+            // The others may die of this before anybody ends them.
+            self.note_remains();
+        }
         if let Some(rank) = self.worlds.rank_mut(place) {
             rank.close_pmi();
             rank.closed_at = None;

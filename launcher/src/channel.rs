@@ -48,6 +48,9 @@ pub enum ChannelError {
     /// Nobody has been heard for so many seconds.
     #[error("nothing was heard from mpirun for {0} s")]
     Silent(u64),
+    /// The guardian of this agent has gone.
+    #[error("the process that guards it was killed")]
+    Unguarded,
     /// No greeting within what a banner may be.
     #[error("it has printed {BANNER_BYTES_MAX} bytes, and a node agent's greeting was not among them")]
     Banner,

@@ -26,6 +26,7 @@ const PLACES: &[&str] = &[
     "SELVEDGE_SIZE",
     "SELVEDGE_LOCAL_RANK",
     "SELVEDGE_JOB",
+    "SELVEDGE_MPIRUN",
     "SELVEDGE_STATUS",
 ];
 

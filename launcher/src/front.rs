@@ -46,6 +46,10 @@ const PROMPT_PATIENCE: Duration = Duration::from_millis(100);
 /// How long the commands of agents may take to end when nothing is left of the job.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long an agent of our own host may take to end its ranks, their grace not counted: processes that hang in the kernel
+/// take it 4 s.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A job, and all that it takes to start it.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -101,6 +105,7 @@ pub fn run(order: Order) -> io::Result<u8> {
         exchange: Exchange::default(),
         gathering: Some(gathering),
         leave_by: None,
+        end_by: None,
         chunk: vec![0; CHUNK_BYTES_MAX],
         // A job that nobody can ask runs as well.
         reception: Reception::open(&order.name).ok(),
@@ -173,6 +178,8 @@ struct Front {
     /// The host of rank 0.
     input_host: u32,
     leave_by: Option<Instant>,
+    /// When an agent of our own host must have ended its ranks.
+    end_by: Option<Instant>,
     chunk: Vec<u8>,
     reception: Option<Reception>,
     /// The question that agents are answering.
@@ -223,6 +230,9 @@ impl Front {
                 door.handle_ready(Instant::now());
             }
             self.links.handle_time(Instant::now());
+            if self.end_by.take_if(|end_by| Instant::now() >= *end_by).is_some() {
+                self.links.give_up_here(END_PATIENCE, Instant::now());
+            }
             self.pump_links();
             self.watch_gathering();
             self.watch_inquiry();
@@ -267,6 +277,7 @@ impl Front {
                         self.inquire(None, Some(look));
                     }
                     self.end(None, grace);
+                    self.end_by.get_or_insert_with(|| Instant::now() + grace + END_PATIENCE);
                     self.links.give_up_mute(Instant::now());
                     self.gathering = None;
                     self.shut_door();
@@ -339,6 +350,7 @@ impl Front {
         let leave_by = self.leave_by.filter(|at| !self.links.are_over() && *at > Instant::now());
         let door = self.door.as_ref().and_then(Door::deadline);
         let instants = self.links.deadline().into_iter().chain(leave_by).chain(gathering).chain(door);
+        let instants = instants.chain(self.end_by);
         let instants =
             instants.chain(self.inquiry_deadline()).map(|at| at.saturating_duration_since(Instant::now()));
         deadline.into_iter().chain(prompt).chain(instants).min()

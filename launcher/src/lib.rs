@@ -18,11 +18,12 @@
 //! Two processes of one program: [`front`] is what the user talks to, [`agent`] is the parent of the ranks of a host.
 //! Agents form a tree with the front at its root. Anybody may be killed at any moment: an agent sees the end of its
 //! connection, or its silence, and ends the ranks and all that they have started; the ranks die with their agent by the
-//! kernel's hand, and what they have started falls to the front where that is on the same host.
+//! kernel's hand, and what they have started falls to the front where that is on the same host, and elsewhere to a guardian.
 //!
 //! Read [`supervise`] for what decides the exit code, [`proto`] for what front and agents say to each other, [`tree`] and
-//! [`start`] for how agents are brought about, [`hosts`] and [`place`] for who sits where, [`output`] for how lines stay
-//! whole, [`pmix`] for programs of Open MPI, [`join`] for hosts that come by themselves. What is *not* here: the PMI protocol (`selvedge-boot`) and PMIx (`selvedge-pmix`).
+//! [`start`] for how agents are brought about, `guard` for who stays when one is killed, [`hosts`] and [`place`] for who sits where,
+//! [`output`] for how lines stay whole, [`pmix`] for programs of Open MPI, [`join`] for hosts that come by themselves. What is *not*
+//! here: the PMI protocol (`selvedge-boot`) and PMIx (`selvedge-pmix`).
 //! Nothing listens on a port, but libpmix on the loopback interface for ranks that speak PMIx, and the first host of a
 //! joined job while the others come. All unsafe code is in `sys.rs`. This crate is a library only so that its two programs, its tests and its examples share it.
 
@@ -36,6 +37,7 @@ pub mod env;
 pub mod files;
 pub mod fork;
 pub mod front;
+mod guard;
 pub mod hosts;
 pub mod join;
 pub mod output;

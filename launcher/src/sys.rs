@@ -60,7 +60,10 @@ pub unsafe fn fork(child: impl FnOnce()) -> io::Result<Pid> {
         // SAFETY: ends the process at once: nothing of the parent's that it has a copy of is flushed or dropped.
         unsafe { libc::_exit(127) };
     }
-    Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(io::Error::last_os_error)
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Pid::from_raw(pid).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// Strings as the kernel wants them: an array of pointers that ends with null.
@@ -112,6 +115,22 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// A copy of this process, which goes on from here too: its number, and `None` in the copy.
+///
+/// # Errors
+/// The system's; or this process has more than one thread, of which the copy would lack all but this one.
+pub fn divide() -> io::Result<Option<Pid>> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("{threads} threads cannot be copied")));
+    }
+    // SAFETY: there is only this thread, so the copy lacks none that could hold a lock or be in the middle of something.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        copy => Ok(Pid::from_raw(copy)),
+    }
 }
 
 fn signal_set(signals: &[Signal]) -> libc::sigset_t {

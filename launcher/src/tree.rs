@@ -13,7 +13,7 @@ mod link;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll;
@@ -189,6 +189,18 @@ impl Links {
             let line = banner.map(|banner| format!("no node agent, but: {banner:?}"));
             self.events.extend(line.map(|line| said(link.host, line)));
             link.close(Some("has not answered".into()), now);
+        }
+        self.settle(now);
+    }
+
+    /// Gives up an agent of our own host, which has not ended its ranks `within` that time: its silence means nothing, but it
+    /// may be stopped.
+    pub fn give_up_here(&mut self, within: Duration, now: Instant) {
+        for link in self.links.iter_mut().filter(|link| link.is_ours() && !link.is_over()) {
+            link.close(
+                Some(format!("did not end its ranks within {} s; is it stopped?", within.as_secs())),
+                now,
+            );
         }
         self.settle(now);
     }

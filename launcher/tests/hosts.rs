@@ -65,7 +65,7 @@ fn agent_on(job: &Running, host: &str) -> Pid {
     eventually("the agent is there", || {
         job.others().into_iter().find_map(|pid| {
             let read = |name| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            let is_agent = String::from_utf8_lossy(&read("cmdline")).contains("--selvedge-node-agent");
+            let is_agent = read("comm") == b"selvedge-agent\n";
             let is_there = read("environ").split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes());
             (is_agent && is_there).then(|| Pid::from_raw(pid).unwrap())
         })
@@ -251,7 +251,7 @@ fn signals_reach_ranks_on_all_hosts() {
 #[test]
 fn an_interrupt_before_all_hosts_are_there_ends_at_once() {
     let hosts = Hosts::with("early", "#!/bin/sh\nexec sleep 1000\n");
-    let job = hosts.shell("a,b", "true").start();
+    let job = hosts.shell("a,b", "true").undisturbed().start();
     job.wait_for_others(2);
     job.signal(Signal::INT);
     let done = job.finish();
@@ -278,6 +278,16 @@ fn a_host_that_never_answers_is_named_with_what_it_printed() {
     assert_eq!(done.code(), 1);
     assert_eq!(done.verdict(), "mpirun: no answer within 2 s from b");
     assert!(done.err.contains("b: hm\n") && done.err.contains("press any key"), "{}", done.err);
+}
+
+#[test]
+fn a_command_that_prints_for_ever_is_given_up() {
+    let hosts =
+        Hosts::with("flood", &AGENT.replace("#!/bin/sh\n", "#!/bin/sh\n[ $1 = b ] && exec yes welcome\n"));
+    let done = hosts.job("a,b", &["true"]).run();
+    assert_eq!(done.code(), 1);
+    let verdict = done.verdict();
+    assert!(verdict.contains("the node agent on b") && verdict.contains("65536 bytes"), "{verdict}");
 }
 
 #[test]

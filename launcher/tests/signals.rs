@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Starts a job whose ranks say `ready` when their traps are set, and waits for all of them.
 fn ready(ranks: u32, script: &str) -> Running {
-    let mut job = shell(ranks, script).start();
+    let mut job = shell(ranks, script).undisturbed().start();
     let out = job.child.stdout.as_mut().unwrap();
     let mut seen = String::new();
     let mut byte = [0];

@@ -6,7 +6,7 @@ use selvedge_boot::{Job, NodeMap, Server};
 
 use super::relay::node_map;
 use super::world::{Place, World};
-use super::{Agent, INTERFACE, Input, MAKE_BELIEVE, Stage, Token};
+use super::{Agent, INTERFACE, Input, LAUNCH_HOST, MAKE_BELIEVE, Stage, Token};
 use crate::agent::rank::Rank;
 use crate::cores::Cores;
 use crate::env;
@@ -105,10 +105,12 @@ impl Agent {
     /// What ranks of this host find in their environment and those of others do not: where they are.
     fn variables_of_this_host(&self) -> Vec<(&'static str, String)> {
         let interface = self.address.map(|address| (INTERFACE, address.to_string()));
+        let mpirun = Some((LAUNCH_HOST, self.launch_host.clone()));
         let make_believe = std::env::var(MAKE_BELIEVE).ok().filter(|_| self.is_one_of_many);
         let own = |name: &&'static str| Some((*name, std::env::var(name).ok()?));
         let own = env::OF_A_HOST.iter().filter(|_| self.is_joined).filter_map(own);
-        interface.into_iter().chain(make_believe.map(|name| (MAKE_BELIEVE, name))).chain(own).collect()
+        let make_believe = make_believe.map(|name| (MAKE_BELIEVE, name));
+        mpirun.into_iter().chain(interface).chain(make_believe).chain(own).collect()
     }
 
     /// The PMI server of a world: alone on its only host, else one of a tree.

@@ -151,6 +151,11 @@ impl Link {
         }
     }
 
+    /// Whether the agent is on our own host.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.bearer, Bearer::OurHost)
+    }
+
     pub(super) fn has_joined(&self) -> bool {
         matches!(self.bearer, Bearer::Joined)
     }
@@ -299,7 +304,7 @@ impl Link {
     fn describe_close(&self) -> String {
         let how = match self.status.map(|status| (status.terminating_signal(), status.exit_status())) {
             Some((Some(signal), _)) => format!("was killed by signal {signal}"),
-            Some((_, code)) => format!("exited with code {}", code.unwrap_or(0)),
+            Some((_, code)) => describe_code(code.unwrap_or(0)),
             None => "has closed its output".to_owned(),
         };
         match &self.bearer {
@@ -325,6 +330,14 @@ impl Link {
     /// Reads no more of it; gives back the unfinished line.
     pub(super) fn end_errors(&mut self) -> Option<String> {
         self.errors.take().filter(|errors| !errors.line.is_empty()).map(|errors| text(&errors.line))
+    }
+}
+
+/// What a shell, ssh, srun and a guardian say of a process that was killed is 128 and the signal.
+fn describe_code(code: i32) -> String {
+    match code {
+        129..=192 => format!("exited with code {code}: it was killed by signal {}", code - 128),
+        code => format!("exited with code {code}"),
     }
 }
 

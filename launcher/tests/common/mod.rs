@@ -1,10 +1,13 @@
-//! Running jobs from tests: every job has a marker in its environment by which whatever it leaves behind is found, and
-//! a deadline after which it has failed.
+//! Running jobs from tests: every job has a marker in its environment by which processes that it leaves behind are found, a
+//! folder for its temporary files, and a deadline after which it has failed. When it has ended nothing of it may be left:
+//! no process, no entry of `/dev/shm`, no socket, no file.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 pub mod devices;
+pub mod far;
 pub mod party;
+mod traces;
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -13,12 +16,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+use traces::Traces;
+
+/// Generous: machines are busy, and what hangs, hangs for ever.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A job that has not started yet.
 pub struct Job {
     pub command: Command,
     marker: String,
+    traces: Traces,
 }
 
 /// How a job went.
@@ -57,6 +64,7 @@ impl Done {
 pub struct Running {
     pub child: Child,
     marker: String,
+    traces: Traces,
     started: Instant,
 }
 
@@ -109,12 +117,26 @@ impl Job {
     /// Whatever command, watched like a job.
     pub fn of(mut command: Command) -> Job {
         let marker = new_marker();
-        command.env("SELVEDGE_TEST_MARKER", &marker);
-        Job { command, marker }
+        let traces = Traces::before(&marker);
+        command.env("SELVEDGE_TEST_MARKER", &marker).env("TMPDIR", traces.tmp());
+        Job { command, marker, traces }
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Job {
         self.command.env(name, value);
+        self
+    }
+
+    /// Signals do to it what they do to a program of a terminal, whatever this test was started by: under `nohup`, or in the
+    /// background of a script, some are ignored by everybody who does not say otherwise.
+    pub fn undisturbed(mut self) -> Job {
+        let mut command = Command::new("env");
+        command.arg("--default-signal").arg(self.command.get_program()).args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command = command;
         self
     }
 
@@ -130,12 +152,21 @@ impl Job {
 
     pub fn start(mut self) -> Running {
         let started = Instant::now();
-        Running { child: self.command.spawn().unwrap(), marker: self.marker, started }
+        let child = self.command.spawn().unwrap();
+        Running { child, marker: self.marker, traces: self.traces, started }
     }
 
     /// Runs it to its end, and makes sure that nothing of it is left.
     pub fn run(self) -> Done {
         self.start().finish()
+    }
+}
+
+impl Drop for Running {
+    /// A test that has failed leaves nothing either.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -203,7 +234,17 @@ impl Running {
     }
 
     pub fn assert_nothing_left(&self) {
-        eventually("nothing of the job is left", || self.others().is_empty().then_some(()));
+        eventually("no process of the job is left", || self.others().is_empty().then_some(()));
+        let mut left = Vec::new();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(10) {
+            left = self.traces.left(self.child.id());
+            if left.is_empty() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("left behind: {}", left.join(", "));
     }
 }
 
@@ -227,7 +268,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(start.elapsed() < Duration::from_secs(10), "not in time: {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "not in time: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -239,6 +280,15 @@ impl Folder {
     pub fn new(name: &str) -> Folder {
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    /// In `/tmp`, where users without rights to our folders see it.
+    pub fn in_tmp(name: &str) -> Folder {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("selvedge-test-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         Folder(path)
     }
 
