@@ -17,6 +17,7 @@ fn main() -> selvedge::Result<()> {
         ["forsaken"] => forsaken(&world),
         ["circle"] => circle(&world),
         ["hang", rank, how] => hang(&world, rank.parse().expect("a rank"), how),
+        ["astray", rank, how] => astray(&world, rank.parse().expect("a rank"), how),
         ["talk"] => talk(&world, |_| ()),
         ["die", rank, how] => {
             let rank: usize = rank.parse().expect("a rank");
@@ -27,7 +28,7 @@ fn main() -> selvedge::Result<()> {
             })
         }
         _ => panic!(
-            "ranks sum | memory | forsaken | idle SECONDS | circle | hang RANK HOW | talk | die RANK HOW"
+            "ranks sum | memory | forsaken | idle SECONDS | circle | hang RANK HOW | astray RANK HOW | talk | die RANK HOW"
         ),
     }
 }
@@ -105,15 +106,36 @@ fn hang(world: &World, rank: usize, how: &str) -> selvedge::Result<()> {
             match how {
                 "spin" => std::hint::spin_loop(),
                 "sleep" => std::thread::sleep(Duration::from_secs(60)),
+                "read" => {
+                    let (mut reader, _writer) = std::io::pipe().expect("a pipe");
+                    drop(std::io::Read::read(&mut reader, &mut [0]));
+                }
+                "thread" => drop(
+                    std::thread::spawn(move || while start.elapsed() < Duration::from_secs(60) {}).join(),
+                ),
                 "die" => {
                     std::thread::sleep(Duration::from_secs(1));
                     std::process::exit(3);
                 }
-                _ => panic!("hang RANK spin | sleep | die"),
+                _ => panic!("hang RANK spin | sleep | read | thread | die"),
             }
         }
     }
     world.allreduce(&[1u64], &mut [0u64], &Op::sum())
+}
+
+/// Some rounds together; then one rank calls another collective than all others, or the same on another communicator.
+fn astray(world: &World, rank: usize, how: &str) -> selvedge::Result<()> {
+    let other = world.dup()?;
+    (0..3).try_for_each(|_| world.barrier())?;
+    println!("ready");
+    match (how, world.rank() == rank) {
+        ("communicator", true) => world.barrier(),
+        ("communicator", false) => other.barrier(),
+        ("broadcast", true) => world.broadcast(&mut [0u64], 0),
+        ("broadcast", false) => world.allreduce(&[1u64], &mut [0u64], &Op::sum()),
+        _ => panic!("astray RANK communicator | broadcast"),
+    }
 }
 
 /// Talks for ever, in every way there is: small and large messages, wildcards, collectives.

@@ -9,6 +9,7 @@
 mod board;
 mod launch;
 mod pmix;
+mod process;
 mod rank;
 pub(crate) mod relay;
 mod remains;

@@ -15,7 +15,7 @@ use selvedge_boot::status::Status;
 use serde::{Deserialize, Serialize};
 
 use graph::Graph;
-pub use graph::{Culprit, Verdict};
+pub use graph::{Culprit, Outsider, Verdict};
 pub use worlds::Worlds;
 
 /// What an agent finds out about a rank.
@@ -29,6 +29,12 @@ pub struct Found {
     pub process: Process,
     /// The function of the kernel that it sleeps in; empty where it does not, or where the kernel does not tell.
     pub kernel: String,
+    /// The system call that it is in, and what that is about; empty where it is in none, or where the kernel does not tell.
+    pub call: String,
+    /// The process that debugs it; 0: none does.
+    pub tracer: u32,
+    /// Threads of it that compute, beside its first.
+    pub busy_threads: u32,
     /// How far it has come in its conversation with its launcher.
     pub pmi: Pmi,
     /// What it has written down of itself; `None`: nothing ever.

@@ -80,8 +80,10 @@ fn a_deadlock_of_two_hosts_is_named_with_its_ranks_and_what_does_not_fit() {
     let folder = Folder::new("where-circle");
     let mut job = eight(&folder, &[], &["circle"]).start();
     read_lines(&mut job, 8);
-    let told = until_said(&job, &["ranks 2 -> 5 -> 2 wait for each other: deadlock; both receive"]);
-    assert_eq!(told.verdict.len(), 1, "{}", told.text);
+    until_said(&job, &["ranks 2 -> 5 -> 2 wait for each other: deadlock; both receive"]);
+    // Each rank says so when it has waited long enough; until then it may be one that others wait for.
+    let told =
+        eventually("all have waited", || Some(whereabouts(&job)).filter(|told| told.verdict.len() == 1));
     let line = told.text.lines().find(|line| line.trim_start().starts_with("5 ")).unwrap();
     assert!(line.contains("nodeb") && line.contains("receive (tag 6) from rank 2"), "{}", told.text);
     assert_eq!(told.text.lines().count(), 1 + 8 + 1);
@@ -91,11 +93,17 @@ fn a_deadlock_of_two_hosts_is_named_with_its_ranks_and_what_does_not_fit() {
 #[test]
 fn a_rank_that_runs_code_of_its_own_is_the_one_that_seven_wait_for() {
     let folder = Folder::new("where-hang");
-    for (how, doing) in [("spin", "it computes"), ("sleep", "it sleeps")] {
+    for (how, doing) in [
+        ("spin", "(it computes)"),
+        ("thread", "(it computes in another thread)"),
+        ("sleep", "(it sleeps in sleep"),
+        ("read", "(it sleeps in read of pipe:["),
+    ] {
         let mut job = eight(&folder, &[], &["hang", "6", how]).start();
         read_lines(&mut job, 8);
-        let told = until_said(&job, &["7 ranks wait for it", doing]);
-        assert_eq!(told.verdict.len(), 1, "{}", told.text);
+        until_said(&job, &["7 ranks wait for it", doing]);
+        let told =
+            eventually("all have waited", || Some(whereabouts(&job)).filter(|told| told.verdict.len() == 1));
         assert!(told.verdict[0].starts_with("held up by: rank 6 on nodeb (pid "), "{}", told.text);
         assert!(told.text.contains("allreduce #4"), "{}", told.text);
         end(job);
@@ -122,8 +130,47 @@ fn foreign_programs_are_said_not_to_speak() {
     let job = mpirun(["-n", "3", "sleep", "1000"]).start();
     job.wait_for_others(4);
     until_said(&job, &["none of the ranks speaks with mpirun"]);
+    let told = whereabouts(&job);
+    assert_eq!(told.text.matches("has not spoken with mpirun, in sleep").count(), 3, "{}", told.text);
     let facts: JobFacts = serde_json::from_slice(&ask(&job, Question::Job.line().as_bytes())).unwrap();
     assert_eq!((facts.ranks, facts.programs, facts.pid), (3, vec!["sleep".to_owned()], job.child.id()));
+    end(job);
+}
+
+#[test]
+fn ranks_of_ours_that_never_waited_are_told_from_those_of_other_libraries() {
+    let folder = Folder::new("where-ours");
+    // Those of ours have joined before they wait for the sleeper.
+    let mut job = eight(&folder, &[], &["hang", "6", "sleep"]).start();
+    read_lines(&mut job, 8);
+    let told = until_said(&job, &["held up by: rank 6", "it is in no call of Selvedge since"]);
+    assert!(told.text.contains("code of its own, in sleep"), "{}", told.text);
+    end(job);
+    // The probe speaks PMI, and Selvedge it does not speak.
+    let job = common::probe(2, &["hang"]).start();
+    job.wait_for_others(3);
+    let told = until_said(&job, &["the ranks do not say what they wait for"]);
+    assert_eq!(told.text.matches("says nothing of itself").count(), 2, "{}", told.text);
+    end(job);
+}
+
+#[test]
+fn a_rank_in_a_debugger_is_said_to_be_in_one() {
+    let folder = Folder::new("where-debugger");
+    let mut job = eight(&folder, &[], &["hang", "1", "sleep"]).start();
+    read_lines(&mut job, 8);
+    let told = until_said(&job, &["7 ranks wait for it"]);
+    let line = told.text.lines().find(|line| line.trim_start().starts_with("1 ")).unwrap();
+    let pid = line.split_whitespace().nth(2).unwrap();
+    let mut gdb = std::process::Command::new("gdb");
+    gdb.args(["-q", "-nx", "-p", pid]).stdin(std::process::Stdio::piped());
+    gdb.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut gdb = gdb.spawn().unwrap_or_else(|error| panic!("the test needs gdb, install gdb: {error}"));
+    let debugs = format!("it is stopped by process {}, which debugs it; 7 ranks wait for it", gdb.id());
+    until_said(&job, &[&debugs]);
+    drop(gdb.stdin.take());
+    gdb.wait().unwrap();
+    until_said(&job, &["it is in no call of Selvedge"]);
     end(job);
 }
 

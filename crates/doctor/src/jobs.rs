@@ -1,7 +1,10 @@
-//! Questions to jobs that run: which there are, and who waits for whom in one.
+//! Questions to jobs that run: which there are, and who waits for whom in one. Jobs answer on the host of their mpirun; of
+//! those that only have ranks here it is said where that is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -45,6 +48,9 @@ pub(crate) fn list() -> ExitCode {
     for [a, b, c, d, e] in &lines {
         say(&format!("{a:job$}  {b:>ranks$}  {c:>since$}  {d:hosts$}  {e}\n"));
     }
+    for guest in guests(&jobs) {
+        say(&format!("{guest}\n"));
+    }
     ExitCode::SUCCESS
 }
 
@@ -62,7 +68,7 @@ impl Where {
 
     fn answer(&self) -> Result<String, String> {
         let jobs = jobs()?;
-        let job = chosen(&jobs, self.job.as_deref())?;
+        let job = chosen(&jobs, &guests(&jobs), self.job.as_deref())?;
         let silent = |error: io::Error| format!("{job} does not answer: {error}");
         let answer = ask(job, Question::Where).map_err(silent)?;
         if self.json {
@@ -73,17 +79,69 @@ impl Where {
     }
 }
 
+/// A job that has ranks on this host, while its mpirun is elsewhere.
+#[derive(Debug, PartialEq, Eq)]
+struct Guest {
+    job: String,
+    ranks: usize,
+    /// Where its mpirun is.
+    host: String,
+}
+
+impl std::fmt::Display for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Guest { job, ranks, host } = self;
+        write!(f, "of {job} only {ranks} ranks are on this host, its mpirun is on {host}: ask on {host}")
+    }
+}
+
+/// Jobs of this user that have ranks here and are not among `jobs`, found by what these have in their environment.
+fn guests(jobs: &[String]) -> Vec<Guest> {
+    let me = getuid().as_raw();
+    let network = |folder: &std::path::Path| std::fs::read_link(folder.join("ns/net")).ok();
+    let ours = network(std::path::Path::new("/proc/self"));
+    let mut found: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let folder = process.path();
+        // Where the network is another it is another host, or will pass for one.
+        let is_here = || network(&folder) == ours;
+        if process.metadata().is_ok_and(|meta| meta.uid() == me)
+            && let Ok(environ) = std::fs::read(folder.join("environ"))
+            && let Some((job, host, rank)) = place(&environ)
+            && is_here()
+        {
+            found.entry((job, host)).or_default().insert(rank);
+        }
+    }
+    let is_guest = |((job, _), _): &((String, String), BTreeSet<String>)| !jobs.contains(job);
+    let guest =
+        |((job, host), ranks): ((String, String), BTreeSet<String>)| Guest { job, ranks: ranks.len(), host };
+    found.into_iter().filter(is_guest).map(guest).collect()
+}
+
+/// Job, host of mpirun and number of a rank, out of its environment.
+fn place(environ: &[u8]) -> Option<(String, String, String)> {
+    let text = String::from_utf8_lossy(environ);
+    let value = |name: &str| {
+        text.split('\0').find_map(|entry| entry.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+    };
+    Some((value("SELVEDGE_JOB")?, value("SELVEDGE_MPIRUN")?, value("SELVEDGE_RANK")?))
+}
+
 /// The job that is meant.
-fn chosen<'a>(jobs: &'a [String], word: Option<&str>) -> Result<&'a str, String> {
-    match asking::named(jobs, word.unwrap_or_default()) {
-        Ok(job) => Ok(job),
-        Err(meant) if meant.is_empty() => Err(match word {
+fn chosen<'a>(jobs: &'a [String], guests: &[Guest], word: Option<&str>) -> Result<&'a str, String> {
+    let word_or_any = word.unwrap_or_default();
+    let guest = guests.iter().find(|guest| guest.job.contains(word_or_any));
+    match (asking::named(jobs, word_or_any), guest) {
+        (Ok(job), _) => Ok(job),
+        (Err(meant), Some(guest)) if meant.is_empty() => Err(guest.to_string()),
+        (Err(meant), _) if meant.is_empty() => Err(match word {
             Some(word) if !jobs.is_empty() => {
                 format!("no job of yours on this host is called {word}; there are {}", jobs.join(", "))
             }
             _ => "no job of yours is running on this host; ask where its mpirun is".into(),
         }),
-        Err(meant) => Err(format!("several jobs could be meant; name one of {}", meant.join(", "))),
+        (Err(meant), _) => Err(format!("several jobs could be meant; name one of {}", meant.join(", "))),
     }
 }
 
@@ -163,13 +221,24 @@ mod tests {
     #[test]
     fn the_only_job_need_not_be_named_and_one_of_several_must() {
         let one = ["selvedge-7-ab".to_owned()];
-        assert_eq!(chosen(&one, None), Ok("selvedge-7-ab"));
-        assert_eq!(chosen(&one, Some("7")), Ok("selvedge-7-ab"));
+        assert_eq!(chosen(&one, &[], None), Ok("selvedge-7-ab"));
+        assert_eq!(chosen(&one, &[], Some("7")), Ok("selvedge-7-ab"));
         let two = ["selvedge-7-ab".to_owned(), "selvedge-8-cd".to_owned()];
-        assert!(chosen(&two, None).unwrap_err().starts_with("several jobs could be meant"));
-        assert_eq!(chosen(&two, Some("8-c")), Ok("selvedge-8-cd"));
-        assert!(chosen(&two, Some("x")).unwrap_err().contains("there are selvedge-7-ab, selvedge-8-cd"));
-        assert!(chosen(&[], None).unwrap_err().starts_with("no job of yours is running"));
+        assert!(chosen(&two, &[], None).unwrap_err().starts_with("several jobs could be meant"));
+        assert_eq!(chosen(&two, &[], Some("8-c")), Ok("selvedge-8-cd"));
+        assert!(chosen(&two, &[], Some("x")).unwrap_err().contains("there are selvedge-7-ab, selvedge-8-cd"));
+        assert!(chosen(&[], &[], None).unwrap_err().starts_with("no job of yours is running"));
+    }
+
+    #[test]
+    fn of_a_job_whose_mpirun_is_elsewhere_it_is_said_where() {
+        let guests = [Guest { job: "selvedge-9-ef".into(), ranks: 4, host: "ant".into() }];
+        let said = "of selvedge-9-ef only 4 ranks are on this host, its mpirun is on ant: ask on ant";
+        assert_eq!(chosen(&[], &guests, None).unwrap_err(), said);
+        assert_eq!(chosen(&["selvedge-7-ab".into()], &guests, Some("9-")).unwrap_err(), said);
+        let environ = b"A=1\0SELVEDGE_JOB=j\0SELVEDGE_RANK=3\0SELVEDGE_MPIRUN=ant\0";
+        assert_eq!(place(environ), Some(("j".into(), "ant".into(), "3".into())));
+        assert_eq!(place(b"SELVEDGE_JOB=j\0SELVEDGE_RANK=3\0"), None);
     }
 
     #[test]

@@ -5,16 +5,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 use selvedge_boot::State;
 use selvedge_boot::status::{SLOT_BYTES, Status};
 
 use super::Agent;
+use super::process::Seen;
 use super::rank::Rank;
 use super::world::World;
 use crate::proto::ToFront;
-use crate::whereabouts::{Found, Pmi, Process};
+use crate::whereabouts::{Found, Pmi};
 
 /// How often a slot is read again that was read in the middle of a write. A write takes less than a microsecond.
 const READS_MAX: u32 = 8;
@@ -66,7 +66,9 @@ impl Agent {
     fn find(&self, world: &World, local: usize, rank: &Rank) -> Found {
         let Rank { number, pid, running, .. } = rank;
         let talks_pmix = self.pmix.as_ref().is_some_and(|pmix| pmix.is_talking(*number));
+        let is_in_pmix_fence = self.pmix.as_ref().is_some_and(|pmix| pmix.is_in_fence(*number));
         let pmi = match world.server.state(*number) {
+            State::Silent if is_in_pmix_fence => Pmi::Fence,
             State::Silent if talks_pmix => Pmi::Active,
             State::Silent => Pmi::Silent,
             State::Active | State::Gone => Pmi::Active,
@@ -79,27 +81,20 @@ impl Agent {
             (None, Some(board)) => board.made.elapsed(),
             (None, None) => Duration::ZERO,
         };
-        let (process, kernel) = if *running { process(*pid) } else { (Process::Gone, String::new()) };
+        let seen = if *running { Seen::of(*pid) } else { Seen::gone() };
         Found {
             rank: *number,
             pid: pid.as_raw_nonzero().get().unsigned_abs(),
-            process,
-            kernel,
+            process: seen.process,
+            kernel: seen.kernel,
+            call: seen.call,
+            tracer: seen.tracer,
+            busy_threads: seen.busy_threads,
             pmi,
             status,
             age,
         }
     }
-}
-
-/// What the kernel says of a process, and the function that it sleeps in.
-fn process(pid: Pid) -> (Process, String) {
-    let read = |name| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-    let stat = read("stat");
-    // Our child, which we have not waited for: without a line it is as good as ended.
-    let process = Process::parse(&String::from_utf8_lossy(&stat)).unwrap_or(Process::Gone);
-    let kernel = String::from_utf8_lossy(&read("wchan")).trim().to_owned();
-    (process, if kernel == "0" { String::new() } else { kernel })
 }
 
 fn now() -> Duration {

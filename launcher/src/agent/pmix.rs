@@ -71,6 +71,13 @@ impl Pmix {
         self.talking.contains(&rank)
     }
 
+    /// Whether a rank waits in a fence for those of other hosts. One that waits for a rank of its own host is between it and
+    /// libpmix.
+    pub(super) fn is_in_fence(&self, rank: u32) -> bool {
+        let takes_part = |party: &Party| party.as_ref().is_none_or(|party| party.contains(&rank));
+        self.fences.iter().any(|(party, ..)| takes_part(party))
+    }
+
     /// What has happened, as messages; `None` when that was all.
     fn poll(&mut self) -> Option<Vec<ToFront>> {
         Some(match self.server.poll_event()? {

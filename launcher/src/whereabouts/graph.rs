@@ -14,7 +14,7 @@
 //! one arrow to a node that stands for all, so their number is bounded by what the ranks wrote down.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use selvedge_boot::status::{Status, Wait, What};
 use serde::Serialize;
@@ -31,6 +31,8 @@ const COUNTED_MAX: usize = 64;
 pub struct Verdict {
     /// Circles of ranks that wait each for the next, and the last for the first.
     pub deadlocks: Vec<Vec<u32>>,
+    /// Of those who wait with such a circle, who is in another collective than most of them.
+    pub outsiders: Vec<Outsider>,
     /// Who waits for nothing and is waited for; most waiters first.
     pub culprits: Vec<Culprit>,
     /// More of these.
@@ -46,6 +48,17 @@ pub struct Culprit {
     pub rank: u32,
     /// How many ranks wait for it, directly or not.
     pub waiting: u32,
+}
+
+/// A rank that is not in the collective that most others are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Outsider {
+    /// Which.
+    pub rank: u32,
+    /// One of the many.
+    pub like: u32,
+    /// How many they are.
+    pub many: u32,
 }
 
 /// What a rank needs.
@@ -90,7 +103,9 @@ impl Graph {
         let waits = |need: &&Need| !matches!(need, Need::Nothing | Need::Gone);
         let waiting = self.needs.iter().filter(waits).count();
         let (culprits, more_culprits) = self.culprits();
-        Verdict { deadlocks: self.circles(rows), culprits, more_culprits, waiting: count(waiting) }
+        let deadlocks = self.circles(rows);
+        let outsiders = self.outsiders(rows, &deadlocks);
+        Verdict { deadlocks, outsiders, culprits, more_culprits, waiting: count(waiting) }
     }
 
     /// By rank, whether it may go on.
@@ -176,6 +191,36 @@ impl Graph {
         circles
     }
 
+    /// Of each circle and those who wait for it, whoever is in another collective than more than half.
+    fn outsiders(&self, rows: &[Row], circles: &[Vec<u32>]) -> Vec<Outsider> {
+        let mut found: BTreeMap<u32, Outsider> = BTreeMap::new();
+        for circle in circles {
+            let mut calls: HashMap<(u32, &What), Vec<u32>> = HashMap::new();
+            for rank in self.waiters_of(circle) {
+                if let Some(wait) = blocked(rows, rank).filter(|wait| is_collective(wait)) {
+                    calls.entry((wait.communicator, &wait.what)).or_default().push(rank);
+                }
+            }
+            let all: usize = calls.values().map(Vec::len).sum();
+            let Some(most) = calls.values().find(|ranks| 2 * ranks.len() > all) else { continue };
+            let others = calls.values().filter(|ranks| *ranks != most).flatten();
+            let outsider = |rank: &u32| Outsider { rank: *rank, like: most[0], many: count(most.len()) };
+            found.extend(others.map(|rank| (*rank, outsider(rank))));
+        }
+        found.into_values().take(NAMED_MAX).collect()
+    }
+
+    /// These ranks and all that need one of them by name, directly or not; ascending.
+    fn waiters_of(&self, ranks: &[u32]) -> BTreeSet<u32> {
+        let mut reached: BTreeSet<u32> = ranks.iter().copied().collect();
+        let mut queue = ranks.to_vec();
+        while let Some(rank) = queue.pop() {
+            let waiters = self.wanted_by[rank as usize].iter().copied();
+            queue.extend(waiters.filter(|waiter| reached.insert(*waiter)));
+        }
+        reached
+    }
+
     /// Ranks that wait for nothing and are waited for; most waiters first. And how many more there are.
     fn culprits(&self) -> (Vec<Culprit>, u32) {
         let all_are_wanted = self.needs.iter().any(|need| matches!(need, Need::Anybody | Need::Fence));
@@ -244,6 +289,10 @@ fn need(rank: u32, row: &Row, size: usize) -> Need {
     }
 }
 
+fn is_collective(wait: &Wait) -> bool {
+    matches!(wait.what, What::Collective { .. })
+}
+
 fn takes_anybody(wait: &Wait) -> bool {
     matches!(wait.what, What::Receive { .. } | What::Probe { .. })
 }
@@ -256,7 +305,7 @@ pub(super) fn blocked(rows: &[Row], rank: u32) -> Option<&Wait> {
 /// Whether two ranks are in the same call of the same collective.
 fn is_one_call(rows: &[Row], a: u32, b: u32) -> bool {
     let (Some(a), Some(b)) = (blocked(rows, a), blocked(rows, b)) else { return false };
-    matches!(a.what, What::Collective { .. }) && a.what == b.what && a.communicator == b.communicator
+    is_collective(a) && a.what == b.what && a.communicator == b.communicator
 }
 
 fn is_one_call_all(rows: &[Row], circle: &[u32]) -> bool {

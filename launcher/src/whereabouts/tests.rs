@@ -15,6 +15,9 @@ fn found(rank: u32, status: Option<Status>) -> Found {
         pid: 100 + rank,
         process: Process::Sleeping,
         kernel: String::new(),
+        call: String::new(),
+        tracer: 0,
+        busy_threads: 0,
         pmi: Pmi::Active,
         status,
         age: Duration::from_millis(12_340),
@@ -81,10 +84,12 @@ fn who_runs_code_of_its_own_holds_up_all_that_wait_for_it_directly_or_not() {
 }
 
 #[test]
-fn who_has_never_waited_is_said_to_have_been_started_then() {
+fn who_says_nothing_of_itself_is_said_to_have_been_started_then() {
     let all = chain(2).changed(1, |found| found.status = None);
     assert!(
-        all.said().contains("it has waited in no call of Selvedge since it was started 12.3 s ago"),
+        all.said().contains(
+            "it says nothing of itself, as programs of other libraries do, and was started 12.3 s ago"
+        ),
         "{}",
         all.said()
     );
@@ -103,6 +108,23 @@ fn a_stopped_rank_holds_others_up_though_it_waits_itself() {
         said,
         "held up by: rank 1 on nodeb (pid 101): it is stopped; kill -CONT 101 lets it go on; 1 rank waits for it"
     );
+}
+
+#[test]
+fn what_a_rank_does_is_told_by_its_call_its_threads_and_its_debugger() {
+    let reading = chain(2).changed(1, |found| found.call = "read of pipe:[7]".into());
+    assert!(reading.said().contains("(it sleeps in read of pipe:[7])"), "{}", reading.said());
+    assert!(reading.text(9).contains("code of its own, in read of pipe:[7]\n"), "{}", reading.text(9));
+    let both = reading.changed(1, |found| found.kernel = "pipe_read".into());
+    assert!(both.said().contains("in read of pipe:[7] (the kernel's pipe_read)"), "{}", both.said());
+    let hung = both.changed(1, |found| found.process = Process::Disk);
+    assert!(hung.said().contains("(it hangs in read of pipe:[7]"), "{}", hung.said());
+    let threads = chain(2).changed(1, |found| found.busy_threads = 2);
+    assert!(threads.said().contains("(it computes in 2 other threads)"), "{}", threads.said());
+    let traced = threads.changed(1, |found| found.tracer = 77);
+    assert!(traced.said().contains("2 other threads, and process 77 debugs it)"), "{}", traced.said());
+    let stopped = traced.changed(1, |found| found.process = Process::Stopped);
+    assert!(stopped.said().contains("it is stopped by process 77, which debugs it;"), "{}", stopped.said());
 }
 
 #[test]
@@ -176,6 +198,41 @@ fn collectives_that_do_not_fit_are_named() {
     assert!(said.ends_with("a collective has to be called by all ranks of its communicator"), "{said}");
 }
 
+/// Eight ranks of which seven are in `most`, each waiting for the next, and rank 3 in `other`.
+fn out_of_step(most: &Wait, other: &Wait) -> Whereabouts {
+    let at = |wait: &Wait, rank: u32| Wait { partners: vec![(rank + 1) % 8], ..wait.clone() };
+    let wait = |rank| if rank == 3 { at(other, rank) } else { at(most, rank) };
+    (0..8).fold(job(8), |all, rank| all.with(rank, blocked_in(wait(rank))))
+}
+
+#[test]
+fn the_rank_that_is_out_of_step_is_named_beside_the_circle() {
+    let said = |other: &Wait| out_of_step(&collective("allreduce", 7, &[]), other).said();
+    let behind = said(&collective("allreduce", 6, &[]));
+    let expected = "out of step: rank 3 on nodea (pid 103) is in allreduce #7 while 7 ranks are in allreduce #8, 1 call behind";
+    assert!(behind.ends_with(expected), "{behind}");
+    let ahead = said(&collective("barrier", 9, &[]));
+    assert!(ahead.ends_with("is in barrier #10 while 7 ranks are in allreduce #8, 2 calls ahead"), "{ahead}");
+    let another = said(&collective("broadcast", 7, &[]));
+    assert!(
+        another.ends_with(
+            "is in broadcast #8 while 7 ranks are in allreduce #8, another collective in the same place"
+        ),
+        "{another}"
+    );
+    assert!(
+        another.starts_with("ranks 0 -> 1 -> 2 -> 3 -> 4 -> 5 -> 6 -> 7 -> 0 wait for each other: deadlock")
+    );
+}
+
+#[test]
+fn nobody_is_out_of_step_where_there_is_no_most() {
+    let all = job(2).with(0, blocked_in(collective("barrier", 4, &[1])));
+    let all = all.with(1, blocked_in(collective("broadcast", 4, &[0])));
+    assert!(all.verdict().outsiders.is_empty());
+    assert!(out_of_step(&collective("barrier", 4, &[]), &receive(1, 0)).verdict().outsiders.is_empty());
+}
+
 #[test]
 fn messages_that_nobody_asked_for_are_a_hint() {
     let waiting = Status { unexpected: 2, ..blocked_in(receive(5, 1)) };
@@ -226,7 +283,7 @@ fn a_fence_waits_for_those_that_are_not_in_it() {
 #[test]
 fn nothing_is_claimed_where_nobody_waits() {
     assert_eq!(job(2).busy(0).busy(1).said(), "no rank waits for another");
-    assert!(job(2).said().starts_with("no rank has waited long in a call of Selvedge"));
+    assert!(job(2).said().starts_with("the ranks do not say what they wait for"));
     let silent = |all: Whereabouts, rank| all.changed(rank, |found| found.pmi = Pmi::Silent);
     let foreign = (0..2).fold(job(2), silent);
     assert!(foreign.said().starts_with("none of the ranks speaks with mpirun"), "{}", foreign.said());

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use selvedge_boot::status::{Status, Wait, What};
 
-use super::graph::{Culprit, Verdict, blocked};
+use super::graph::{Culprit, Outsider, Verdict, blocked};
 use super::{Found, Pmi, Process, Row, Whereabouts};
 
 /// Ranks that are listed by number in one place.
 const LISTED_MAX: usize = 8;
+
+/// Of a rank whose agent was asked in vain.
+const NO_ANSWER: &str = "its host has not answered";
 
 /// A table and the verdict below it.
 pub(super) fn text(all: &Whereabouts, verdict: &Verdict, rows_max: usize) -> String {
@@ -63,14 +66,7 @@ fn shown<'a>(all: &'a Whereabouts, verdict: &Verdict, rows_max: usize) -> Vec<&'
 fn line(all: &Whereabouts, row: &Row) -> [String; 6] {
     let host = host(all, row).to_owned();
     let Some(found) = &row.found else {
-        return [
-            row.rank.to_string(),
-            host,
-            "?".into(),
-            "unknown".into(),
-            "-".into(),
-            "its host has not answered".into(),
-        ];
+        return [row.rank.to_string(), host, "?".into(), "unknown".into(), "-".into(), NO_ANSWER.into()];
     };
     let (state, what) = match row.waiting() {
         Some(status) => ("waits", waits(status)),
@@ -81,23 +77,48 @@ fn line(all: &Whereabouts, row: &Row) -> [String; 6] {
 
 /// State and explanation of a rank that waits for no message.
 fn idle(row: &Row, found: &Found) -> (&'static str, String) {
-    let kernel = match found.kernel.as_str() {
-        "" => String::new(),
-        function => format!(", in the kernel's {function}"),
-    };
     let own = match &found.status {
         Some(_) => "code of its own",
         None if found.pmi == Pmi::Silent => "has not spoken with mpirun",
-        None => "has not waited in Selvedge yet",
+        None => "says nothing of itself",
+    };
+    let place = match place(found) {
+        place if place.is_empty() => place,
+        place => format!(", {place}"),
     };
     match found.process {
         Process::Gone => ("ended", String::new()),
-        Process::Stopped => ("stopped", "by a signal or a debugger".into()),
+        Process::Stopped => ("stopped", stopper(found)),
         _ if row.is_gone() => ("finished", "has finalized".into()),
         _ if row.is_in_fence() => ("waits", "fence of all ranks: start or end of MPI".into()),
-        Process::Disk => ("hangs", format!("{own}{kernel}")),
+        Process::Disk => ("hangs", format!("{own}{place}")),
         Process::Running => ("runs", own.into()),
-        Process::Sleeping => ("sleeps", format!("{own}{kernel}")),
+        Process::Sleeping if found.busy_threads > 0 => ("runs", format!("{own}, in {}", threads(found))),
+        Process::Sleeping => ("sleeps", format!("{own}{place}")),
+    }
+}
+
+fn stopper(found: &Found) -> String {
+    match found.tracer {
+        0 => "by a signal".into(),
+        tracer => format!("by process {tracer}, which debugs it"),
+    }
+}
+
+fn threads(found: &Found) -> String {
+    match found.busy_threads {
+        1 => "another thread".into(),
+        threads => format!("{threads} other threads"),
+    }
+}
+
+/// Where it is in the kernel, as far as that is known.
+fn place(found: &Found) -> String {
+    match (found.call.as_str(), found.kernel.as_str()) {
+        ("", "") => String::new(),
+        ("", function) => format!("in the kernel's {function}"),
+        (call, "") => format!("in {call}"),
+        (call, function) => format!("in {call} (the kernel's {function})"),
     }
 }
 
@@ -163,6 +184,7 @@ fn operation(wait: &Wait) -> String {
 /// The verdict in sentences. Never empty.
 pub(super) fn sentences(all: &Whereabouts, verdict: &Verdict) -> Vec<String> {
     let mut said: Vec<String> = verdict.deadlocks.iter().map(|circle| deadlock(all, circle)).collect();
+    said.extend(verdict.outsiders.iter().filter_map(|outsider| elsewhere(all, outsider)));
     said.extend(verdict.culprits.iter().filter_map(|culprit| held_up(all, *culprit)));
     if verdict.more_culprits > 0 {
         said.push(format!("and by {} more", verdict.more_culprits));
@@ -192,7 +214,7 @@ fn nobody(all: &Whereabouts) -> String {
             .into();
     }
     if alive().all(|found| found.status.is_none()) {
-        return "no rank has waited long in a call of Selvedge (programs of other libraries do not say what they wait for)"
+        return "the ranks do not say what they wait for: they are programs of another library, or are still starting"
             .into();
     }
     "no rank waits for another".into()
@@ -208,17 +230,22 @@ fn held_up(all: &Whereabouts, culprit: Culprit) -> Option<String> {
 }
 
 fn why(row: &Row) -> String {
-    let Some(found) = &row.found else { return "its host has not answered".into() };
+    let Some(found) = &row.found else { return NO_ANSWER.into() };
     let age = seconds(found.age);
-    let doing = match (found.process, found.kernel.as_str()) {
-        (Process::Running, _) => " (it computes)".to_owned(),
-        (Process::Disk, "") => " (it hangs in the kernel)".to_owned(),
-        (Process::Disk, function) => format!(" (it hangs in the kernel's {function})"),
-        (_, "") => " (it sleeps)".to_owned(),
-        (_, function) => format!(" (it sleeps in the kernel's {function})"),
+    let doing = match found.process {
+        Process::Running => "it computes".to_owned(),
+        Process::Sleeping if found.busy_threads > 0 => format!("it computes in {}", threads(found)),
+        Process::Disk => format!("it hangs {}", place(found)).trim_end().to_owned(),
+        _ => format!("it sleeps {}", place(found)).trim_end().to_owned(),
     };
+    let debugged = match found.tracer {
+        0 => String::new(),
+        tracer => format!(", and process {tracer} debugs it"),
+    };
+    let doing = format!(" ({doing}{debugged})");
     match (&found.status, found.process) {
         (_, Process::Gone) => "it has ended".into(),
+        (_, Process::Stopped) if found.tracer != 0 => format!("it is stopped {}", stopper(found)),
         (_, Process::Stopped) => format!("it is stopped; kill -CONT {} lets it go on", found.pid),
         _ if row.is_gone() => "it has finalized and answers nobody any more".into(),
         (Some(status), _) if status.is_waiting() => {
@@ -228,7 +255,11 @@ fn why(row: &Row) -> String {
         (None, _) if found.pmi == Pmi::Silent => {
             format!("it has not spoken with mpirun since it was started {age} ago{doing}")
         }
-        (None, _) => format!("it has waited in no call of Selvedge since it was started {age} ago{doing}"),
+        (None, _) => {
+            format!(
+                "it says nothing of itself, as programs of other libraries do, and was started {age} ago{doing}"
+            )
+        }
     }
 }
 
@@ -239,6 +270,28 @@ fn deadlock(all: &Whereabouts, circle: &[u32]) -> String {
     }
     walk.push(circle[0].to_string());
     format!("ranks {} wait for each other: deadlock; {}", walk.join(" -> "), mismatch(all, circle))
+}
+
+/// Who is not in the collective that most of those are in who wait with it.
+fn elsewhere(all: &Whereabouts, outsider: &Outsider) -> Option<String> {
+    let (this, most) = (blocked(&all.rows, outsider.rank)?, blocked(&all.rows, outsider.like)?);
+    let (
+        What::Collective { name: call, sequence: number },
+        What::Collective { name: other, sequence: others },
+    ) = (&this.what, &most.what)
+    else {
+        return None;
+    };
+    let how = match (i64::from(*number) - i64::from(*others), call == other) {
+        _ if this.communicator != most.communicator => ", another communicator".to_owned(),
+        (behind @ ..0, _) => format!(", {} behind", counted(behind.unsigned_abs() as u32, "call")),
+        (ahead @ 1.., _) => format!(", {} ahead", counted(ahead as u32, "call")),
+        (0, false) => ", another collective in the same place".to_owned(),
+        (0, true) => String::new(),
+    };
+    let many = counted(outsider.many, "rank");
+    let who = name(all, all.rows.get(outsider.rank as usize)?);
+    Some(format!("out of step: {who} is in {} while {many} are in {}{how}", operation(this), operation(most)))
 }
 
 /// What does not fit in a circle.
