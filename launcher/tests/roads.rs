@@ -4,8 +4,6 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::{Done, Folder, Job, mpirun, probe_path};
 
 /// `mpirun -n N OPTIONS ranks WORDS`, tcp by the host's own loop. `hosts`: how many consecutive ranks make believe that they
@@ -147,7 +145,6 @@ fn a_rank_that_dies_ends_the_job_also_over_sockets() {
             let done = ranks(4, hosts, options, &["die", "2", how]).run();
             assert_eq!(done.code(), code, "{how}: {}", done.err);
             assert!(done.verdict().contains("rank 2"), "{how}: {}", done.err);
-            assert!(done.took < Duration::from_secs(20), "{how}: {:?}", done.took);
         }
     }
 }
