@@ -107,8 +107,8 @@ fn words(error: BootError) -> String {
     text
 }
 
-/// How long a launcher may take to say where a rank is. It answers in some ten microseconds where the node's server has
-/// the card, in a round trip per level of the tree where it has not, and later when the host is crowded.
+/// How long a launcher may take to say where a rank is. It answers in some tens of microseconds where the node's server
+/// has the card, in a round trip per level of the tree where it has not, and later when the host is crowded.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// The cards that all ranks left in one round, with the launcher.
