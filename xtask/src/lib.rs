@@ -14,7 +14,11 @@ pub mod count;
 pub mod demo;
 pub mod fabric;
 pub mod facts;
+<<<<<<< ours
 pub(crate) mod hosts;
+=======
+pub mod functions;
+>>>>>>> theirs
 pub mod interop;
 pub mod manifests;
 pub(crate) mod osu;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::cluster;
 use crate::count::{self, Score};
 use crate::fabric::{self, Libfabric};
+use crate::functions;
 use crate::interop;
 use crate::manifests::Workspace;
 use crate::shell::{Outcome, Run};
@@ -303,6 +304,10 @@ fn foreign_programs(setup: &Setup, limit: Duration) -> Score {
         Ok(mpich) => interop::run(&setup.workspace, &mpich, limit),
         Err(reason) => Score::failure(format!("interop: {reason}")),
     };
+    let page = setup.wheel(&wheels::MPICH).and_then(|mpich| {
+        functions::check(&setup.workspace.root, &mpich.libmpi().with_file_name("libmpi_abi.so.1"))
+    });
+    score.check("interop", page);
     score.add(interop::matrix(&setup.workspace, &[1, 2], limit.saturating_sub(began.elapsed())));
     score
 }

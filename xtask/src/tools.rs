@@ -37,9 +37,10 @@ const FABRIC: [Package; 8] = [
 ];
 
 /// What many hosts on one machine take: namespaces and their firewall, ssh, Slurm with munge, and the older MPICH and the
-/// PMIx that Debian has, whose headers our layouts are held against.
-const HOSTS: [Package; 11] = [
+/// PMIx that Debian has, whose headers our layouts are held against; and a debugger, because a rank in one is shown as such.
+const HOSTS: [Package; 12] = [
     ("iproute2", Evidence::Program("ip")),
+    ("gdb", Evidence::Program("gdb")),
     ("nftables", Evidence::Program("nft")),
     ("openssh-client", Evidence::Program("ssh")),
     ("openssh-server", Evidence::Program("sshd")),

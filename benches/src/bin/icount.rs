@@ -45,7 +45,9 @@ const PATHS: [Path; 7] = [
         budget: 1_180,
         once: |world, buffers| send_receive(world, buffers, 8),
     },
-    Path { name: "8 B: receive posted, send, wait", budget: 1_430, once: posted },
+    // 90 more than before threads could share a rank and types could be refused: three ways through the gate, which is
+    // open, three looks whether a receive has an aftermath, which it has not, and one whether this rank waits for itself.
+    Path { name: "8 B: receive posted, send, wait", budget: 1_520, once: posted },
     Path {
         name: "1 KiB: send, receive",
         budget: 1_530,
@@ -58,7 +60,7 @@ const PATHS: [Path; 7] = [
     Path { name: "allreduce of one rank", budget: 620, once: allreduce },
     Path {
         name: "barrier of one rank",
-        budget: 147,
+        budget: 180,
         once: |world, _| world.barrier().expect("one rank waits for nobody"),
     },
 ];

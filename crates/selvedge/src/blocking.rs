@@ -203,7 +203,7 @@ impl Communicator {
         // SAFETY: as above; the output may be written.
         let (output, aftermath) = unsafe { claim_mut(output) };
         let mut collecting = None;
-        let started: Result<Started> = self.plans.with(&shape, |plan| {
+        let started: Result<Option<Started>> = self.plans.with(&shape, |plan| {
             let mut runtime = self.runtime.enter();
             if runtime.is_shared() {
                 collecting = Some(self.begin_collecting()?);
@@ -211,9 +211,13 @@ impl Communicator {
             let (group, context, reducer) = (&self.group, self.collective_context(), reducer.as_ref());
             // Counted also where this rank has nothing to do, because others may.
             let sequence = self.next_sequence(&runtime);
-            Ok(runtime.collective(Call { plan, group, context, sequence, input, output, reducer }))
+            if plan.schedule().is_empty() {
+                return Ok(None);
+            }
+            Ok(Some(runtime.collective(Call { plan, group, context, sequence, input, output, reducer })))
         });
-        let outcome = self.finish(started?);
+        let Some(started) = started? else { return Ok(()) };
+        let outcome = self.finish(started);
         drop(collecting);
         let settled = aftermath.settle();
         outcome.map_err(|trouble| self.explain(trouble))?;

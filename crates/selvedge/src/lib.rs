@@ -89,6 +89,15 @@ pub use team::Team;
 pub use topology::{Cartesian, Neighborhood, balanced_dims};
 pub use world::{World, init, wtime};
 
+/// Pages for readers of the documentation.
+#[cfg(doc)]
+pub mod guide {
+    pub mod functions {
+        #![doc = include_str!("guide/functions.md")]
+        use crate::*;
+    }
+}
+
 /// The pages that show code: what they show is compiled and run with the documentation tests.
 #[cfg(doctest)]
 mod pages {
