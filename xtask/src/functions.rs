@@ -18,7 +18,8 @@ pub const PAGE: &str = "crates/selvedge/src/guide/functions.md";
 /// Which it does not, or which are none.
 pub fn check(root: &Path, library: &Path) -> Result<(), String> {
     let page = fs::read_to_string(root.join(PAGE)).map_err(|error| format!("{PAGE}: {error}"))?;
-    let symbols = Run::new("nm", ["-D".as_ref(), "--defined-only".as_ref(), library.as_os_str()]).quiet().collect();
+    let symbols =
+        Run::new("nm", ["-D".as_ref(), "--defined-only".as_ref(), library.as_os_str()]).quiet().collect();
     if !symbols.is_ok() {
         return Err(format!("nm (package binutils) on {}: {}", library.display(), symbols.reason()));
     }
@@ -49,7 +50,8 @@ fn unmentioned(page: &str, symbols: &str) -> Result<Vec<String>, String> {
 /// `MPI_Send` is a function, `MPI_UNWEIGHTED` is not.
 fn exported(symbols: &str) -> BTreeSet<String> {
     let names = symbols.lines().filter_map(|line| line.rsplit(' ').next());
-    let names = names.filter(|name| name.starts_with("MPI_") && name.contains(|c: char| c.is_ascii_lowercase()));
+    let names =
+        names.filter(|name| name.starts_with("MPI_") && name.contains(|c: char| c.is_ascii_lowercase()));
     names.map(|name| name.strip_suffix("_c").unwrap_or(name).to_owned()).collect()
 }
 

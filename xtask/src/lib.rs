@@ -14,11 +14,8 @@ pub mod count;
 pub mod demo;
 pub mod fabric;
 pub mod facts;
-<<<<<<< ours
-pub(crate) mod hosts;
-=======
 pub mod functions;
->>>>>>> theirs
+pub(crate) mod hosts;
 pub mod interop;
 pub mod manifests;
 pub(crate) mod osu;
