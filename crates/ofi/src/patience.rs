@@ -38,6 +38,11 @@ const YIELD_ALONE: Duration = Duration::from_millis(10);
 /// is lengthened by at most that, and by this.
 const NAP_MAX: Duration = Duration::from_millis(1);
 
+/// Alarms in a row with nothing behind them, after which the descriptor of the completion queue is not believed until something
+/// happens. libfabric 1.17's tcp leaves a byte in the socket that it wakes sleepers with and reads it no more: there a rank
+/// that waits would go round for ever, a quarter of a core on two cores that eight ranks share.
+const FALSE_ALARMS_MAX: u32 = 16;
+
 /// Remembers for how long nothing has happened, over any number of calls of `wait`.
 #[derive(Debug)]
 pub(crate) struct Patience {
@@ -51,11 +56,21 @@ pub(crate) struct Patience {
     spin: Duration,
     /// Waits since spinning was given up.
     unspun: u32,
+    /// Times that the descriptor has said that there is something, since there was something.
+    false_alarms: u32,
 }
 
 impl Patience {
     pub(crate) fn new(is_crowded: bool, can_be_woken: bool) -> Patience {
-        Patience { is_crowded, can_be_woken, idle_since: None, now: Pastime::Spin, spin: SPIN, unspun: 0 }
+        Patience {
+            is_crowded,
+            can_be_woken,
+            idle_since: None,
+            now: Pastime::Spin,
+            spin: SPIN,
+            unspun: 0,
+            false_alarms: 0,
+        }
     }
 
     /// Something has happened.
@@ -66,6 +81,16 @@ impl Patience {
         }
     }
 
+    /// The descriptor says that there is something; if that is so, [`Patience::renew`] follows.
+    pub(crate) fn hear_alarm(&mut self) {
+        self.false_alarms = self.false_alarms.saturating_add(1);
+    }
+
+    /// Whether the descriptor is not to be slept on, because it wakes for nothing; and how long to sleep instead, at most.
+    pub(crate) fn distrust(&self) -> Option<Duration> {
+        (self.false_alarms > FALSE_ALARMS_MAX).then_some(NAP_MAX)
+    }
+
     /// Nothing will happen for a while, as somebody else has found out.
     pub(crate) fn lose(&mut self) {
         self.idle_since = Instant::now().checked_sub(if self.can_be_woken { YIELD } else { YIELD_ALONE });
@@ -73,6 +98,7 @@ impl Patience {
 
     #[cold]
     fn learn(&mut self) {
+        self.false_alarms = 0;
         self.spin = match self.now {
             Pastime::Spin => (2 * self.spin).clamp(SPIN_MIN, SPIN),
             _ if self.spin > SPIN_MIN => self.spin / 2,
@@ -123,6 +149,21 @@ mod tests {
         assert_eq!(patience.next(start, false), Pastime::Spin);
         assert_eq!(patience.next(start + us(9_000), false), Pastime::Yield);
         assert_eq!(patience.next(start + us(16_000), false), Pastime::Sleep(NAP_MAX));
+    }
+
+    #[test]
+    fn a_descriptor_that_wakes_for_nothing_is_not_believed_until_something_happens() {
+        let start = Instant::now();
+        let mut patience = Patience::new(false, true);
+        patience.next(start, false);
+        for _ in 0..FALSE_ALARMS_MAX {
+            patience.hear_alarm();
+        }
+        assert_eq!(patience.distrust(), None, "some are late, and what they were for has been found already");
+        patience.hear_alarm();
+        assert_eq!(patience.distrust(), Some(NAP_MAX));
+        patience.renew();
+        assert_eq!(patience.distrust(), None);
     }
 
     #[test]

@@ -468,17 +468,19 @@ impl Ofi {
         let lines = self.lines.as_ref().map(Lifelines::as_fd);
         let alarm = self.alarm.as_ref().map(Alarm::as_fd);
         let endpoint = self.rail.endpoint();
-        let queue = endpoint.wait_fd();
+        let (wait_fd, distrust) = (endpoint.wait_fd(), self.patience.distrust());
+        let queue = wait_fd.filter(|_| distrust.is_none());
         if queue.is_some() && !endpoint.may_sleep() {
             return;
         }
+        let at_most = distrust.map_or(at_most, |nap| nap.min(at_most));
         let queue = queue.map(|fd| {
             // SAFETY: the descriptor belongs to the completion queue, which lives as long as the endpoint.
             unsafe { BorrowedFd::borrow_raw(fd) }
         });
         // Where the provider has nothing to sleep on there is no line either: a nap, unless another thread wants us.
-        let lines = lines.filter(|_| queue.is_some());
-        let Some(some) = queue.or(alarm) else { return std::thread::sleep(at_most) };
+        let lines = lines.filter(|_| wait_fd.is_some());
+        let Some(some) = queue.or(lines).or(alarm) else { return std::thread::sleep(at_most) };
         let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let (mut fds, mut count) = ([some; 3].map(readable), 0);
         for fd in [queue, lines, alarm].into_iter().flatten() {
@@ -488,7 +490,13 @@ impl Ofi {
         let timeout = Timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: at_most.subsec_nanos().into() };
         // An interrupted sleep is a short one.
         let _ = rustix::event::poll(&mut fds[..count], Some(&timeout));
-        if lines.is_some() && fds[1].revents().contains(PollFlags::IN) {
+        let is_ready = |place: usize| fds[place].revents().contains(PollFlags::IN);
+        let (is_queue_ready, are_lines_ready) =
+            (queue.is_some() && is_ready(0), lines.is_some() && is_ready(usize::from(queue.is_some())));
+        if is_queue_ready {
+            self.patience.hear_alarm();
+        }
+        if are_lines_ready {
             self.look_at_lines();
         }
     }
