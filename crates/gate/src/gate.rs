@@ -355,8 +355,9 @@ impl<V: Inside, A: Alarm> Drop for Waiting<'_, V, A> {
         if self.leads && self.crew.is_none() {
             self.crew = Some(self.gate.lock());
         }
+        // Also who does not lead sees to it that somebody does: called to lead, it may have found what it waited for.
         if let Some(held) = &mut self.crew
-            && self.leads
+            && (self.leads || !held.crew.is_led)
         {
             held.crew.resign();
         }

@@ -175,6 +175,30 @@ fn loom_the_lead_passes_on_until_nobody_waits() {
 }
 
 #[test]
+fn loom_who_is_called_to_lead_and_has_no_need_to_lets_the_next_one_lead() {
+    check(2, || {
+        let wire = Wire::default();
+        let owner = door(&wire);
+        let pass = owner.pass();
+        // Each brings, from outside, what another one waits for, and does not go in again.
+        let (second, wire_2) = (pass.clone(), wire.clone());
+        let second = thread::spawn(move || {
+            second.door().wait_for(&seat(), 2, |station| station.take_end(2));
+            wire_2.bring(3);
+        });
+        let (third, wire_1) = (pass.clone(), wire.clone());
+        let third = thread::spawn(move || {
+            wire_1.bring(1);
+            third.door().wait_for(&seat(), 3, |station| station.take_end(3));
+        });
+        owner.wait_for(&seat(), 1, |station| station.take_end(1));
+        wire.bring(2);
+        second.join().unwrap();
+        third.join().unwrap();
+    });
+}
+
+#[test]
 fn loom_when_the_last_pass_is_gone_the_owner_needs_no_lock() {
     check(3, || {
         let wire = Wire::default();
