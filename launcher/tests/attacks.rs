@@ -291,8 +291,9 @@ fn listening(job: &Running) -> Vec<String> {
 
 #[test]
 fn on_one_host_nothing_listens_at_all() {
-    let mut job =
-        shell(2, "env | grep -c -e PMI_PORT -e PMI_ID -e PMIX_; echo ready; exec sleep 1000").start();
+    let mut job = shell(2, "env | grep -c -e PMI_PORT -e PMI_ID -e PMIX_; echo ready; exec sleep 1000")
+        .undisturbed()
+        .start();
     read_lines(&mut job, 4);
     assert_eq!(listening(&job), Vec::<String>::new());
     job.signal(Signal::INT);
@@ -321,7 +322,7 @@ fn desk(job: &Running) -> SocketAddr {
 }
 
 fn sleeping_job() -> Running {
-    let mut job = shell(2, "echo ready; exec sleep 1000").start();
+    let mut job = shell(2, "echo ready; exec sleep 1000").undisturbed().start();
     read_lines(&mut job, 2);
     job
 }

@@ -181,7 +181,7 @@ fn signals_reach_children_and_an_interrupt_ends_them() {
     let child = "trap \"echo usr1\" USR1; begin; echo ready; while :; do sleep 0.05; done";
     let script =
         format!("trap 'echo usr1' USR1; begin\nspawn 1 '{child}'\necho ready; while :; do sleep 0.05; done");
-    let mut job = place.job(&["-n", "1"], &script).start();
+    let mut job = place.job(&["-n", "1"], &script).undisturbed().start();
     read_lines(&mut job, 2);
     job.signal(Signal::USR1);
     read_lines(&mut job, 2);

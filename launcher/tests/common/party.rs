@@ -52,7 +52,7 @@ impl Party {
         let mut all = vec!["--join", &address, "--join-hosts", &hosts, "--join-index", &place];
         all.extend(["--secret-file", secret]);
         all.extend(words);
-        let job = mpirun(all).env("SELVEDGE_HOST", &format!("h{index}"));
+        let job = mpirun(all).undisturbed().env("SELVEDGE_HOST", &format!("h{index}"));
         if index == 0 { job.env("TREASURE", TREASURE) } else { job }
     }
 

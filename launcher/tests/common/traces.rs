@@ -25,7 +25,10 @@ impl Traces {
 
     /// What the job whose mpirun has this number has left; in words.
     pub fn left(&self, mpirun: u32) -> Vec<String> {
-        let files = entries(&self.tmp).into_iter().map(|name| format!("file {}", name.display()));
+        // A software device of a killed process: its folder goes with the next one's, as those of ours do with `tmp`.
+        let is_of_device = |name: &OsString| name.to_string_lossy().starts_with("softefa-tree-");
+        let files = entries(&self.tmp).into_iter().filter(|name| !is_of_device(name));
+        let files = files.map(|name| format!("file {}", name.display()));
         let sockets = sockets_of(mpirun).into_iter().map(|name| format!("socket {name}"));
         files.chain(sockets).chain(self.shared_memory_left()).collect()
     }
