@@ -9,7 +9,7 @@
 //! The greeting is there because shells, ssh and batch systems like to print something before the program that they
 //! start. Whatever comes before it is skipped, within bounds.
 //!
-//! From a host that has joined the stream comes over TCP, in the records of a [`Seal`](crate::join::noise::Seal), and
+//! From a host that has joined the stream comes over TCP, in the records of a [`Seal`], and
 //! without a greeting: what there is to be said before the first frame has been said at the door.
 
 use std::collections::VecDeque;

@@ -8,7 +8,7 @@
 //!                       silence, garbage, a recording, a refusal     it has left: its place is free again
 //! ```
 //! Nothing blocks, and nobody who has not proven to have the secret is told anything but one word. Who comes may be
-//! anybody: what he sends is bounded, he has [`PATIENCE`], and when there are too many the one who has been here longest
+//! anybody: what he sends is bounded, he has `PATIENCE`, and when there are too many the one who has been here longest
 //! without a proof makes room. A joiner needs one round trip for his, so silence in any number does not keep him out.
 
 use std::collections::{HashSet, VecDeque};
