@@ -2,7 +2,7 @@
 //! every launcher with every program; and ranks that start ranks under both.
 //!
 //! What is proved is the start-up, from both of its ends. Each check is one job with its own sentence; it must end with the
-//! expected code, print what is expected, and leave no process behind. The pairs are in [`matrix`], the spawns in [`worlds`].
+//! expected code, print what is expected, and leave no process behind. The pairs are in [`matrix`], the spawns in `worlds`.
 
 mod matrix;
 mod parts;
