@@ -80,7 +80,8 @@ fn ranks_know_their_places_and_have_one_environment_on_all_hosts() {
     assert_eq!((done.code(), done.err.as_str()), (0, ""));
     let expected = ["0/5 0/2 0 a s3", "1/5 1/2 1 a s3", "2/5 0/1 0 b s3", "3/5 0/2 0 c s3", "4/5 1/2 1 c s3"];
     assert_eq!(done.lines(), expected);
-    let environment = "env | grep -v -e RANK -e PMI_ -e SELVEDGE_HOST -e SELVEDGE_STATUS | sort | tr '\\n' ' '; echo";
+    let environment =
+        "env | grep -v -e RANK -e PMI_ -e SELVEDGE_HOST -e SELVEDGE_STATUS | sort | tr '\\n' ' '; echo";
     let lines = hosts.shell("a,b", environment).run().lines();
     assert_eq!(lines[0].replace("a", ""), lines[1].replace("a", ""));
 }
