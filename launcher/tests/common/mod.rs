@@ -135,6 +135,7 @@ impl Job {
         for (name, value) in self.command.get_envs() {
             command.env(name, value.unwrap());
         }
+        self.command.get_current_dir().map(|dir| command.current_dir(dir));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         self.command = command;
         self
