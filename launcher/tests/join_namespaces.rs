@@ -5,7 +5,6 @@
 mod common;
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{Job, Running, eventually, mpirun, probe_path, read_lines};
@@ -33,15 +32,7 @@ impl Cluster {
         let mut all =
             vec!["--join", "node1", "--join-hosts", &count, "--secret-file", self.secret.to_str().unwrap()];
         all.extend(words);
-        let mut job = mpirun(all);
-        let mut command = self.hosts.command(host, job.command.get_program());
-        command.args(job.command.get_args());
-        for (name, value) in job.command.get_envs() {
-            command.env(name, value.unwrap());
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        job.command = command;
-        job
+        mpirun(all).through(|program| self.hosts.command(host, program))
     }
 
     /// On all hosts, the first of them last.

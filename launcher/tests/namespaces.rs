@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Done, Job, eventually, mpirun, probe_path};
@@ -13,15 +13,8 @@ use selvedge_testbed::{Hosts, Slurm, Sshd};
 const SOON: Duration = Duration::from_secs(10);
 
 /// The job, called on a host.
-fn on(hosts: &Hosts, host: &str, mut job: Job) -> Job {
-    let mut command = hosts.command(host, job.command.get_program());
-    command.args(job.command.get_args());
-    for (name, value) in job.command.get_envs() {
-        command.env(name, value.unwrap());
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    job.command = command;
-    job
+fn on(hosts: &Hosts, host: &str, job: Job) -> Job {
+    job.through(|program| hosts.command(host, program))
 }
 
 /// `mpirun --agent AGENT -H HOSTS WORDS` on the first host.

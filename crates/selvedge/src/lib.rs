@@ -17,7 +17,7 @@
 //! `mpi` crate where it has a good one (docs/guide-rsmpi.md).
 //!
 //! What it is not: there is no progress thread, no global state (a process can hold several worlds), no hidden abort.
-//! This version's own `mpirun` starts ranks on one host; other launchers start them on many, and [`init`] says how they meet.
+//! `mpirun` starts ranks on one host or on many, as do other launchers, and [`init`] says how they meet.
 //!
 //! Inside: this crate is where the rooms meet. A call becomes a shape, the shape a schedule (`selvedge-coll`), the
 //! schedule steps ([`runtime`]), the steps messages and packets (`selvedge-engine`), the packets cache lines

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -43,15 +43,8 @@ impl Far {
     }
 
     /// The same job, called on a host.
-    pub fn on(&self, host: &str, mut job: Job) -> Job {
-        let mut command = self.hosts.command(host, job.command.get_program());
-        command.args(job.command.get_args());
-        for (name, value) in job.command.get_envs() {
-            command.env(name, value.unwrap());
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        job.command = command;
-        job
+    pub fn on(&self, host: &str, job: Job) -> Job {
+        job.through(|program| self.hosts.command(host, program))
     }
 
     /// Processes of a host, the testbed's own not counted, whose name or command line has this in it.

@@ -9,6 +9,7 @@ pub mod far;
 pub mod party;
 mod traces;
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -129,9 +130,18 @@ impl Job {
 
     /// Signals do to it what they do to a program of a terminal, whatever this test was started by: under `nohup`, or in the
     /// background of a script, some are ignored by everybody who does not say otherwise.
-    pub fn undisturbed(mut self) -> Job {
-        let mut command = Command::new("env");
-        command.arg("--default-signal").arg(self.command.get_program()).args(self.command.get_args());
+    pub fn undisturbed(self) -> Job {
+        self.through(|program| {
+            let mut command = Command::new("env");
+            command.arg("--default-signal").arg(program);
+            command
+        })
+    }
+
+    /// The same job by a command that runs the program it is given: on another host, or prepared in some way.
+    pub fn through(mut self, wrapper: impl FnOnce(&OsStr) -> Command) -> Job {
+        let mut command = wrapper(self.command.get_program());
+        command.args(self.command.get_args());
         for (name, value) in self.command.get_envs() {
             command.env(name, value.unwrap());
         }
