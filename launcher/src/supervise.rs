@@ -471,6 +471,10 @@ impl Supervisor {
             Phase::Starting | Phase::Running | Phase::Interrupted { .. } => {
                 self.condemn(code::INTERNAL, why, 0);
             }
+            // It is the verdict, which is said when the last host has left.
+            Phase::Leaving | Phase::Ending { .. } if self.verdict.is_none() => {
+                self.verdict = Some(Verdict { code: code::INTERNAL, why });
+            }
             Phase::Leaving | Phase::Ending { .. } | Phase::Over => {
                 self.actions.push_back(Action::Say(why.clone()));
                 self.verdict.get_or_insert(Verdict { code: code::INTERNAL, why });

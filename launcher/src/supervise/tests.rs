@@ -255,6 +255,16 @@ fn output_that_is_lost_is_a_failure_whenever_it_is_noticed() {
     assert_eq!(job.exit_code(), Some(1));
 }
 
+#[test]
+fn output_that_is_lost_while_hosts_leave_is_said_once() {
+    let mut job = started(1);
+    exit(&mut job, 0, Outcome::Code(0));
+    job.handle_message(0, ToFront::Ended { world: FIRST_WORLD, killed: 0 });
+    job.handle_lost_output("no space".into());
+    job.handle_message(0, ToFront::Left { unkillable: 0 });
+    assert_eq!(over(&mut job), (1, "no space".into()));
+}
+
 fn lose(job: &mut Supervisor, host: u32, with: &[u32]) {
     let how = "was killed by signal 9".into();
     job.handle_message(host, ToFront::Lost { how, with: with.to_vec() });
