@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster;
+use crate::cluster::{self, Extent};
 use crate::count::{self, Score};
 use crate::fabric::{self, Libfabric};
 use crate::functions;
@@ -316,7 +316,7 @@ fn across_hosts(setup: &Setup, limit: Duration) -> Score {
     match setup.wheel(&wheels::MPICH) {
         Ok(found) => {
             let libfabric = found.libfabric().to_path_buf();
-            cluster::run(&setup.workspace, libfabric, &cluster::HOST_COUNTS, limit)
+            cluster::run(&setup.workspace, libfabric, (&cluster::HOST_COUNTS, Extent::Some), limit)
         }
         Err(reason) => Score::failure(format!("cluster: {reason}")),
     }
