@@ -134,6 +134,21 @@ fn a_host_behind_a_firewall_from_the_start_is_named_when_the_time_is_over() {
 }
 
 #[test]
+fn ranks_whose_hosts_no_longer_hear_each_other_say_so_while_the_launcher_hears_both() {
+    let far = Far::new(3);
+    let program = probe_path().with_file_name("ranks").display().to_string();
+    let mut job = far.job("node2:2,node3:2", &["-q", &program, "talk"]).start();
+    read_lines(&mut job, 1);
+    far.hosts.block("node3", "node2").unwrap();
+    let done = far.finish(job);
+    assert_eq!(done.code(), 1);
+    for words in ["reached by tcp: its host does not answer: Connection timed out", "(since 15.0 s)"] {
+        assert!(done.err.contains(words), "{}", done.err);
+    }
+    far.hosts.unblock("node3", "node2").unwrap();
+}
+
+#[test]
 fn ten_megabytes_of_input_cross_the_network_or_are_thrown_away() {
     let far = Far::new(2);
     for (script, said) in
