@@ -1,8 +1,11 @@
-//! What the examples share, so that each shows what it is about: starting, failing together, and [`field`].
+//! What the examples share, so that each shows what it is about: starting, failing together, and the files they read.
 //!
-//! Read the examples themselves first: `src/bin/heat2d.rs` and `src/bin/wordcount.rs`.
+//! Read the examples themselves first: `src/bin/pi.rs` is the smallest, `src/bin/heat2d.rs` the one with a picture.
 
 pub mod field;
+pub mod matrix;
+pub mod samples;
+pub mod text;
 
 use std::fmt::Display;
 use std::path::Path;

@@ -4,13 +4,12 @@
 //! `mpirun -n 4 wordcount examples/data/alice.txt --top 5`
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use selvedge::{Communicator, World};
-use selvedge_examples::{Failure, agree};
+use selvedge_examples::{Failure, agree, text};
 
 /// Counts the words of a text file.
 #[derive(clap::Parser)]
@@ -30,35 +29,11 @@ fn main() -> ExitCode {
 }
 
 fn wordcount(world: &World, args: Args) -> Result<(), Failure> {
-    let share = share(&args.text, world.rank() as u64, world.size() as u64);
+    let share = text::share(&args.text, world.rank(), world.size(), |byte| byte.is_ascii_whitespace());
     let share = share.map_err(|error| format!("cannot read {}: {error}", args.text.display()));
     let counts = merge(world, count(&agree(world, share)?))?;
     let printed = if world.rank() == 0 { print(counts, args.top) } else { Ok(()) };
     agree(world, printed)
-}
-
-/// The words that start in bytes `len * part / parts .. len * (part + 1) / parts` of the file.
-fn share(path: &Path, part: u64, parts: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let len = file.metadata()?.len();
-    let (from, to) = (len * part / parts, len * (part + 1) / parts);
-    // From one byte before, to see whether a word is under way: then it belongs to the rank before.
-    file.seek(SeekFrom::Start(from.saturating_sub(1)))?;
-    let mut bytes = Vec::new();
-    let mut file = io::BufReader::new(file);
-    file.by_ref().take(to - from.saturating_sub(1)).read_to_end(&mut bytes)?;
-    // To the end of the last word, which may be ours only in part.
-    while bytes.last().is_some_and(|byte| !byte.is_ascii_whitespace()) && read_on(&mut file, &mut bytes)? {}
-    if from > 0 {
-        let foreign = bytes.iter().position(u8::is_ascii_whitespace).unwrap_or(bytes.len());
-        bytes.drain(..foreign);
-    }
-    Ok(bytes)
-}
-
-/// Appends the next byte; false at the end of the file.
-fn read_on(file: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<bool> {
-    Ok(file.take(1).read_to_end(bytes)? == 1)
 }
 
 /// Words are letters, digits and apostrophes within; capitals do not count.
