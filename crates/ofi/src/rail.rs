@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) one_sided: usize,
     /// Packets up to so many bytes are injected: copied by the provider, nothing completes.
     pub(crate) inject_bytes_max: usize,
+    /// Places of the device's send queue: no more than so many packets are injected before completions are read. 0: no device.
+    pub(crate) queue: usize,
     /// Peers that are likely to be dealt with.
     pub(crate) peers: usize,
 }
@@ -60,17 +62,19 @@ impl Plan {
             sends: (receives / 4).clamp(SENDS.0, SENDS.1).min(sends_max),
             one_sided: ONE_SIDED.min(sends_max),
             inject_bytes_max: abilities.inject_bytes_max.min(packet_bytes).min(INJECT_BYTES_MAX),
+            queue: if abilities.address == AddressFormat::Efa { abilities.sends_max } else { 0 },
             peers: PEERS,
         }
     }
 
     /// Entries of the completion queue.
     ///
-    /// Sum: every receive, every send and every one-sided operation completes once, and none is posted again before its
-    /// completion was read. Injected packets complete silently. One batch more, so that a provider that counts differently is not
-    /// at its limit.
+    /// Sum: every receive and every place of the send queue completes once, and is not taken again before its completion was
+    /// read. Injected packets complete too: `efa-direct` drops what the device says of them when it reads it, and until then they
+    /// take places; 2.x makes its send queue as long as the device can, whatever it is asked for. One batch more, so that a
+    /// provider that counts differently is not at its limit.
     fn completions(&self) -> usize {
-        self.receives + self.sends + self.one_sided + 16
+        self.receives + self.queue.max(self.sends + self.one_sided) + 16
     }
 }
 

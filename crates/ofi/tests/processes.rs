@@ -100,18 +100,23 @@ every_promise_holds! {
     every_promise_holds_on_efa_direct_of_intel: Road::new(Intel, EfaDirect);
 }
 
+/// All cases, one after the other. On TCP in the same processes, because libfabric takes longer to load than a case; after one in
+/// which a rank ends, and on devices, in new ones.
 fn suite(road: Road) {
     let _turn = turn();
     // One case alone, for whoever looks for the reason of a failure.
     let only = std::env::var("SELVEDGE_OFI_CASE").ok();
+    let mut under_way = None;
     for case in CASES.iter().filter(|case| only.as_ref().is_none_or(|only| only == case.name)) {
         let start = Instant::now();
-        let mut job = Job::start(case.name, RANKS, road);
-        while let Some((rank, line)) = job.next() {
-            job.serve(rank, &line);
+        let job = under_way.get_or_insert_with(|| Job::start("cases", RANKS, road));
+        if job.run_case(case.name) || road.provider.is_efa() {
+            under_way.take().expect("it is").end(case.name);
         }
-        job.end(case.name);
         println!("{:?} {}: {:.2} s", road.provider, case.name, start.elapsed().as_secs_f64());
+    }
+    if let Some(job) = under_way {
+        job.end("the last case");
     }
 }
 
@@ -221,7 +226,7 @@ fn a_device_whose_link_dies_is_left_and_the_reads_go_on() {
     for provider in [Efa, EfaDirect] {
         let road = Road::new(Wheel, provider).with_devices(4);
         // Neither's home: rank 0 is at home on device 0, rank 1 on device 1.
-        let devices = Devices { cut: Some("127.77.0.1/2@1500"), ..road.devices };
+        let devices = Devices { cut: Some("127.77.0.1/2@700"), ..road.devices };
         let said = read_much(Road { devices, ..road });
         assert!(said.iter().any(|line| line.contains("go by other rails")), "{provider}: {said:?}");
         println!("{provider}: {said:?}");
@@ -239,8 +244,7 @@ fn packets_take_another_device_when_home_dies_and_each_arrives_once() {
         on(Wheel, EfaDirect, 4).with_faults(),
     ];
     // Rank 0 is at home on device 0, rank 1 on device 1.
-    for (road, home) in roads.into_iter().zip(["127.77.0.1/0@1500", "127.77.0.2/1@1500"].into_iter().cycle())
-    {
+    for (road, home) in roads.into_iter().zip(["127.77.0.1/0@700", "127.77.0.2/1@700"].into_iter().cycle()) {
         let devices = Devices { cut: Some(home), ..road.devices };
         let said = said_in("talk much", Road { devices, ..road });
         println!("{road:?}, {home}: {said:?}");
@@ -351,6 +355,21 @@ impl Job {
         None
     }
 
+    /// Has all ranks run a case of the suite. Whether one of them has ended in it.
+    fn run_case(&mut self, name: &str) -> bool {
+        (self.group, self.ended) = (Group::of(0), 0);
+        self.cards.clear();
+        (0..self.ranks.len()).for_each(|rank| self.tell(rank, name));
+        let (mut done, mut dead) = (0, 0);
+        while done + dead < self.ranks.len() {
+            let (rank, line) = self.next().unwrap_or_else(|| panic!("all ranks have ended in {name}"));
+            done += usize::from(line == "done");
+            self.serve(rank, &line);
+            dead = usize::from(self.group.dies.is_some());
+        }
+        dead > 0
+    }
+
     /// What a launcher does: hands the cards around, and ends.
     fn serve(&mut self, rank: usize, line: &str) {
         let words: Vec<&str> = line.split(' ').collect();
@@ -393,6 +412,7 @@ impl Job {
 
     /// Checks that all ended well, but for the one that was to be killed.
     fn end(mut self, what: &str) {
+        (0..self.ranks.len()).for_each(|rank| self.tell(rank, "over"));
         let dies = self.group.dies;
         for (rank, child) in self.ranks.iter_mut().enumerate() {
             let status = child.wait().expect("our child");
@@ -431,7 +451,8 @@ fn a_rank_of_another_test() {
         "read again" => rank.read_again(),
         "read much" => rank.read_much(),
         "talk much" => rank.talk_much(),
-        case => (CASES.iter().find(|known| known.name == case).expect("a case of the suite").run)(&rank),
+        "cases" => rank.run_cases(),
+        other => panic!("there is no role {other}"),
     }
 }
 
@@ -469,6 +490,18 @@ impl Rank {
         let card = hex(&opening.card());
         say(&format!("begin {} {} {} {card}", group.peers, word(group.dies), word(group.leaves)));
         opening.connect(self.hear().split(' ').map(unhex).collect()).expect("good cards")
+    }
+
+    /// The cases that the test names, until it is over.
+    fn run_cases(&self) {
+        loop {
+            let name = self.hear();
+            let Some(case) = CASES.iter().find(|case| case.name == name) else {
+                return assert_eq!(name, "over");
+            };
+            (case.run)(self);
+            say("done");
+        }
     }
 
     /// Waits, and says who is missing.
@@ -576,7 +609,7 @@ impl Rank {
         self.end(&mut ofi);
     }
 
-    /// Rank 0 reads eight buffers of rank 1, all at once, over and over for four seconds.
+    /// Rank 0 reads eight buffers of rank 1, all at once, over and over for two seconds.
     fn read_much(&self) {
         const BYTES: usize = 1 << 20;
         let mut ofi = self.open(Group::of(2));
@@ -592,7 +625,7 @@ impl Rank {
         }
         let keys: Vec<_> = receive(&mut ofi).chunks(16).map(key_of).collect();
         let (start, mut reads) = (Instant::now(), 0_u64);
-        while start.elapsed() < Duration::from_secs(4) {
+        while start.elapsed() < Duration::from_secs(2) {
             let mine: Vec<Memory> = keys.iter().map(|_| Memory::zeroed(BYTES)).collect();
             for (number, (&key, memory)) in keys.iter().zip(&mine).enumerate() {
                 let remote = RemoteSlice { key, offset: 0, len: BYTES as u64 };
@@ -617,7 +650,7 @@ impl Rank {
         self.end(&mut ofi);
     }
 
-    /// Two ranks send each other numbered packets of all sizes for four seconds, and a thousand more. Each must come once.
+    /// Two ranks send each other numbered packets of all sizes for two seconds, and a thousand more. Each must come once.
     fn talk_much(&self) {
         const AHEAD: u64 = 64;
         const AFTER: u64 = 1000;
@@ -628,7 +661,7 @@ impl Rank {
         let (mut sent, mut missing, mut highest) = (0_u64, std::collections::BTreeSet::new(), 0_u64);
         let mut end_there = u64::MAX;
         while sent < last || highest < end_there || !missing.is_empty() {
-            if last == u64::MAX && start.elapsed() > Duration::from_secs(4) {
+            if last == u64::MAX && start.elapsed() > Duration::from_secs(2) {
                 last = sent + AFTER;
             }
             // As far ahead as there is room for: what the peer has had is known by what it sent.
