@@ -19,6 +19,7 @@ pub(crate) mod hosts;
 pub mod interop;
 pub mod manifests;
 pub(crate) mod osu;
+pub mod pages;
 pub mod peers;
 pub mod picture;
 pub mod rules;

@@ -66,3 +66,13 @@ fn every_command_a_page_shows_exists() {
 fn every_figure_says_how_to_repeat_it() {
     nothing_breaks(House::numbers_without_a_command);
 }
+
+#[test]
+fn examples_beside_those_of_another_library_are_not_longer() {
+    nothing_breaks(House::examples_longer_than_others);
+}
+
+#[test]
+fn every_public_item_is_shown_in_a_running_example() {
+    nothing_breaks(House::public_items_without_an_example);
+}

@@ -154,22 +154,47 @@ impl Communicator {
     }
 
     /// Number of ranks of this group on this rank's host.
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     assert_eq!(world.local_ranks(), 3);
+    /// });
+    /// ```
     pub fn local_ranks(&self) -> usize {
         (0..self.size()).filter(|&rank| self.core.job.same_host(self.peer_of(rank))).count()
     }
 
     /// Number of processors that the ranks of the job may use together on this rank's host. A program that has threads
     /// in its ranks makes `local_processors() / local_ranks()` of them, at least one.
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     let threads = (world.local_processors() / world.local_ranks()).max(1);
+    ///     assert!(threads >= 1); // what this rank's share of the host can do at once
+    /// });
+    /// ```
     pub fn local_processors(&self) -> usize {
         self.core.job.processors()
     }
 
     /// Name of the host a rank runs on. Panics when there is no such rank.
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     assert_eq!(world.host_of(0), world.host_of(1));
+    /// });
+    /// ```
     pub fn host_of(&self, rank: usize) -> &str {
         self.core.job.host_name(self.peer_of(rank))
     }
 
     /// Process id of a rank on its host. Panics when there is no such rank.
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     assert_eq!(world.pid_of(world.rank()), std::process::id());
+    /// });
+    /// ```
     pub fn pid_of(&self, rank: usize) -> u32 {
         self.core.job.pid(self.peer_of(rank))
     }

@@ -15,6 +15,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// [`crate::Communicator::abort`] is there when it decides so.
 ///
 /// `Debug` prints the same sentence as `Display`, so that a `main` that returns [`Result`] ends with words for people.
+///
+/// ```
+/// selvedge::local::run(1, |world| {
+///     use selvedge::Error;
+///     world.send(&[0u8; 9], 0, 4).unwrap();
+///     match world.recv(&mut [0u8; 8], 0, 4) {
+///         Err(Error::Truncated { sent, capacity, .. }) => assert_eq!((sent, capacity), (9, 8)),
+///         other => panic!("{other:?}"),
+///     }
+/// });
+/// ```
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -99,6 +110,15 @@ impl fmt::Debug for Error {
 }
 
 /// What the caller got wrong.
+///
+/// ```
+/// selvedge::local::run(2, |world| {
+///     use selvedge::{Error, Misuse};
+///     let error = world.send(&[1], 7, 0).unwrap_err();
+///     assert!(matches!(error, Error::Misuse(Misuse::RankOutOfRange { given: 7, size: 2, .. })));
+///     assert_eq!(error.to_string(), "destination is rank 7, but the communicator has ranks 0 to 1");
+/// });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {

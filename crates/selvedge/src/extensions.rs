@@ -61,6 +61,14 @@ impl Extensions {
     }
 
     /// Takes the value of this type out (MPI_Comm_delete_attr).
+    ///
+    /// ```
+    /// selvedge::local::run(1, |world| {
+    ///     world.extensions().insert("a name");
+    ///     assert_eq!(world.extensions().remove::<&str>().as_deref(), Some(&"a name"));
+    ///     assert!(world.extensions().get::<&str>().is_none());
+    /// });
+    /// ```
     pub fn remove<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.values().remove(&TypeId::of::<T>()).as_ref().map(Value::typed)
     }

@@ -93,6 +93,15 @@ impl Group {
     }
 
     /// The members of both, those of this one first (MPI_Group_union).
+    ///
+    /// ```
+    /// selvedge::local::run(4, |world| {
+    ///     let all = world.group();
+    ///     let (low, even) = (all.include(0..2).unwrap(), all.exclude([1, 3]).unwrap());
+    ///     assert_eq!((low.union(&even).size(), low.intersection(&even).size(), low.difference(&even).size()), (3, 1, 1));
+    ///     assert_eq!(low.intersection(&even).rank(), (world.rank() == 0).then_some(0));
+    /// });
+    /// ```
     pub fn union(&self, other: &Group) -> Group {
         let more = other.peers().filter(|&peer| !self.has(peer));
         self.of(self.peers().chain(more).collect())

@@ -156,6 +156,13 @@ impl Layout {
     }
 
     /// The first element it has and the number from there to behind the last one (MPI_Type_get_true_extent).
+    ///
+    /// ```
+    /// let column = selvedge::Layout::subarray(&[3, 4], &[3, 1], &[0, 2]).unwrap();
+    /// assert_eq!((column.elements(), column.extent()), (3, 12));
+    /// let (start, len) = column.true_extent();
+    /// assert_eq!((start, len), (2, 9));
+    /// ```
     pub fn true_extent(&self) -> (usize, usize) {
         let first = self.runs.iter().map(|run| run.start).min().unwrap_or(0);
         (first, self.end() - first)

@@ -15,6 +15,15 @@ use crate::message::{Source, Status, Tag};
 ///
 /// Receiving it spends it, so that it is received once. Dropping it puts it back: it is again the message it was, before all
 /// that arrived after it, and goes to the next receive that matches. While it is held, the sender of a long message waits.
+///
+/// ```
+/// selvedge::local::run(1, |world| {
+///     world.send(&['a', 'b'], 0, 3).unwrap();
+///     let message = world.mprobe(selvedge::ANY_SOURCE, 3).unwrap();
+///     assert_eq!(message.status().count::<char>(), 2);
+///     assert_eq!(message.recv_vec::<char>().unwrap().0, ['a', 'b']);
+/// });
+/// ```
 #[must_use = "a message that is dropped is put back, as if it had not been probed"]
 pub struct Message<'c> {
     communicator: &'c Communicator,

@@ -12,6 +12,21 @@ use crate::datatype::Datatype;
 use crate::error::{Misuse, Result};
 
 /// Whose messages a receive takes: those of a rank, of anybody ([`ANY_SOURCE`]) or of nobody ([`PROC_NULL`]).
+///
+/// ```
+/// use selvedge::{ANY_SOURCE, Communicator, Source};
+///
+/// fn next(world: &Communicator, from: impl Into<Source>) -> u64 {
+///     let mut one = [0];
+///     world.recv(&mut one, from, 0).unwrap();
+///     one[0]
+/// }
+/// selvedge::local::run(1, |world| {
+///     world.send(&[1_u64], 0, 0).unwrap();
+///     world.send(&[2_u64], 0, 0).unwrap();
+///     assert_eq!((next(&world, 0), next(&world, ANY_SOURCE), next(&world, None)), (1, 2, 0));
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(Who);
 
@@ -58,6 +73,17 @@ impl From<Option<usize>> for Source {
 }
 
 /// Which messages of a sender a receive takes: those with this tag, or [`ANY_TAG`].
+///
+/// ```
+/// selvedge::local::run(1, |world| {
+///     use selvedge::{ANY_TAG, Tag};
+///     world.send(&[1_u8], 0, 5).unwrap();
+///     world.send(&[2_u8], 0, 6).unwrap();
+///     for (tag, seen) in [(Tag::from(6), 6), (ANY_TAG, 5)] {
+///         assert_eq!(world.recv(&mut [0_u8], 0, tag).unwrap().tag, seen);
+///     }
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag(Option<i32>);
 
@@ -71,6 +97,14 @@ impl From<i32> for Tag {
 }
 
 /// What a receive took, or a probe saw (MPI_Status).
+///
+/// ```
+/// selvedge::local::run(1, |world| {
+///     world.send(&[1_u16, 2, 3], 0, 5).unwrap();
+///     let status = world.recv(&mut [0_u16; 8], selvedge::ANY_SOURCE, selvedge::ANY_TAG).unwrap();
+///     assert_eq!((status.source, status.tag, status.bytes, status.count::<u16>()), (0, 5, 6, 3));
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Rank of the sender. The own rank of a collective, a send, and a receive from [`PROC_NULL`].
@@ -216,6 +250,17 @@ impl Communicator {
 
     /// Sends any serde value, encoded with postcard. Receive it with [`Communicator::recv_value`].
     ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     if world.rank() == 0 {
+    ///         world.send_value(&("boiling point", Some(373.15)), 1, 0).unwrap();
+    ///     } else {
+    ///         let ((name, kelvin), _) = world.recv_value::<(String, Option<f64>)>(0, 0).unwrap();
+    ///         assert_eq!((&name[..], kelvin), ("boiling point", Some(373.15)));
+    ///     }
+    /// });
+    /// ```
+    ///
     /// # Errors
     /// [`Misuse::Encoding`] when serde refuses the value; the rest as for [`Communicator::send`].
     pub fn send_value<V: Serialize + ?Sized>(
@@ -250,6 +295,18 @@ impl Communicator {
     }
 
     /// Waits until a message that matches is here and says what it is, without receiving it (MPI_Probe).
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     if world.rank() == 0 {
+    ///         world.send(&[1.5, 2.5], 1, 7).unwrap();
+    ///     } else {
+    ///         let seen = world.probe(selvedge::ANY_SOURCE, selvedge::ANY_TAG).unwrap();
+    ///         assert_eq!((seen.source, seen.tag, seen.count::<f64>()), (0, 7, 2));
+    ///         world.recv(&mut [0.0; 2], seen.source, seen.tag).unwrap();
+    ///     }
+    /// });
+    /// ```
     ///
     /// # Errors
     /// As [`Communicator::recv`], without truncation.

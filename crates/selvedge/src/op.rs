@@ -136,6 +136,18 @@ impl<T: Datatype> Op<T> {
     /// As [`Op::commutative`], for an operation that is only associative: `f(left, right)` sets
     /// `right[i] = left[i] op right[i]`, and operands are combined in order of ranks. Costs a copy where an algorithm
     /// brings the right operand to the left one; [`Op::ordered_each`] does not.
+    ///
+    /// ```
+    /// # use selvedge::Op;
+    /// let then = Op::ordered(|left: &[[u8; 2]], right: &mut [[u8; 2]]| {
+    ///     right.iter_mut().zip(left).for_each(|(right, left)| right[0] = left[0]);
+    /// });
+    /// selvedge::local::run(3, |world| {
+    ///     let mut ends = [[0; 2]];
+    ///     world.allreduce(&[[world.rank() as u8; 2]], &mut ends, &then).unwrap();
+    ///     assert_eq!(ends, [[0, 2]]); // of the first rank and of the last
+    /// });
+    /// ```
     pub fn ordered(f: impl Fn(&[T], &mut [T]) + Send + Sync + 'static) -> Op<T> {
         let spare = Mutex::new(Vec::new());
         Op::user(false, move |from, into, side| {

@@ -20,6 +20,15 @@ use crate::message::{Address, Source, Status, Tag};
 use crate::runtime::{Operation, Outcome, Runtime, Started};
 
 /// What can be given away for the time of an operation: a vector, or a boxed slice.
+///
+/// ```
+/// selvedge::local::run(1, |world| {
+///     let send = world.isend_owned(vec![1, 2].into_boxed_slice(), 0, 0);
+///     let (status, buffer) = world.irecv_owned(vec![0; 2], 0, 0).wait();
+///     assert_eq!((status.unwrap().count::<i32>(), buffer), (2, vec![1, 2]));
+///     send.wait().0.unwrap();
+/// });
+/// ```
 pub trait OwnedBuffer: Sized {
     /// What it is made of.
     type Element: Datatype;
@@ -60,6 +69,18 @@ impl<T: Datatype> OwnedBuffer for Box<[T]> {
 ///
 /// Dropping it takes back a receive that nothing has matched. Whatever has begun goes on, while calls of the library run, and
 /// its buffer is freed behind it; at the latest when the communicator is dropped, which waits for it.
+///
+/// ```
+/// selvedge::local::run(2, |world| {
+///     let other = 1 - world.rank();
+///     let mut receive = world.irecv_owned(vec![0; 3], other, 0);
+///     world.send(&[world.rank(); 3], other, 0).unwrap();
+///     while !receive.test() {
+///         // Here is time for a little work.
+///     }
+///     assert_eq!(receive.wait().1, [other; 3]);
+/// });
+/// ```
 #[must_use = "a request that is dropped loses its outcome and its buffer"]
 pub struct OwnedRequest<'c, B: OwnedBuffer> {
     communicator: &'c Communicator,
@@ -139,6 +160,17 @@ impl Communicator {
     }
 
     /// As [`Communicator::isend_owned`], complete when a receive has met the message (MPI_Issend).
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     if world.rank() == 0 {
+    ///         let (outcome, buffer) = world.issend_owned(vec![1.5; 4], 1, 0).wait();
+    ///         assert_eq!((outcome.is_ok(), buffer.len()), (true, 4)); // and rank 1 has begun to receive
+    ///     } else {
+    ///         world.recv(&mut [0.0; 4], 0, 0).unwrap();
+    ///     }
+    /// });
+    /// ```
     pub fn issend_owned<B: OwnedBuffer>(
         &self,
         buffer: B,

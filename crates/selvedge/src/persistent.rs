@@ -362,6 +362,17 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// A synchronous send to be started many times (MPI_Ssend_init).
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     let mut message = [world.rank()];
+    ///     world.scope(|scope| match world.rank() {
+    ///         0 => scope.ssend_init(&mut message, 1, 0).unwrap().start().wait().unwrap(),
+    ///         _ => scope.recv_init(&mut message, 0, 0).unwrap().start().wait().unwrap(),
+    ///     });
+    ///     assert_eq!(message, [0]);
+    /// });
+    /// ```
     pub fn ssend_init<T: Datatype>(
         &'scope self,
         message: &'scope mut [T],

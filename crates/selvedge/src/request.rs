@@ -10,6 +10,22 @@ use crate::runtime::Operation;
 use crate::scope::{Place, Received, Scope};
 
 /// A nonblocking operation in flight (MPI_Request). Dropping it does not end the operation: its scope waits for it.
+///
+/// ```
+/// selvedge::local::run(2, |world| {
+///     let other = 1 - world.rank();
+///     let (mine, mut theirs) = ([world.rank()], [9]);
+///     world.scope(|scope| {
+///         let send = scope.isend(&mine, other, 0).unwrap();
+///         let mut receive = scope.irecv(&mut theirs, other, 0).unwrap();
+///         while receive.test().unwrap().is_none() {
+///             // Here is time for a little work.
+///         }
+///         send.wait().unwrap();
+///     });
+///     assert_eq!(theirs, [other]);
+/// });
+/// ```
 #[derive(Debug)]
 #[must_use = "a request that is not waited for loses its outcome"]
 pub struct Request<'scope> {
@@ -222,6 +238,25 @@ pub fn wait_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status
 
 /// Waits until at least one request is complete, removes all complete ones and returns the indices they had, with
 /// their statuses (MPI_Waitsome). The others keep their order.
+///
+/// ```
+/// selvedge::local::run(3, |world| {
+///     if world.rank() > 0 {
+///         return world.send(&[world.rank()], 0, 0).unwrap();
+///     }
+///     let mut all = [[0_usize]; 2];
+///     world.scope(|scope| {
+///         let receives = all.iter_mut().zip(1..).map(|(one, rank)| scope.irecv(one, rank, 0));
+///         let mut open = receives.collect::<selvedge::Result<Vec<_>>>().unwrap();
+///         while !open.is_empty() {
+///             for (_, status) in selvedge::wait_some(&mut open).unwrap() {
+///                 assert!(status.source > 0); // one of those that are here
+///             }
+///         }
+///     });
+///     assert_eq!(all, [[1], [2]]);
+/// });
+/// ```
 pub fn wait_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>> {
     loop {
         let found = test_some(requests)?;
@@ -233,6 +268,21 @@ pub fn wait_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>
 }
 
 /// As [`wait_any`], but does not wait: `None` when nothing is complete (MPI_Testany).
+///
+/// ```
+/// selvedge::local::run(2, |world| {
+///     let (mine, mut theirs) = ([world.rank()], [9]);
+///     world.scope(|scope| {
+///         let other = 1 - world.rank();
+///         let mut open = vec![scope.irecv(&mut theirs, other, 0).unwrap(), scope.isend(&mine, other, 0).unwrap()];
+///         while !open.is_empty() {
+///             // Here is time for a little work.
+///             selvedge::test_any(&mut open).unwrap();
+///         }
+///     });
+///     assert_eq!(theirs, [1 - world.rank()]);
+/// });
+/// ```
 pub fn test_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status)>> {
     for index in 0..requests.len() {
         if requests[index].is_complete() {
@@ -243,6 +293,17 @@ pub fn test_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status
 }
 
 /// As [`wait_some`], but does not wait: empty when nothing is complete (MPI_Testsome).
+///
+/// ```
+/// selvedge::local::run(1, |world| {
+///     let mut never = [0];
+///     world.scope(|scope| {
+///         let mut open = vec![scope.irecv(&mut never, 0, 1).unwrap(), scope.ibarrier().unwrap()];
+///         while selvedge::test_some(&mut open).unwrap().is_empty() {}
+///         assert!(open.pop().unwrap().cancel().unwrap(), "the receive is left");
+///     });
+/// });
+/// ```
 pub fn test_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>> {
     let mut found = Vec::new();
     let mut trouble = None;
@@ -262,6 +323,23 @@ pub fn test_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>
 }
 
 /// The statuses of all requests if all are complete, and then removes them; else `None` and leaves them (MPI_Testall).
+///
+/// ```
+/// selvedge::local::run(2, |world| {
+///     let (mine, mut theirs) = ([world.rank()], [9]);
+///     world.scope(|scope| {
+///         let other = 1 - world.rank();
+///         let mut open = vec![scope.irecv(&mut theirs, other, 0).unwrap(), scope.isend(&mine, other, 0).unwrap()];
+///         let statuses = loop {
+///             if let Some(statuses) = selvedge::test_all(&mut open).unwrap() {
+///                 break statuses;
+///             }
+///         };
+///         assert_eq!(statuses[0].source, other);
+///     });
+///     assert_eq!(theirs, [1 - world.rank()]);
+/// });
+/// ```
 pub fn test_all(requests: &mut Vec<Request<'_>>) -> Result<Option<Vec<Status>>> {
     let mut complete = true;
     for request in requests.iter_mut() {

@@ -28,6 +28,21 @@ use crate::values::encode;
 const UNWIND_WAIT: Duration = Duration::from_secs(2);
 
 /// Where nonblocking operations live; see [`Communicator::scope`].
+///
+/// ```
+/// selvedge::local::run(2, |world| {
+///     let other = 1 - world.rank();
+///     let (mine, mut theirs) = (vec![world.rank(); 1000], vec![9; 1000]);
+///     world.scope(|scope| {
+///         let both = [scope.irecv(&mut theirs, other, 0)?, scope.isend(&mine, other, 0)?];
+///         // Here is time to compute. Mine can be read, theirs cannot be touched.
+///         assert_eq!(mine[999], world.rank());
+///         selvedge::wait_all(both)
+///     })
+///     .unwrap();
+///     assert_eq!(theirs, [other; 1000]);
+/// });
+/// ```
 #[derive(Debug)]
 pub struct Scope<'scope, 'env: 'scope> {
     pub(crate) communicator: &'env Communicator,
@@ -244,6 +259,14 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// Starts a broadcast (MPI_Ibcast).
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     let mut message = [world.rank()];
+    ///     world.scope(|scope| scope.ibroadcast(&mut message, 1)?.wait()).unwrap();
+    ///     assert_eq!(message, [1]);
+    /// });
+    /// ```
     pub fn ibroadcast<T: Datatype>(
         &'scope self,
         message: &'scope mut [T],
@@ -253,6 +276,15 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// Starts a reduction (MPI_Ireduce).
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     let (mine, mut sum) = ([world.rank() + 1], [0]);
+    ///     let output = (world.rank() == 0).then_some(&mut sum[..]);
+    ///     world.scope(|scope| scope.ireduce(&mine, output, &selvedge::Op::sum(), 0)?.wait()).unwrap();
+    ///     assert_eq!(sum[0], if world.rank() == 0 { 3 } else { 0 });
+    /// });
+    /// ```
     pub fn ireduce<T: Datatype>(
         &'scope self,
         input: &'scope [T],
@@ -274,6 +306,14 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// Starts an allgather (MPI_Iallgather).
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     let (mine, mut all) = ([world.rank()], [9; 2]);
+    ///     world.scope(|scope| scope.iallgather(&mine, &mut all)?.wait()).unwrap();
+    ///     assert_eq!(all, [0, 1]);
+    /// });
+    /// ```
     pub fn iallgather<T: Datatype>(
         &'scope self,
         input: &'scope [T],
@@ -283,6 +323,14 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// Starts an all-to-all exchange (MPI_Ialltoall).
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     let (out, mut inn) = ([10 * world.rank(), 10 * world.rank() + 1], [0; 2]);
+    ///     world.scope(|scope| scope.ialltoall(&out, &mut inn)?.wait()).unwrap();
+    ///     assert_eq!(inn, [world.rank(), 10 + world.rank()]);
+    /// });
+    /// ```
     pub fn ialltoall<T: Datatype>(
         &'scope self,
         input: &'scope [T],

@@ -31,6 +31,19 @@ pub struct Cartesian {
 }
 
 /// A communicator whose ranks have named from whom they receive and to whom they send (MPI_Dist_graph_create_adjacent).
+///
+/// ```
+/// selvedge::local::run(3, |world| {
+///     // A star: the first rank hears of all others, which it does not answer.
+///     let others: Vec<usize> = (1..world.size()).collect();
+///     let (sources, destinations) = if world.rank() == 0 { (&others[..], &[][..]) } else { (&[][..], &[0][..]) };
+///     let star = world.neighborhood(sources, destinations).unwrap();
+///     star.destinations().iter().for_each(|&to| star.send(&[star.rank()], to, 0).unwrap());
+///     for &from in star.sources() {
+///         assert_eq!(star.recv_vec::<usize>(from, 0).unwrap().0, [from]);
+///     }
+/// });
+/// ```
 #[derive(Debug)]
 pub struct Neighborhood {
     communicator: Communicator,

@@ -92,6 +92,13 @@ impl World {
     }
 
     /// Who is where and which roads lead there, in a few lines; the same facts for every rank, told from this one.
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     let report = world.report();
+    ///     assert!(report.starts_with("selvedge: 2 ranks, road shm"));
+    /// });
+    /// ```
     pub fn report(&self) -> String {
         let mut text = String::new();
         let runtime = self.runtime.enter();

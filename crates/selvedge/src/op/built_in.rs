@@ -8,15 +8,55 @@ use crate::datatype::Datatype;
 use crate::memory::{Invalid, with_elements};
 
 /// Elements that can be added and multiplied: integers, floats, with the features `half` and `complex` those too.
+///
+/// ```
+/// fn total<T: selvedge::Number + Default>(world: &selvedge::Communicator, mine: T) -> T {
+///     let mut sum = [T::default()];
+///     world.allreduce(&[mine], &mut sum, &selvedge::Op::sum()).unwrap();
+///     sum[0]
+/// }
+/// assert_eq!(selvedge::local::run(2, |world| total(&world, 1.5)), [3.0; 2]);
+/// ```
 pub trait Number: Datatype + sealed::Number {}
 
 /// Elements that can be compared: integers and floats, with the feature `half` those too.
+///
+/// ```
+/// fn span<T: selvedge::Ordered>(values: &mut [T; 2], others: &[T]) {
+///     let (low, high) = values.split_at_mut(1);
+///     others.iter().for_each(|other| {
+///         selvedge::Op::min().reduce_local(&[*other], low).unwrap();
+///         selvedge::Op::max().reduce_local(&[*other], high).unwrap();
+///     });
+/// }
+/// let mut values = [2, 2];
+/// span(&mut values, &[5, 1, 3]);
+/// assert_eq!(values, [1, 5]);
+/// ```
 pub trait Ordered: Datatype + sealed::Ordered {}
 
 /// Elements that are true or false: `bool`, and integers, of which 0 is false.
+///
+/// ```
+/// fn any<T: selvedge::Logical>(left: T, right: T) -> T {
+///     let mut into = [right];
+///     selvedge::Op::lor().reduce_local(&[left], &mut into).unwrap();
+///     into[0]
+/// }
+/// assert_eq!((any(false, true), any(0, 7)), (true, 1));
+/// ```
 pub trait Logical: Datatype + sealed::Logical {}
 
 /// Elements with bits: integers.
+///
+/// ```
+/// fn join<T: selvedge::Integer>(left: T, right: T) -> T {
+///     let mut into = [right];
+///     selvedge::Op::bor().reduce_local(&[left], &mut into).unwrap();
+///     into[0]
+/// }
+/// assert_eq!(join(0b01_u8, 0b10), 0b11);
+/// ```
 pub trait Integer: Number + sealed::Integer {}
 
 /// The element-wise arithmetic behind the built-in operations.
@@ -90,6 +130,14 @@ built_in! { Integer:
 
 impl<T: Datatype> Op<T> {
     /// The right operand: what the highest rank gave (MPI_REPLACE, MPI 5.0 section 12.3.4, where it is for windows only).
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     let mut last = [0];
+    ///     world.allreduce(&[world.rank()], &mut last, &selvedge::Op::replace()).unwrap();
+    ///     assert_eq!(last, [2]);
+    /// });
+    /// ```
     pub const fn replace() -> Op<T> {
         fn reduce<T: Datatype>(from: Buf, into: Buf, side: Side) -> Result<(), Invalid> {
             with_elements::<T>(from, into, |from, into| {
@@ -102,6 +150,14 @@ impl<T: Datatype> Op<T> {
     }
 
     /// The left operand: what the lowest rank gave (MPI_NO_OP, as above).
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     let mut first = [9];
+    ///     world.allreduce(&[world.rank()], &mut first, &selvedge::Op::no_op()).unwrap();
+    ///     assert_eq!(first, [0]);
+    /// });
+    /// ```
     pub const fn no_op() -> Op<T> {
         fn reduce<T: Datatype>(from: Buf, into: Buf, side: Side) -> Result<(), Invalid> {
             with_elements::<T>(from, into, |from, into| {

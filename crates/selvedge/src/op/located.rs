@@ -42,6 +42,16 @@ impl<T: Ordered, I: Integer + Ord> Op<Located<T, I>> {
     }
 
     /// The larger value with its index; of equal values the smaller index (MPI_MAXLOC). Any number wins over a NaN.
+    ///
+    /// ```
+    /// use selvedge::{Located, Op};
+    ///
+    /// selvedge::local::run(3, |world| {
+    ///     let (mine, mut most) = ([Located { value: [5, 9, 9][world.rank()], index: world.rank() as i32 }], [Located::default()]);
+    ///     world.allreduce(&mine, &mut most, &Op::max_loc()).unwrap();
+    ///     assert_eq!(most, [Located { value: 9, index: 1 }]);
+    /// });
+    /// ```
     pub const fn max_loc() -> Op<Located<T, I>> {
         fn reduce<T: Ordered, I: Integer + Ord>(from: Buf, into: Buf, _: Side) -> Result<(), Invalid> {
             each(from, into, |a: Located<T, I>, b: Located<T, I>| choose(a, b, a.value > b.value))
