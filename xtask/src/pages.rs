@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn only_blocks_that_run_are_examples() {
-        let page = "```\nlet a;\n```\n```rust,ignore\nlet b;\n```\n```compile_fail,E0277\nlet c;\n```\n```sh\nd\n```\n";
+        let page = "```\nlet a;\n```\n```text\nlet b;\n```\n```compile_fail,E0277\nlet c;\n```\n```sh\nd\n```\n";
         assert_eq!(running_code(page), "let a;\n");
     }
 
@@ -165,7 +165,7 @@ mod tests {
     fn an_example_that_grew_past_another_is_found() {
         let page = |theirs: usize| {
             format!(
-                "| `a.rs` | {theirs} | 2 | x |\n\n## a.rs\n```rust,ignore\nx\ny\nz\n```\n```\n# hidden\none();\n\n// why\ntwo();\n```\n"
+                "| `a.rs` | {theirs} | 2 | x |\n\n## a.rs\n```text\nx\ny\nz\n```\n```\n# hidden\none();\n\n// why\ntwo();\n```\n"
             )
         };
         let broken =
