@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn only_blocks_that_run_are_examples() {
-        let page = "```\nlet a;\n```\n```text\nlet b;\n```\n```compile_fail,E0277\nlet c;\n```\n```sh\nd\n```\n";
+        let page =
+            "```\nlet a;\n```\n```text\nlet b;\n```\n```compile_fail,E0277\nlet c;\n```\n```sh\nd\n```\n";
         assert_eq!(running_code(page), "let a;\n");
     }
 

@@ -23,17 +23,45 @@ pub(crate) struct Prepared<'a, T> {
 /// disagree end in [`Misuse::Disagreement`] where a message shows it, and wait for each other where none does.
 impl Communicator {
     /// Returns after every rank has called it (MPI_Barrier).
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    ///
+    /// let arrived = AtomicUsize::new(0);
+    /// selvedge::local::run(3, |world| {
+    ///     arrived.fetch_add(1, Relaxed);
+    ///     world.barrier().unwrap();
+    ///     assert_eq!(arrived.load(Relaxed), 3);
+    /// });
+    /// ```
     pub fn barrier(&self) -> Result<()> {
         self.run(self.prepare_barrier())
     }
 
     /// Gives every rank the root's `message` (MPI_Bcast). Shape: ranks x `message.len()` elements.
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     let mut settings = if world.rank() == 2 { [0.5, 8.0] } else { [0.0; 2] };
+    ///     world.broadcast(&mut settings, 2).unwrap();
+    ///     assert_eq!(settings, [0.5, 8.0]);
+    /// });
+    /// ```
     pub fn broadcast<T: Datatype>(&self, message: &mut [T], root: usize) -> Result<()> {
         self.run(self.prepare_broadcast(message, root)?)
     }
 
     /// Combines everybody's `input` element by element into the root's `output`, `Some` there and `None` elsewhere
     /// (MPI_Reduce). Shape: ranks x `input.len()` elements.
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     let (mine, mut sum) = ([1, world.rank()], [0; 2]);
+    ///     let output = (world.rank() == 0).then_some(&mut sum[..]);
+    ///     world.reduce(&mine, output, &selvedge::Op::sum(), 0).unwrap();
+    ///     assert_eq!(sum, if world.rank() == 0 { [3, 3] } else { [0, 0] });
+    /// });
+    /// ```
     pub fn reduce<T: Datatype>(
         &self,
         input: &[T],
@@ -45,18 +73,42 @@ impl Communicator {
     }
 
     /// Combines everybody's `input` element by element into everybody's `output`, which is as long (MPI_Allreduce).
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     let (mine, mut most) = ([world.rank() as f64, -1.0], [0.0; 2]);
+    ///     world.allreduce(&mine, &mut most, &selvedge::Op::max()).unwrap();
+    ///     assert_eq!(most, [2.0, -1.0]);
+    /// });
+    /// ```
     pub fn allreduce<T: Datatype>(&self, input: &[T], output: &mut [T], op: &Op<T>) -> Result<()> {
         self.run(self.prepare_allreduce(input, output, op)?)
     }
 
     /// Gives every rank everybody's `input` in order of ranks; `output` has `size * input.len()` elements
     /// (MPI_Allgather).
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     let mut all = [' '; 6];
+    ///     world.allgather(&[['a', 'A'], ['b', 'B'], ['c', 'C']][world.rank()], &mut all).unwrap();
+    ///     assert_eq!(all, ['a', 'A', 'b', 'B', 'c', 'C']);
+    /// });
+    /// ```
     pub fn allgather<T: Datatype>(&self, input: &[T], output: &mut [T]) -> Result<()> {
         self.run(self.prepare_allgather(input, output)?)
     }
 
     /// Gives rank `i` block `i` of everybody's `input`, in order of ranks; both buffers have a multiple of `size`
     /// elements (MPI_Alltoall).
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     let (me, mut inn) = (10 * world.rank(), [0; 3]);
+    ///     world.alltoall(&[me, me + 1, me + 2], &mut inn).unwrap();
+    ///     assert_eq!(inn, [world.rank(), 10 + world.rank(), 20 + world.rank()]);
+    /// });
+    /// ```
     pub fn alltoall<T: Datatype>(&self, input: &[T], output: &mut [T]) -> Result<()> {
         self.run(self.prepare_alltoall(input, output)?)
     }

@@ -32,6 +32,17 @@ pub(crate) type Far = selvedge_transport::Introduced<selvedge_ofi::Ofi, crate::c
 /// communicators, must be made by all ranks of the group in the same order.
 ///
 /// Communication moves only while some call of this library is running.
+///
+/// ```
+/// selvedge::local::run(4, |world| {
+///     let mut sum = [0];
+///     world.allreduce(&[world.rank()], &mut sum, &selvedge::Op::sum()).unwrap();
+///     assert_eq!(sum, [6]);
+///     let half = world.split(Some(world.rank() as u32 % 2), 0).unwrap().expect("I gave a colour");
+///     half.allreduce(&[world.rank()], &mut sum, &selvedge::Op::sum()).unwrap();
+///     assert_eq!(sum, [if world.rank() % 2 == 0 { 2 } else { 4 }]);
+/// });
+/// ```
 pub struct Communicator {
     pub(crate) runtime: Entrance,
     pub(crate) group: Arc<Group>,

@@ -32,6 +32,16 @@ pub struct Group {
 }
 
 /// How like each other two groups or two communicators are (MPI 5.0 sections 7.3.1 and 7.4.1).
+///
+/// ```
+/// selvedge::local::run(2, |world| {
+///     use selvedge::Comparison;
+///     let (same, mirror) = (world.dup().unwrap(), world.group().include([1, 0]).unwrap());
+///     assert_eq!(world.compare(&world), Comparison::Identical);
+///     assert_eq!(world.compare(&same), Comparison::Congruent);
+///     assert_eq!(world.group().compare(&mirror), Comparison::Similar);
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     /// The same: communicators whose messages meet; groups with the same members in the same order.

@@ -3,6 +3,13 @@
 use std::fs;
 
 /// A part of a host that ranks can be bound to; for [`Communicator::split_by`](crate::Communicator::split_by).
+///
+/// ```
+/// selvedge::local::run(2, |world| {
+///     let near = world.split_by(selvedge::Level::Socket).unwrap();
+///     assert!(near.is_none_or(|near| near.size() <= world.local_ranks()));
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// The whole host.

@@ -142,6 +142,19 @@ impl Communicator {
     ///
     /// Cost: two copies up to about 8 KiB, one above where the kernel permits it.
     ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     if world.rank() == 0 {
+    ///         world.send(&[1.5, 2.5], 1, 7).unwrap();
+    ///         world.send(&['x'], None, 0).unwrap(); // to nobody
+    ///     } else {
+    ///         let mut message = [0.0; 2];
+    ///         world.recv(&mut message, 0, 7).unwrap();
+    ///         assert_eq!(message, [1.5, 2.5]);
+    ///     }
+    /// });
+    /// ```
+    ///
     /// # Errors
     /// [`Misuse`] for a rank or tag out of range, and [`Misuse::WaitsForItself`] instead of a wait without end;
     /// [`crate::Error::Fault`] when the receiver is dead or has left.
@@ -154,6 +167,18 @@ impl Communicator {
     }
 
     /// Receives one message into `message`, which may be longer than it (MPI_Recv).
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     if world.rank() > 0 {
+    ///         return world.send(&vec![7_u8; world.rank()], 0, 0).unwrap();
+    ///     }
+    ///     let mut buffer = [0_u8; 8];
+    ///     let first = world.recv(&mut buffer, selvedge::ANY_SOURCE, selvedge::ANY_TAG).unwrap();
+    ///     assert_eq!(first.count::<u8>(), first.source);
+    ///     assert_eq!(world.recv(&mut buffer, 3 - first.source, 0).unwrap().bytes, 3 - first.source);
+    /// });
+    /// ```
     ///
     /// # Errors
     /// [`crate::Error::Truncated`] when the message is longer than the buffer; [`Misuse::InvalidElement`] when bytes
@@ -175,6 +200,17 @@ impl Communicator {
 
     /// Receives one message of any length (MPI_Mprobe, then MPI_Mrecv).
     ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     if world.rank() == 0 {
+    ///         world.send(&[1, 2, 3], 1, 0).unwrap();
+    ///     } else {
+    ///         let (numbers, status) = world.recv_vec::<i32>(0, 0).unwrap();
+    ///         assert_eq!((numbers, status.source), (vec![1, 2, 3], 0));
+    ///     }
+    /// });
+    /// ```
+    ///
     /// # Errors
     /// [`Misuse::PartialElement`] when its bytes are no whole number of `T`, [`Misuse::InvalidElement`] when they are no
     /// values of it; it is received all the same. The rest as for [`Communicator::recv`], without truncation.
@@ -188,6 +224,15 @@ impl Communicator {
 
     /// Sends one message and receives another at the same time (MPI_Sendrecv), so that a ring of ranks that all do this
     /// does not wait for itself.
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     let (me, size) = (world.rank(), world.size());
+    ///     let mut theirs = [0];
+    ///     world.sendrecv(&[me], (me + 1) % size, 0, &mut theirs, (me + size - 1) % size, 0).unwrap();
+    ///     assert_eq!(theirs, [(me + size - 1) % size]);
+    /// });
+    /// ```
     ///
     /// # Errors
     /// As [`Communicator::send`] and [`Communicator::recv`]. Both halves are complete when it returns, also with an error.
@@ -318,6 +363,15 @@ impl Communicator {
     }
 
     /// As [`Communicator::probe`], but does not wait (MPI_Iprobe). Fails when waiting would.
+    ///
+    /// ```
+    /// selvedge::local::run(1, |world| {
+    ///     assert!(world.iprobe(0, 0).unwrap().is_none());
+    ///     world.send(&[1_u8, 2], 0, 0).unwrap();
+    ///     assert_eq!(world.iprobe(0, 0).unwrap().unwrap().bytes, 2);
+    ///     world.recv(&mut [0_u8; 2], 0, 0).unwrap();
+    /// });
+    /// ```
     pub fn iprobe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Option<Status>> {
         let Some((source, tag)) = self.pattern(source.into(), tag.into())? else {
             return Ok(Some(self.null_status()));

@@ -254,6 +254,17 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// Starts a barrier (MPI_Ibarrier): complete when every rank has started it.
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     world.scope(|scope| {
+    ///         let barrier = scope.ibarrier()?;
+    ///         // Others need not wait for what is done here.
+    ///         barrier.wait()
+    ///     })
+    ///     .unwrap();
+    /// });
+    /// ```
     pub fn ibarrier(&'scope self) -> Result<Request<'scope>> {
         Ok(self.start(self.communicator.prepare_barrier()))
     }
@@ -296,6 +307,14 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// Starts a reduction to all (MPI_Iallreduce).
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     let (mine, mut sum) = ([world.rank() + 1], [0]);
+    ///     world.scope(|scope| scope.iallreduce(&mine, &mut sum, &selvedge::Op::sum())?.wait()).unwrap();
+    ///     assert_eq!(sum, [3]);
+    /// });
+    /// ```
     pub fn iallreduce<T: Datatype>(
         &'scope self,
         input: &'scope [T],

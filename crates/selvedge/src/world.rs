@@ -26,6 +26,14 @@ use crate::wishes::Wishes;
 /// Leaving is dropping: when the world and all communicators made from it are gone, this rank says goodbye to the
 /// launcher. There is nothing to finalize by hand, and a rank that panics does not say goodbye, so that the launcher
 /// sees it fail and ends the others.
+///
+/// ```
+/// # fn main() -> selvedge::Result<()> {
+/// let world = selvedge::init()?;
+/// assert!(world.rank() < world.size()); // all that a communicator can, a world can
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct World {
     communicator: Communicator,
@@ -142,6 +150,12 @@ impl Deref for World {
 }
 
 /// Seconds since some moment in the past, the same for all calls of one process (MPI_Wtime).
+///
+/// ```
+/// let begin = selvedge::wtime();
+/// let sum: u64 = (0..1000).sum();
+/// assert!(sum > 0 && selvedge::wtime() >= begin);
+/// ```
 pub fn wtime() -> f64 {
     static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
     BEGIN.elapsed().as_secs_f64()
