@@ -18,9 +18,19 @@ const WIDTH_MAX: usize = 100;
 /// The crate whose public items are shown.
 const SHOWN: &str = "crates/selvedge/src/";
 
-/// Files of it with what users do not call: what the storm drives, and what only looks public.
-const HIDDEN: &[&str] =
-    &["runtime.rs", "plan.rs", "group.rs", "routes.rs", "watch.rs", "contexts.rs", "executor.rs"];
+/// Files of it with what users do not call: what the storm drives, and what is `pub` inside only.
+const HIDDEN: &[&str] = &[
+    "channel.rs",
+    "contexts.rs",
+    "executor.rs",
+    "group.rs",
+    "plan.rs",
+    "routes.rs",
+    "runtime.rs",
+    "signature.rs",
+    "staged.rs",
+    "watch.rs",
+];
 
 /// Public items that have no running example, each with the reason.
 const NOT_SHOWN: &[(&str, &str)] =
@@ -89,13 +99,15 @@ fn visible_code(section: &str) -> Vec<String> {
     code.lines().filter(is_code).filter(|line| !line.starts_with("# ")).map(str::to_string).collect()
 }
 
-/// The code of all blocks that are compiled and run.
+/// The code of all blocks that are compiled and run; also of those that want a launcher and are compiled only.
 fn running_code(page: &str) -> String {
     let (mut code, mut block) = (String::new(), None);
     for line in page.lines() {
         match (line.trim_start().strip_prefix("```"), block) {
             (Some(_), Some(_)) => block = None,
-            (Some(kind), None) => block = Some(matches!(kind.trim(), "" | "rust" | "should_panic")),
+            (Some(kind), None) => {
+                block = Some(matches!(kind.trim(), "" | "rust" | "should_panic" | "no_run"))
+            }
             (None, Some(true)) => code = code + line + "\n",
             (None, _) => {}
         }
@@ -112,23 +124,28 @@ fn comments(source: &Source) -> String {
     source.lines.iter().filter_map(|line| text(line.comment.trim())).collect()
 }
 
-/// Names of what is `pub` in a file, functions, types, traits and constants, where no example stands above.
+/// Names of what is `pub` in a file, functions, types, traits and constants, where no example stands above. A type is shown by
+/// what is done with it: by any example of its file.
 fn public_items(source: &Source) -> Vec<String> {
-    let name = |code: &str| {
-        let words = code.trim().strip_prefix("pub ")?;
-        let mut words =
-            words.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
-        let kinds = ["fn", "struct", "enum", "trait", "type"];
-        let mut name = words.find(|word| !["const", "unsafe", "async"].contains(word))?;
-        if kinds.contains(&name) {
-            name = words.next()?;
-        } else if !code.contains("const ") {
-            return None;
-        }
-        Some(name.to_owned())
+    let types_are_shown = !running_code(&comments(source)).is_empty();
+    let item = |(index, line): (usize, &Line)| {
+        let (is_type, name) = public_item(&line.code)?;
+        let is_shown = is_type && types_are_shown || has_own_example(source, index);
+        (!is_shown).then(|| name.to_owned())
     };
-    let items = source.lines.iter().enumerate().filter_map(|(index, line)| Some((index, name(&line.code)?)));
-    items.filter(|(index, _)| !has_own_example(source, *index)).map(|(_, name)| name).collect()
+    source.lines.iter().enumerate().filter_map(item).collect()
+}
+
+/// The public item that begins in a line: whether it is a type or trait, and its name.
+fn public_item(code: &str) -> Option<(bool, &str)> {
+    let words = code.trim().strip_prefix("pub ")?.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let mut words = words.filter(|word| !matches!(*word, "" | "unsafe" | "async"));
+    match words.next()? {
+        "fn" => Some((false, words.next()?)),
+        "const" => Some((false, words.find(|word| *word != "fn")?)),
+        "struct" | "enum" | "trait" | "type" => Some((true, words.next()?)),
+        _ => None,
+    }
 }
 
 /// Whether the documentation above a line has a block that runs.
