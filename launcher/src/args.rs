@@ -2,13 +2,16 @@
 //! a value follows as the next word or after `=`, and the first word that is no option is the program.
 //!
 //! The words of both families are understood, Open MPI's and hydra's; `docs/guide-launcher.md` has them side by side.
-//! `options` is the table of those there are, `foreign` of those that only others have, each with what to do instead.
+//! `table` has those there are, with what `--help` and shells say about them; `options` what each does; `foreign` those that
+//! only others have, each with what to write instead.
 
+mod complete;
 mod config;
 mod foreign;
 mod help;
 mod options;
 mod settings;
+mod table;
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -22,7 +25,7 @@ use crate::hosts::{self, HostWish, Read};
 use crate::place::policy::{MapBy, RankBy};
 use crate::place::rankfile::RankLine;
 
-pub use help::HELP;
+pub use complete::Shell;
 use options::Given;
 
 /// What the user wants.
@@ -30,13 +33,31 @@ use options::Given;
 #[expect(clippy::large_enum_variant, reason = "there is one of them in a process")]
 pub enum Wish {
     /// `--help`.
-    Help,
+    Help {
+        /// `--help all`.
+        all: bool,
+    },
+    /// `--completions`.
+    Completions(Shell),
     /// `--version`.
     Version,
     /// `--new-secret`: the file.
     NewSecret(OsString),
     /// A job.
     Job(JobWish),
+}
+
+impl Wish {
+    /// What is to be printed on standard output, where that is all; else `None`.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Wish::Help { all: false } => Some(help::short()),
+            Wish::Help { all: true } => Some(help::long()),
+            Wish::Completions(shell) => Some(complete::script(*shell)),
+            Wish::Version => Some(format!("mpirun (Selvedge) {}\n", env!("CARGO_PKG_VERSION"))),
+            Wish::NewSecret(_) | Wish::Job(_) => None,
+        }
+    }
 }
 
 /// A job as the command line describes it.

@@ -82,13 +82,12 @@ pub fn main() -> ExitCode {
         return agent::run().into();
     }
     match args::parse(words) {
-        Ok(Wish::Help) => print(args::HELP),
-        Ok(Wish::Version) => print(&format!("mpirun (Selvedge) {}\n", env!("CARGO_PKG_VERSION"))),
         Ok(Wish::NewSecret(path)) => match join::secret::Secret::create(path.as_ref()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(usage) => complain(&usage.to_string(), code::USAGE),
         },
         Ok(Wish::Job(job)) => start(job),
+        Ok(wish) => print(&wish.text().unwrap_or_default()),
         Err(usage) => complain(&usage.to_string(), code::USAGE),
     }
 }

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::check::{Ask, Verdict, examine};
+use crate::completions;
 use crate::jobs::{self, Where};
 use crate::live;
 use crate::pairs::{self, Libfabric};
@@ -37,6 +38,14 @@ enum Verb {
     ///
     /// Exit code 0 with an answer, 1 without one within 5 seconds, 2 when the command line makes no sense.
     Where(Where),
+    /// Print what makes a shell complete the words of `selvedge`, `mpirun` and `mpiexec`
+    ///
+    /// For bash and zsh: source <(selvedge completions bash) in their start-up file. What is about mpirun comes from the mpirun that lies beside
+    /// this program, else the first on PATH; without one exit code 1.
+    Completions {
+        /// Which shell
+        shell: completions::Shell,
+    },
     /// The second process of the check `shared-memory`
     #[command(hide = true)]
     JoinSegment {
@@ -80,6 +89,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(doctor) => doctor.examine(),
         Verb::Ps => jobs::list(),
         Verb::Where(ask) => ask.tell(),
+        Verb::Completions { shell } => completions::print(shell, &mut Cli::command()),
         Verb::JoinSegment { card } => live::join_segment(card.as_bytes()),
     }
 }

@@ -20,6 +20,7 @@
 
 mod check;
 mod cli;
+mod completions;
 mod instances;
 mod jobs;
 mod live;

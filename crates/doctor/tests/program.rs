@@ -69,3 +69,35 @@ fn a_command_line_that_makes_no_sense_ends_with_code_2() {
     }
     assert_eq!(selvedge(&["--help"]).status.code(), Some(0));
 }
+
+#[test]
+fn completions_are_those_of_mpirun_and_then_its_own() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("completions");
+    std::fs::create_dir_all(&folder).expect("a folder for tests");
+    let (program, mpirun) = (folder.join("selvedge"), folder.join("mpirun"));
+    let _ = std::fs::remove_file(&program);
+    std::fs::hard_link(env!("CARGO_BIN_EXE_selvedge"), &program).expect("one file system");
+    let ask = |shell: &str| {
+        let output =
+            Command::new(&program).args(["completions", shell]).output().expect("it was just linked");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    for (says, code) in [("exit 2", Some(1)), ("echo \"#compdef mpirun mpiexec $2\"", Some(0))] {
+        std::fs::write(&mpirun, format!("#!/bin/sh\n{says}\n")).expect("a file of ours");
+        std::fs::set_permissions(&mpirun, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
+        for shell in ["bash", "zsh", "fish"] {
+            let (ended, text) = ask(shell);
+            assert_eq!(ended, code, "{shell}: {text}");
+            if code == Some(1) {
+                assert_eq!(text, "");
+                continue;
+            }
+            assert!(text.starts_with("#compdef mpirun mpiexec "), "{text}");
+            for word in ["doctor", "where", "completions", "--patience"] {
+                let word = if shell == "fish" { word.trim_start_matches('-') } else { word };
+                assert!(text.contains(word), "{word} for {shell}");
+            }
+        }
+    }
+    std::fs::remove_dir_all(folder).expect("ours");
+}

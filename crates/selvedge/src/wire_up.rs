@@ -35,7 +35,7 @@ use crate::roads::Roads;
 use crate::routes::{RankCard, Routes};
 use crate::wishes::Wishes;
 
-/// Exit code of all ranks of a job that no road was found for; `mpirun --help` names it. EX_UNAVAILABLE of sysexits(3).
+/// Exit code of all ranks of a job that no road was found for; `mpirun --help all` names it. EX_UNAVAILABLE of sysexits(3).
 const NO_ROAD_CODE: i32 = 69;
 
 /// Joins the job of this process: PMI, then the roads between its ranks.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use super::Usage;
-use super::options::OPTIONS;
+use super::table::{Flag, flags};
 
 /// Options that others have and we do not, and why or what instead.
 pub(super) const FOREIGN: &[(&[&str], &str)] = &[
@@ -23,7 +23,7 @@ pub(super) const FOREIGN: &[(&[&str], &str)] = &[
     (&["v", "verbose", "d", "debug-daemons"], "write --display map for places, --report text for roads"),
     (&["prepend-pattern"], "write -l, which puts [rank] before every line"),
     (&["stdin", "s"], "standard input goes to rank 0, and the others have none"),
-    (&["forward-signals"], "signals are passed on anyway; mpirun --help lists them"),
+    (&["forward-signals"], "signals are passed on anyway; mpirun --help all lists them"),
     (&["report-pid", "report-uri"], "mpirun's process is the shell's $!"),
     (&["print-all-exitcodes"], "the first rank that fails is named on standard error"),
     (&["disable-auto-cleanup", "enable-recovery", "continuous"], "a rank that fails ends the job here"),
@@ -65,12 +65,12 @@ pub(super) fn refuse(name: &OsStr, written: &OsStr) -> Usage {
     }
     match nearest(&name) {
         Some(known) => {
-            let dashes = if known.len() == 1 { "-" } else { "--" };
+            let known = Flag::dashed(known);
             Usage(format!(
-                "unknown option {written}; is {dashes}{known} meant? mpirun --help lists those there are"
+                "unknown option {written}; is {known} meant? mpirun --help all lists those there are"
             ))
         }
-        None => Usage(format!("unknown option {written}; mpirun --help lists those there are")),
+        None => Usage(format!("unknown option {written}; mpirun --help all lists those there are")),
     }
 }
 
@@ -81,7 +81,7 @@ fn nearest(name: &str) -> Option<&'static str> {
     if !(2..=LENGTH_MAX).contains(&length) {
         return None;
     }
-    let known = OPTIONS.iter().flat_map(|(names, _)| names.iter().copied());
+    let known = flags().flat_map(|flag| flag.names.iter().copied());
     let (distance, known) = known.map(|known| (distance(name, known), known)).min_by_key(|(d, _)| *d)?;
     (distance <= length.div_ceil(3).min(3) && distance < known.len()).then_some(known)
 }
@@ -118,13 +118,13 @@ mod tests {
     #[test]
     fn the_nearest_option_is_suggested() {
         for (slip, meant) in [
-            ("host-file", "--hostfile"),
-            ("hosfile", "--hostfile"),
+            ("host-file", "-hostfile"),
+            ("hosfile", "-hostfile"),
             ("mapby", "--map-by"),
             ("bind-ot", "--bind-to"),
-            ("wdri", "--wdir"),
+            ("wdri", "-wdir"),
             ("oversubscribed", "--oversubscribe"),
-            ("PPN", "--ppn"),
+            ("PPN", "-ppn"),
             ("time-out", "--timeout"),
         ] {
             let why = refusal(slip);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn no_name_stands_in_two_tables() {
-        let ours = OPTIONS.iter().flat_map(|(names, _)| names.iter());
+        let ours = flags().flat_map(|flag| flag.names);
         let mut all: Vec<_> = ours.chain(FOREIGN.iter().flat_map(|(names, _)| names.iter())).collect();
         let count = all.len();
         all.sort();

@@ -1,77 +1,202 @@
-//! What `--help` says.
+//! What `--help` and `--help all` say. Everything about options comes out of the table.
 
-/// The text of `--help`.
-pub const HELP: &str = "\
-Usage: mpirun [options] program [arguments] [: [options] program [arguments]]...
+use super::table::{Flag, SECTIONS};
 
-Starts the ranks of a parallel program, on this host or on many, and waits for them.
+/// Columns of a terminal.
+const WIDTH: usize = 100;
+/// Where descriptions start in the short help, and how far text is indented in the long one.
+const COLUMN: usize = 26;
+const INDENT: usize = 4;
 
-How many, and where
-  -n, -np, -c N          number of ranks; one for each core (each slot, where hosts are named) where it is not given
-  -host, -H LIST         hosts with commas: node1,node2:8,me@node3,n[05-12]:8,[fe80::1]:2. A host without a count gets
-                         one rank each time it is mentioned; HOST:* one for each core. For this part of the line only
-  -hosts LIST            the same for all parts that name none of their own
-  -hostfile FILE         hosts out of a file, one in a line: node1 slots=8, or node1:8; one rank for each core where
-                         there is no count. For this part only; -f and -machinefile: for all parts
-  -ppn, -N N             ranks for each host before the next host's turn; also -perhost, --npernode
-  --map-by HOW           where the next rank goes: slot (the same host until its slots are taken), node (the next host),
-                         socket, numa, core, hwthread (the next of the same host), or ppr:N:WHERE (N to each).
-                         After it: :SPAN :PE=N :OVERSUBSCRIBE :NOOVERSUBSCRIBE :HWTCPUS
-  --rank-by HOW          how they are numbered: slot, fill, span, node, socket, numa, core, hwthread; as they were dealt
-                         without it
-  --rankfile FILE        lines such as: rank 0=node1 slot=1:0-2
-  -rankmap LIST          the host of each rank, counted from 0: 0,1,1,0
-  --bind-to WHERE        share: an even share of the cores for each rank, where there are enough (the default);
-                         core, core:N, hwthread, numa, socket; none: wherever the system likes
-  --display WHAT         map, allocation, bind: pictures of hosts, cores and ranks; also --report-bindings
-  --nooversubscribe      refuse more ranks than slots; without it they begin again at the first host, and a line on
-                         standard error says so; --oversubscribe: without that line
-  -configfile, --app FILE  parts of the line out of a file, one in a line
+const USAGE: &str = "mpirun [options] program [arguments] [: [options] program [arguments]]...";
 
-What they find
-  -x NAME                pass on this variable; all are passed on anyway, this one is missed
-  -x NAME=VALUE          set a variable for all ranks; also -genv NAME VALUE. For this part only: -env NAME VALUE
-  -x 'PREFIX*'           pass on all variables that start so
-  -genvlist LIST         pass on only these; -genvnone: none. For this part only: -envlist, -envnone, -envall
-  -wdir, -wd DIR         working directory of the ranks
-  --mca NAME VALUE       a setting for programs of Open MPI's
-  --pmi WHICH            how programs learn their place: auto, 1, 2 or x
+/// The text of `--help`: the options that most people need, one line each where that is enough.
+pub(crate) fn short() -> String {
+    let mut text = format!(
+        "Usage: {USAGE}\n\nStarts the ranks of a parallel program, on this host or on many, and waits for them.\n"
+    );
+    for section in SECTIONS {
+        let common: Vec<&Flag> = section.flags.iter().filter(|flag| flag.is_common).collect();
+        if common.is_empty() {
+            continue;
+        }
+        text += &format!("\n{}\n", section.title);
+        for flag in common {
+            let head = flag.head();
+            let first = if head.len() + 3 <= COLUMN {
+                format!("{head:width$}", width = COLUMN - 2)
+            } else {
+                String::new()
+            };
+            let lines = wrapped(flag.summary(), COLUMN);
+            match first.is_empty() {
+                true => text += &format!("  {head}\n{lines}"),
+                false => text += &format!("  {first}{}", lines.trim_start()),
+            }
+        }
+    }
+    text + "\nmpirun --help all has the other options, the variables, the exit codes and examples.\n"
+}
 
-Between hosts
-  --agent COMMAND        what reaches other hosts, in place of ssh, or of srun inside a job of Slurm's; also
-                         -launcher-exec. -launcher ssh or slurm: which of the two
-  --tree-width N         agents that each agent starts, 32 without it
-  --start-timeout, --host-timeout SECONDS
-                         how long hosts may take to be there, and how long one may be silent before it counts as lost
-  --join ADDRESS[:PORT]  without ssh: every host runs the same command and joins the first, which has this address or name;
-                         auto: as AWS Batch says
-  --join-hosts N, --join-index I
-                         hosts of the job, and the place of this one where they have places: the first has 0. Without
-                         them as AWS Batch or Kubernetes says
-  --secret-file FILE     32 bytes that all of them share; --new-secret FILE makes such a file, and does nothing else
-  -iface NAME            the network interface for tcp
-  --transport LIST       take no other roads than these between ranks: shm, efa-direct, efa, tcp. Without it: shm
-                         within a host, and the best of the others that all ranks have between hosts
-  --require LIST         do not start unless one of these leads to other hosts (shm: within one); efa is also met by
-                         efa-direct. Within a host shm is taken all the same, where --transport allows it
+/// The text of `--help all`: a page as of a manual.
+pub(crate) fn long() -> String {
+    let mut text = String::new();
+    let paragraph = |text: &mut String, words: &str| {
+        text.push_str(&wrapped(words, INDENT));
+        text.push('\n');
+    };
+    text += "NAME\n";
+    paragraph(&mut text, "mpirun, mpiexec - start the ranks of a parallel program");
+    text += &format!(
+        "SYNOPSIS\n    {USAGE}\n    mpirun [options] --app FILE\n    mpirun --join ADDRESS [options] program [arguments]\n\n"
+    );
+    text += "DESCRIPTION\n";
+    DESCRIPTION.iter().for_each(|words| paragraph(&mut text, words));
+    for section in SECTIONS {
+        text += &format!("{}\n", section.title.to_uppercase());
+        for flag in section.flags {
+            text += &format!("    {}\n{}", flag.head(), wrapped(flag.about, 2 * INDENT));
+        }
+        text.push('\n');
+    }
+    for (title, rows) in [("VARIABLES", VARIABLES), ("EXIT CODE", EXIT_CODES)] {
+        text += &format!("{title}\n");
+        for (what, about) in rows {
+            text += &format!("    {what}\n{}", wrapped(about, 2 * INDENT));
+        }
+        text.push('\n');
+    }
+    text += "EXAMPLES\n";
+    for (command, about) in EXAMPLES {
+        text += &format!("    {command}\n{}", wrapped(about, 2 * INDENT));
+    }
+    text += "\nSEE ALSO\n";
+    paragraph(
+        &mut text,
+        "selvedge ps, selvedge where, selvedge doctor; docs/guide-launcher.md, docs/FAILURES.md",
+    );
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
 
-What is said, and how long
-  -l, --tag-output       start every line with [rank]
-  --report text          let rank 0 say at the start which roads are taken, also where shm is the only one
-  --report json[=FILE]   the same for programs, on standard error or into a file
-  --quiet, -q            say nothing at the start
-  --timeout SECONDS      end the job after so long, with exit code 124
-  -h, --help             this text
-  -V, --version          the version
+const DESCRIPTION: &[&str] = &[
+    "mpirun starts the ranks of a program, gives each its place by PMI, passes on what they read and write, and ends with the \
+     exit code of the first that fails. Parts of a line that are separated by a colon are programs of one job. Whoever \
+     dies, nothing is left behind.",
+    "Options take one dash or two, and their value as the next word or after '='. Those of Open MPI's mpirun and of hydra's \
+     mpiexec are understood; docs/guide-launcher.md has them side by side. The case of letters counts. An option that there \
+     is not is refused with the nearest that there is, and nothing is started. The first word that is no option is the \
+     program, and what follows is its own.",
+    "Without hosts on the line they come from HYDRA_HOST_FILE or from the batch system: Slurm, PBS, LSF, Grid Engine, \
+     Cobalt. Else all ranks are on this host.",
+    "Signals INT, TERM, HUP, QUIT, USR1, USR2, TSTP and CONT go to all ranks; a second INT, TERM, HUP or QUIT kills them. \
+     Lines of different ranks are never mixed.",
+];
 
-Options take one dash or two, and their value as the next word or after '='. Those of Open MPI's mpirun and of hydra's
-mpiexec are understood; docs/guide-launcher.md has them side by side. Without hosts on the line they come from
-HYDRA_HOST_FILE or from the batch system: Slurm, PBS, LSF, Grid Engine. Else all ranks are on this host.
+const VARIABLES: &[(&str, &str)] = &[
+    ("HYDRA_HOST_FILE, I_MPI_HYDRA_HOST_FILE", "A host file, where the line names no hosts."),
+    (
+        "SLURM_JOB_NODELIST, PBS_NODEFILE, LSB_MCPU_HOSTS, PE_HOSTFILE, COBALT_NODEFILE",
+        "The hosts that a batch system has given us.",
+    ),
+    ("OMPI_MCA_orte_default_hostfile", "As --default-hostfile. Kubernetes' MPI operator sets it."),
+    ("SELVEDGE_LIBPMIX", "The libpmix for programs that speak PMIx, where it is not found by its name."),
+    (
+        "SELVEDGE_TRANSPORT, SELVEDGE_REQUIRE, SELVEDGE_REPORT, SELVEDGE_QUIET, SELVEDGE_INTERFACE",
+        "What --transport, --require, --report, --quiet and -iface set for the ranks.",
+    ),
+    ("PMI_RANK, PMI_SIZE, MPI_LOCALRANKID, MPI_LOCALNRANKS", "What scripts find that are started as ranks."),
+    ("TMPDIR", "Where folders for PMIx are made, and taken away."),
+];
 
-Standard input goes to rank 0. Signals INT, TERM, HUP, QUIT, USR1, USR2, TSTP and CONT go to all ranks; a second INT,
-TERM, HUP or QUIT kills them.
+const EXIT_CODES: &[(&str, &str)] = &[
+    ("0", "All ranks left with 0."),
+    ("the rank's own", "The first rank that failed left with it, or gave it to abort (0 becomes 1)."),
+    ("128 + N", "The first rank that failed died of signal N, or mpirun was asked to end by it."),
+    ("1", "mpirun's own trouble; a rank that left without MPI_Finalize."),
+    ("2", "A command line that cannot be followed; nothing was started."),
+    ("69", "No road that --transport and --require allow."),
+    ("124", "The time limit is over."),
+    ("126, 127", "The program cannot be executed; it is not found."),
+];
 
-Exit code: 0 when all ranks left with 0; else that of the first rank that failed: its own, 128 + N when it died of
-signal N, or what it gave to abort. 69 no road that --transport and --require allow, 124 time-out, 126 program not
-executable, 127 program not found, 2 usage, 1 mpirun's own trouble.
-";
+const EXAMPLES: &[(&str, &str)] = &[
+    ("mpirun -n 4 ./program", "Four ranks on this host."),
+    ("mpirun -H node1:8,node2:8 ./program", "Sixteen ranks on two hosts, by ssh."),
+    ("mpirun -n 1 ./server : -n 8 ./client --fast", "Two programs, one job."),
+    (
+        "mpirun -n 8 --map-by socket --bind-to core --report-bindings ./program",
+        "Sockets by turns, a core each, and say so.",
+    ),
+    (
+        "mpirun -n 4 -genv OMP_NUM_THREADS 2 --output tag,timestamp ./program",
+        "A variable, and marked output.",
+    ),
+    (
+        "mpirun -n 4 -outfile-pattern 'out.%r' --timeout 600 ./program",
+        "A file for each rank, ten minutes at most.",
+    ),
+    ("mpirun -ppn 8 -f hosts --require efa ./program", "Eight on each host, over EFA or not at all."),
+];
+
+/// Lines of words, each after so many blanks. Ends with a newline.
+fn wrapped(words: &str, indent: usize) -> String {
+    let mut text = String::new();
+    let mut column = 0;
+    for word in words.split_whitespace() {
+        if column > 0 && column + 1 + word.len() > WIDTH {
+            text.push('\n');
+            column = 0;
+        }
+        if column == 0 {
+            text.push_str(&" ".repeat(indent));
+            column = indent;
+        } else {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += word.len();
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::flags;
+    use super::*;
+
+    #[test]
+    fn the_long_help_has_every_name_of_every_option() {
+        let text = long();
+        for name in flags().flat_map(|flag| flag.names) {
+            assert!(text.contains(&Flag::dashed(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_short_help_fits_two_screens_and_every_line_a_terminal() {
+        assert!(short().lines().count() <= 60, "{}", short());
+        for text in [short(), long()] {
+            assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
+            assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
+        }
+    }
+
+    #[test]
+    fn descriptions_are_sentences() {
+        for flag in flags() {
+            assert!(flag.about.ends_with('.') && !flag.about.contains("  "), "{flag:?}");
+            assert!(flag.summary().len() <= 90, "{flag:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_broken_between_words_only() {
+        assert_eq!(wrapped("a b", 2), "  a b\n");
+        let long = ["word"; 40].join(" ");
+        assert_eq!(wrapped(&long, 4).split_whitespace().count(), 40);
+    }
+}

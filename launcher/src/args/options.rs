@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::time::Duration;
 
+use super::table::{Flag, flags};
 use super::{
     AgentKind, Asked, BlockWish, Export, Inherit, JobWish, Line, TreeWidth, Usage, Wish, foreign, os,
 };
@@ -80,76 +81,8 @@ pub(super) enum Opt {
     SoAnyway,
     Help,
     Version,
+    Completions,
 }
-
-/// Names as they are written after the dashes. The first is what the help and the guide call it.
-pub(super) const OPTIONS: &[(&[&str], Opt)] = &[
-    (&["n", "np", "c"], Opt::Ranks),
-    (&["host", "H"], Opt::Host),
-    (&["hosts"], Opt::Hosts),
-    (&["hostfile"], Opt::HostFile),
-    (&["f", "machinefile"], Opt::HostFileForAll),
-    (&["default-hostfile"], Opt::DefaultHostFile),
-    (&["ppn", "perhost", "N", "npernode", "grr"], Opt::PerHost),
-    (&["npersocket"], Opt::Each(Level::Socket)),
-    (&["rr"], Opt::RoundRobin),
-    (&["map-by"], Opt::MapBy),
-    (&["bynode"], Opt::By(Deal::Round(Level::Node))),
-    (&["byslot"], Opt::By(Deal::Slot)),
-    (&["rank-by"], Opt::RankBy),
-    (&["cpus-per-proc", "cpus-per-rank"], Opt::CoresPerRank),
-    (&["use-hwthread-cpus"], Opt::ThreadsAreCores),
-    (&["oversubscribe"], Opt::Oversubscribe(Oversubscribe::Silent)),
-    (&["nooversubscribe", "no-oversubscribe"], Opt::Oversubscribe(Oversubscribe::Refuse)),
-    (&["rankfile", "rf"], Opt::RankFile),
-    (&["rankmap"], Opt::RankMap),
-    (&["bind-to"], Opt::Bind),
-    (&["report-bindings"], Opt::ShowBindings),
-    (&["display"], Opt::Display),
-    (&["display-map", "print-rank-map"], Opt::ShowMap),
-    (&["display-allocation"], Opt::ShowAllocation),
-    (&["x"], Opt::Export),
-    (&["genv"], Opt::SetForAll),
-    (&["env"], Opt::SetForBlock),
-    (&["genvlist"], Opt::ListForAll),
-    (&["envlist"], Opt::ListForBlock),
-    (&["genvall"], Opt::AllForAll),
-    (&["envall"], Opt::AllForBlock),
-    (&["genvnone"], Opt::NoneForAll),
-    (&["envnone"], Opt::NoneForBlock),
-    (&["mca", "gmca"], Opt::OpenMpiSetting),
-    (&["pmixmca", "gpmixmca"], Opt::PmixSetting),
-    (&["prtemca"], Opt::LauncherSetting),
-    (&["wdir", "wd"], Opt::Wdir),
-    (&["configfile", "app"], Opt::BlocksFile),
-    (&["pmi"], Opt::Pmi),
-    (&["agent", "launcher-exec", "bootstrap-exec", "rsh-agent"], Opt::AgentCommand),
-    (&["agent-program"], Opt::AgentProgram),
-    (&["launcher", "bootstrap"], Opt::AgentKind),
-    (&["tree-width", "branch-count"], Opt::TreeWidth),
-    (&["start-timeout"], Opt::StartLimit),
-    (&["host-timeout"], Opt::HostLimit),
-    (&["join"], Opt::Join),
-    (&["join-hosts"], Opt::JoinHosts),
-    (&["join-index"], Opt::JoinIndex),
-    (&["secret-file"], Opt::SecretFile),
-    (&["new-secret"], Opt::NewSecret),
-    (&["iface"], Opt::Interface),
-    (&["l", "tag-output", "prepend-rank"], Opt::Labels),
-    (&["timestamp-output"], Opt::Timestamps),
-    (&["output"], Opt::Output),
-    (&["outfile-pattern"], Opt::OutFile),
-    (&["errfile-pattern"], Opt::ErrFile),
-    (&["output-filename"], Opt::OutputFile),
-    (&["transport"], Opt::Transport),
-    (&["require"], Opt::Require),
-    (&["report"], Opt::Report),
-    (&["q", "quiet"], Opt::Quiet),
-    (&["timeout"], Opt::TimeLimit),
-    (&["allow-run-as-root"], Opt::SoAnyway),
-    (&["h", "help"], Opt::Help),
-    (&["V", "version"], Opt::Version),
-];
 
 /// Where the options of a block go.
 pub(super) struct Given<'a> {
@@ -179,11 +112,12 @@ impl Line<'_> {
             Some(at) => (&text[..at], Some(&text[at + 1..])),
             None => (text, None),
         };
-        let known = OPTIONS.iter().find(|(names, _)| names.iter().any(|known| known.as_bytes() == name));
-        let Some(&(_, opt)) = known else { return Err(foreign::refuse(os(name), written)) };
+        let known = flags().find(|flag| flag.names.iter().any(|known| known.as_bytes() == name));
+        let Some(&Flag { opt, .. }) = known else { return Err(foreign::refuse(os(name), written)) };
         let mut word = Word { written, inline };
         match opt {
-            Opt::Help => return Ok(Some(Wish::Help)),
+            Opt::Help => return Ok(Some(self.help(&mut word))),
+            Opt::Completions => return Ok(Some(Wish::Completions(self.shell(&mut word)?))),
             Opt::Version => return Ok(Some(Wish::Version)),
             Opt::NewSecret => return Ok(Some(Wish::NewSecret(self.value(&mut word, "a file")?))),
             Opt::BlocksFile => self.read_blocks(&mut word)?,

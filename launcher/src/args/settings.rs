@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::options::{Opt, Word};
-use super::{Export, JobWish, Line, Pmi, Usage, os};
+use super::{Export, JobWish, Line, Pmi, Shell, Usage, Wish, os};
 use crate::files::{Files, Pattern};
 
 /// Names of the roads that ranks can take, which `selvedge::init` looks for.
@@ -84,7 +84,7 @@ impl Line<'_> {
             "oob_tcp_if_include" => job.exports.push(Export::Value("SELVEDGE_INTERFACE".into(), value)),
             _ if ours => {
                 return Err(Usage(format!(
-                    "{} {name}: a setting of Open MPI's launcher, which this is not; mpirun --help lists what there is",
+                    "{} {name}: a setting of Open MPI's launcher, which this is not; mpirun --help all lists what there is",
                     word.written.display()
                 )));
             }
@@ -142,6 +142,18 @@ impl Line<'_> {
         const EXPECTED: &str = "a file with %r for the rank; %h is the host, %% a percent sign";
         let pattern = self.value(word, EXPECTED)?;
         Pattern::new(&pattern).ok_or_else(|| word.wrong(&pattern, EXPECTED))
+    }
+
+    /// `--help`, `--help all`.
+    pub(super) fn help(&mut self, word: &mut Word<'_>) -> Wish {
+        let topic = word.inline.take().map(|text| os(text).to_owned()).or_else(|| self.words.pop_front());
+        Wish::Help { all: topic.is_some_and(|topic| topic == "all") }
+    }
+
+    pub(super) fn shell(&mut self, word: &mut Word<'_>) -> Result<Shell, Usage> {
+        const EXPECTED: &str = "bash, zsh or fish";
+        let name = self.text(word, EXPECTED)?;
+        Shell::parse(&name).ok_or_else(|| word.wrong(OsStr::new(&name), EXPECTED))
     }
 
     pub(super) fn pmi(&mut self, word: &mut Word<'_>) -> Result<Pmi, Usage> {

@@ -129,9 +129,24 @@ fn a_line_that_cannot_be_followed_says_what_to_write() {
 
 #[test]
 fn help_and_version_need_no_program() {
-    for (line, wish) in [("-h", Wish::Help), ("--help", Wish::Help), ("-n 2 --version", Wish::Version)] {
+    let (short, long) = (Wish::Help { all: false }, Wish::Help { all: true });
+    for (line, wish) in [
+        ("-h", short.clone()),
+        ("--help", short.clone()),
+        ("--help mapping", short),
+        ("--help all", long.clone()),
+        ("-n 2 -help=all", long),
+        ("-n 2 --version", Wish::Version),
+        ("--completions zsh", Wish::Completions(Shell::Zsh)),
+    ] {
         assert_eq!(parsed(line), Ok(wish));
     }
+}
+
+#[test]
+fn a_shell_that_is_not_known_gets_the_list_of_those_that_are() {
+    assert!(refusal("--completions csh").ends_with("bash, zsh or fish"));
+    assert!(refusal("--completions").contains("needs bash, zsh or fish"));
 }
 
 #[test]
@@ -296,7 +311,7 @@ fn every_option_stands_in_the_guide() {
     let guide = include_str!("../../../docs/guide-launcher.md");
     let words: std::collections::BTreeSet<&str> =
         guide.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).collect();
-    let ours = options::OPTIONS.iter().flat_map(|(names, _)| names.iter());
+    let ours = table::flags().flat_map(|flag| flag.names);
     let theirs = foreign::FOREIGN.iter().flat_map(|(names, _)| names.iter());
     for name in ours.chain(theirs) {
         let stands = [format!("-{name}"), format!("--{name}")].iter().any(|option| words.contains(&**option));
