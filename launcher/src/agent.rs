@@ -7,6 +7,7 @@
 //! them can be left alone at once while the output window is used up.
 
 mod board;
+mod input;
 mod launch;
 mod pmix;
 mod process;
@@ -33,8 +34,8 @@ use crate::supervise::code;
 use crate::topology::Topology;
 use crate::tree::Links;
 use crate::{reap, start, sys};
+use input::Input;
 use pmix::Pmix;
-use rank::Input;
 use remains::Remains;
 use world::{Place, Worlds};
 
@@ -124,7 +125,8 @@ enum Token {
     Links,
     Signals,
     Outputs,
-    Input,
+    /// A reader of standard input has room, or is gone.
+    Input(Place),
     /// The PMIx server has something to say.
     Pmix,
     /// The PMI connection of a rank.
@@ -143,7 +145,7 @@ impl Token {
             Token::Parent => (0, nobody),
             Token::Signals => (1, nobody),
             Token::Outputs => (2, nobody),
-            Token::Input => (3, nobody),
+            Token::Input(place) => (3, place),
             Token::Pmi(place) => (4, place),
             Token::Output(place, Stream::Out) => (5, place),
             Token::Output(place, Stream::Err) => (6, place),
@@ -164,7 +166,7 @@ impl Token {
             0 => Token::Parent,
             1 => Token::Signals,
             2 => Token::Outputs,
-            3 => Token::Input,
+            3 => Token::Input(place),
             4 => Token::Pmi(place),
             5 => Token::Output(place, Stream::Out),
             6 => Token::Output(place, Stream::Err),
@@ -394,7 +396,7 @@ impl Agent {
             }
             Token::Signals => self.handle_children(),
             Token::Outputs => self.handle_outputs(),
-            Token::Input => self.feed_input(),
+            Token::Input(place) => self.handle_reader(place),
             Token::Pmi(place) => self.handle_pmi(place),
             Token::Pmix => {
                 self.pump_pmix();

@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use crate::cores::Binding;
 use crate::display::Display;
-use crate::files::Files;
+use crate::files::{Files, Pattern};
 use crate::hosts::{self, HostWish, Read};
 use crate::place::policy::{MapBy, RankBy};
 use crate::place::rankfile::RankLine;
+use crate::proto::{Readers, Stream};
 
 pub use complete::Shell;
 use options::Given;
@@ -71,10 +72,16 @@ pub struct JobWish {
     pub inherit: Inherit,
     /// Put `[rank] ` before every line.
     pub labels: bool,
+    /// What stands before every line in place of `[rank] `.
+    pub label: Option<Pattern>,
     /// Put the seconds since the start before every line.
     pub timestamps: bool,
     /// Files for what ranks write.
     pub files: Files,
+    /// What ranks write to standard error goes where their standard output goes.
+    pub merges_errors: bool,
+    /// Who gets what mpirun reads.
+    pub readers: Readers,
     /// End the job after so long.
     pub time_limit: Option<Duration>,
     /// How ranks are bound to cores.
@@ -107,6 +114,18 @@ pub struct JobWish {
     pub host_limit: Option<Duration>,
     /// Hosts that come by themselves.
     pub join: JoinWish,
+}
+
+impl JobWish {
+    /// Whether lines say whose they are.
+    pub fn has_labels(&self) -> bool {
+        self.labels || self.label.is_some()
+    }
+
+    /// Where what a rank writes to `stream` goes.
+    pub fn stream(&self, stream: Stream) -> Stream {
+        if self.merges_errors { Stream::Out } else { stream }
+    }
 }
 
 /// What the command line says about hosts that come by themselves. What it does not say the environment may.
@@ -265,6 +284,22 @@ pub fn parse_with(words: impl IntoIterator<Item = OsString>, read: Read<'_>) -> 
     Ok(Wish::Job(job))
 }
 
+/// Takes the time limit from `MPIEXEC_TIMEOUT`, in seconds, where the line has none; 0 and nothing mean none, as in hydra.
+///
+/// # Errors
+/// The variable is no number of seconds.
+pub fn settle_time_limit(job: &mut JobWish, variable: Option<OsString>) -> Result<(), Usage> {
+    let Some(text) = variable.filter(|text| job.time_limit.is_none() && !text.is_empty()) else {
+        return Ok(());
+    };
+    let seconds = text.to_str().and_then(|text| text.parse::<f64>().ok());
+    let limit = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let limit = limit
+        .ok_or_else(|| Usage(format!("MPIEXEC_TIMEOUT={}: expected a number of seconds", text.display())))?;
+    job.time_limit = (!limit.is_zero()).then_some(limit);
+    Ok(())
+}
+
 /// Numbers of ranks that follow from what the whole line says.
 fn settle_ranks(job: &mut JobWish) -> Result<(), Usage> {
     if job.rank_file.is_some() && job.rank_map.is_some() {
@@ -353,5 +388,7 @@ fn os(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }
 
+#[cfg(test)]
+mod rows;
 #[cfg(test)]
 mod tests;

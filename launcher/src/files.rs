@@ -1,5 +1,5 @@
-//! Files for what ranks write: `-outfile-pattern`, `-errfile-pattern`, `--output-filename`. Which file is whose; the
-//! writing is the sink's.
+//! Names that are different for each rank: files for what they write (`-outfile-pattern`, `-errfile-pattern`,
+//! `--output-filename`, `--output dir=`), and what stands before their lines (`-prepend-pattern`). The writing is the sink's.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -7,55 +7,75 @@ use std::path::PathBuf;
 
 use crate::proto::{Member, Stream};
 
-/// The name of a file for each rank: `%r` is the rank (`1.0`: rank 0 of the first spawn), `%h` its host, `%%` a percent sign. There is a `%r` in it.
+/// A text for each rank, such as the name of its file: `%r` is the rank (`1.0`: rank 0 of the first spawn), `%h` its host, `%p`
+/// that host's index, `%g` the world it is in, `%%` a percent sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(OsString);
 
 impl Pattern {
-    /// `None` where `%r` is missing, or something else follows a percent sign.
+    /// The name of a file. `None` where `%r` is missing, or something else follows a percent sign.
     pub fn new(text: &OsStr) -> Option<Pattern> {
+        Pattern::read(text).filter(|(_, has_rank)| *has_rank).map(|(pattern, _)| pattern)
+    }
+
+    /// What stands before a line. `None` where something else follows a percent sign.
+    pub fn label(text: &OsStr) -> Option<Pattern> {
+        Pattern::read(text).map(|(pattern, _)| pattern)
+    }
+
+    /// And whether `%r` is in it.
+    fn read(text: &OsStr) -> Option<(Pattern, bool)> {
         let mut bytes = text.as_bytes().iter();
         let mut has_rank = false;
         while let Some(byte) = bytes.next() {
             if *byte == b'%' {
                 match bytes.next() {
                     Some(b'r') => has_rank = true,
-                    Some(b'h' | b'%') => {}
+                    Some(b'h' | b'p' | b'g' | b'%') => {}
                     _ => return None,
                 }
             }
         }
-        has_rank.then(|| Pattern(text.to_owned()))
+        Some((Pattern(text.to_owned()), has_rank))
     }
 
     /// `FILE.RANK.ENDING`, whatever is in FILE.
     pub fn beside(file: &OsStr, ending: &str) -> Pattern {
-        let mut text: Vec<u8> = Vec::new();
-        for &byte in file.as_bytes() {
-            text.push(byte);
-            if byte == b'%' {
-                text.push(b'%');
-            }
-        }
-        text.extend_from_slice(b".%r.");
-        text.extend_from_slice(ending.as_bytes());
-        Pattern(OsString::from_vec(text))
+        Pattern(OsString::from_vec([&literal(file)[..], b".%r.", ending.as_bytes()].concat()))
     }
 
-    /// The file of one rank.
-    pub fn file(&self, rank: Member, host: &str) -> PathBuf {
+    /// `FOLDER/rank.RANK/NAME`, whatever is in FOLDER.
+    pub fn inside(folder: &OsStr, name: &str) -> Pattern {
+        Pattern(OsString::from_vec([&literal(folder)[..], b"/rank.%r/", name.as_bytes()].concat()))
+    }
+
+    /// What stands before the lines of a rank on host number `index`.
+    pub fn text(&self, rank: Member, host: &str, index: u32) -> String {
+        self.file(rank, host, index).to_string_lossy().into_owned()
+    }
+
+    /// The file of one rank on host number `index`.
+    pub fn file(&self, rank: Member, host: &str, index: u32) -> PathBuf {
         let mut path = Vec::new();
         let mut bytes = self.0.as_bytes().iter();
         while let Some(&byte) = bytes.next() {
             match (byte, if byte == b'%' { bytes.next() } else { None }) {
                 (b'%', Some(b'r')) => path.extend_from_slice(rank.to_string().as_bytes()),
                 (b'%', Some(b'h')) => path.extend_from_slice(host.as_bytes()),
+                (b'%', Some(b'p')) => path.extend_from_slice(index.to_string().as_bytes()),
+                (b'%', Some(b'g')) => path.extend_from_slice(rank.world.to_string().as_bytes()),
                 (b'%', Some(&other)) => path.push(other),
                 (byte, _) => path.push(byte),
             }
         }
         OsString::from_vec(path).into()
     }
+}
+
+/// With every percent sign twice.
+fn literal(text: &OsStr) -> Vec<u8> {
+    let twice = |&byte: &u8| std::iter::repeat_n(byte, if byte == b'%' { 2 } else { 1 });
+    text.as_bytes().iter().flat_map(twice).collect()
 }
 
 /// Which output goes into files.
@@ -65,13 +85,15 @@ pub struct Files {
     pub out: Option<Pattern>,
     /// Standard error.
     pub err: Option<Pattern>,
+    /// Folders that are not there are made.
+    pub with_folders: bool,
 }
 
 impl Files {
-    /// The file for what `rank` on `host` writes to `stream`; `None` where it goes to our own output.
-    pub fn file(&self, rank: Member, host: &str, stream: Stream) -> Option<PathBuf> {
+    /// The file for what `rank` on `host`, which is number `index`, writes to `stream`; `None` where it goes to our own output.
+    pub fn file(&self, rank: Member, host: &str, index: u32, stream: Stream) -> Option<PathBuf> {
         let pattern = if stream == Stream::Out { &self.out } else { &self.err };
-        pattern.as_ref().map(|pattern| pattern.file(rank, host))
+        pattern.as_ref().map(|pattern| pattern.file(rank, host, index))
     }
 }
 
@@ -81,12 +103,13 @@ mod tests {
 
     fn file(pattern: &str) -> Option<String> {
         let pattern = Pattern::new(OsStr::new(pattern))?;
-        Some(pattern.file(Member { world: 0, rank: 7 }, "node1").display().to_string())
+        Some(pattern.file(Member { world: 0, rank: 7 }, "node1", 3).display().to_string())
     }
 
     #[test]
     fn the_rank_and_the_host_stand_in_the_name() {
         assert_eq!(file("o.%r").as_deref(), Some("o.7"));
+        assert_eq!(file("%p.%g.%r").as_deref(), Some("3.0.7"));
         assert_eq!(file("%h/%r.%r%%").as_deref(), Some("node1/7.7%"));
     }
 
@@ -99,10 +122,12 @@ mod tests {
 
     #[test]
     fn a_pair_of_files_stands_beside_any_name() {
-        let files = Files { out: Some(Pattern::beside(OsStr::new("a%r"), "out")), err: None };
+        let files = Files { out: Some(Pattern::beside(OsStr::new("a%r"), "out")), ..Files::default() };
+        let inside = Pattern::inside(OsStr::new("d%"), "stdout");
         let (first, spawned) = (Member { world: 0, rank: 3 }, Member { world: 1, rank: 3 });
-        assert_eq!(files.file(first, "h", Stream::Out), Some("a%r.3.out".into()));
-        assert_eq!(files.file(spawned, "h", Stream::Out), Some("a%r.1.3.out".into()));
-        assert_eq!(files.file(first, "h", Stream::Err), None);
+        assert_eq!(files.file(first, "h", 0, Stream::Out), Some("a%r.3.out".into()));
+        assert_eq!(files.file(spawned, "h", 0, Stream::Out), Some("a%r.1.3.out".into()));
+        assert_eq!(files.file(first, "h", 0, Stream::Err), None);
+        assert_eq!(inside.file(spawned, "h", 0), std::path::Path::new("d%/rank.1.3/stdout"));
     }
 }

@@ -28,8 +28,8 @@ use crate::output::Printer;
 use crate::place::HostFacts;
 use crate::pmix::{Exchange, Whom};
 use crate::proto::{
-    Block, CHUNK_BYTES_MAX, Environment, FIRST_WORLD, INPUT_WINDOW_BYTES, Launch, Seat, Stream, ToAgent,
-    ToChild, ToFront, ToParent, Ways, output_window_bytes,
+    Block, CHUNK_BYTES_MAX, Environment, FIRST_WORLD, INPUT_WINDOW_BYTES, Launch, Readers, Seat, Stream,
+    ToAgent, ToChild, ToFront, ToParent, Ways, output_window_bytes,
 };
 use crate::sink::{self, Sink, Written};
 use crate::supervise::{Action, GRACE, Supervisor, code};
@@ -91,13 +91,13 @@ pub fn run(order: Order) -> io::Result<u8> {
         signals,
         links: Links::new()?,
         supervisor: Supervisor::new(gathering.names(), order.wish.time_limit),
-        printer: Printer::new(0, order.wish.labels, one_place),
+        printer: Printer::new(0, order.wish.has_labels(), one_place),
         one_place,
         sink: Sink::start(one_place)?,
         prompts: [Stream::Out, Stream::Err].map(|stream| (stream, is_terminal(stream))),
         held_since: None,
         input: Input::Waiting,
-        input_host: 0,
+        input_under_way: BTreeMap::new(),
         facts: Vec::new(),
         worlds: BTreeMap::new(),
         last_world: FIRST_WORLD,
@@ -145,8 +145,8 @@ fn is_terminal(stream: Stream) -> bool {
 enum Input {
     /// Nobody is there yet to read it.
     Waiting,
-    /// So many bytes are on their way to rank 0.
-    Open { under_way: usize },
+    /// What comes is passed on.
+    Open,
     /// At its end, or nobody reads it.
     Closed,
 }
@@ -175,8 +175,8 @@ struct Front {
     prompts: [(Stream, bool); 2],
     held_since: Option<Instant>,
     input: Input,
-    /// The host of rank 0.
-    input_host: u32,
+    /// The hosts of those who read standard input, and how many bytes are on their way to each.
+    input_under_way: BTreeMap<u32, usize>,
     leave_by: Option<Instant>,
     /// When an agent of our own host must have ended its ranks.
     end_by: Option<Instant>,
@@ -401,8 +401,13 @@ impl Front {
             }
             ToFront::Output { who, stream } => {
                 let name = self.order.hosts.get(host as usize).map_or("", |host| &host.name);
-                if let Some(file) = self.order.wish.files.file(who, name, stream) {
-                    return self.sink.write_file(file, stream, tail.to_vec(), host);
+                let stream = self.order.wish.stream(stream);
+                if let Some(file) = self.order.wish.files.file(who, name, host, stream) {
+                    let with_folders = self.order.wish.files.with_folders;
+                    return self.sink.write_file(file, with_folders, stream, tail.to_vec(), host);
+                }
+                if let Some(label) = &self.order.wish.label {
+                    self.printer.handle_label(who, || label.text(who, name, host));
                 }
                 if self.order.wish.timestamps {
                     self.printer.handle_clock(self.started.elapsed());
@@ -417,13 +422,14 @@ impl Front {
                 self.held_since = Some(Instant::now());
             }
             ToFront::OutputEnd { who, stream } => {
+                let stream = self.order.wish.stream(stream);
                 let bytes = self.printer.handle_end(who, stream);
                 if !bytes.is_empty() {
                     self.sink.write(stream, bytes, host, 0);
                 }
             }
             ToFront::InputTaken { bytes } => {
-                if let Input::Open { under_way } = &mut self.input {
+                if let Some(under_way) = self.input_under_way.get_mut(&host) {
                     *under_way = under_way.saturating_sub(bytes as usize);
                 }
             }
@@ -489,8 +495,8 @@ impl Front {
     /// Whether standard input is worth reading: there is room for it, and it is ours to read. From a terminal that has
     /// put us in the background, reading would stop us.
     fn wants_input(&self) -> bool {
-        let Input::Open { under_way } = self.input else { return false };
-        if under_way + CHUNK_BYTES_MAX > INPUT_WINDOW_BYTES {
+        let slowest = self.input_under_way.values().max().copied().unwrap_or(0);
+        if self.input != Input::Open || slowest + CHUNK_BYTES_MAX > INPUT_WINDOW_BYTES {
             return false;
         }
         match rustix::termios::tcgetpgrp(rustix::stdio::stdin()) {
@@ -500,16 +506,19 @@ impl Front {
     }
 
     fn read_input(&mut self) {
-        let Input::Open { under_way } = self.input else { return };
         match rustix::io::read(rustix::stdio::stdin(), &mut self.chunk[..]) {
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
             Ok(0) | Err(_) => {
                 self.input = Input::Closed;
-                self.links.send_to(self.input_host, ToAgent::InputEnd, &[]);
+                for &host in self.input_under_way.keys() {
+                    self.links.send_to(host, ToAgent::InputEnd, &[]);
+                }
             }
             Ok(got) => {
-                self.input = Input::Open { under_way: under_way + got };
-                self.links.send_to(self.input_host, ToAgent::Input, &self.chunk[..got]);
+                for (&host, under_way) in &mut self.input_under_way {
+                    *under_way += got;
+                    self.links.send_to(host, ToAgent::Input, &self.chunk[..got]);
+                }
             }
         }
     }

@@ -92,7 +92,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn start(wish: JobWish) -> ExitCode {
+fn start(mut wish: JobWish) -> ExitCode {
+    if let Err(usage) = args::settle_time_limit(&mut wish, std::env::var_os("MPIEXEC_TIMEOUT")) {
+        return complain(&usage.to_string(), code::USAGE);
+    }
     let limit = wish.start_limit.unwrap_or(START_LIMIT);
     let join = match join::wished(&wish, &|name| std::env::var_os(name)) {
         // Where there is only one host, nobody is waited for.

@@ -21,6 +21,8 @@ type Writer = (Member, Stream);
 #[derive(Debug)]
 pub struct Printer {
     labels: bool,
+    /// What stands before the lines of a rank in place of `[rank] `.
+    own_labels: HashMap<Member, String>,
     /// Time since the start, to stand before lines.
     clock: Option<Duration>,
     pass_through: bool,
@@ -35,13 +37,26 @@ impl Printer {
     /// on one must not cut a line on the other.
     pub fn new(ranks: u32, labels: bool, one_place: bool) -> Printer {
         let pass_through = ranks == 1 && !labels;
-        Printer { labels, clock: None, pass_through, one_place, held: HashMap::new(), pens: [None; 2] }
+        Printer {
+            labels,
+            own_labels: HashMap::new(),
+            clock: None,
+            pass_through,
+            one_place,
+            held: HashMap::new(),
+            pens: [None; 2],
+        }
     }
 
     /// Lines from now on start with this time since the start.
     pub fn handle_clock(&mut self, now: Duration) {
         self.clock = Some(now);
         self.pass_through = false;
+    }
+
+    /// What stands before the lines of a rank from now on, unless that is known. The time, where it is wanted, before it.
+    pub fn handle_label(&mut self, rank: Member, label: impl FnOnce() -> String) {
+        self.own_labels.entry(rank).or_insert_with(label);
     }
 
     /// There are more ranks than those of the command line.
@@ -51,7 +66,11 @@ impl Printer {
 
     /// What stands before a line of a rank; nothing where nobody asked for it.
     fn label(&self, rank: Member) -> Option<String> {
-        match (self.labels, self.clock.map(|now| now.as_secs_f64())) {
+        let now = self.clock.map(|now| now.as_secs_f64());
+        if let Some(own) = self.own_labels.get(&rank) {
+            return Some(now.map_or_else(|| own.clone(), |now| format!("[{now:.3}] {own}")));
+        }
+        match (self.labels, now) {
             (true, None) => Some(format!("[{rank}] ")),
             (true, Some(now)) => Some(format!("[{rank} {now:.3}] ")),
             (false, Some(now)) => Some(format!("[{now:.3}] ")),
@@ -211,6 +230,16 @@ mod tests {
         let mut both = Printer::new(3, true, false);
         both.handle_clock(Duration::from_micros(250));
         assert_eq!(text(both.handle_chunk(first(2), Err, b"x\n")), "[2 0.000] x\n");
+    }
+
+    #[test]
+    fn a_label_of_ones_own_stands_in_the_place_of_the_rank() {
+        let mut printer = Printer::new(2, true, false);
+        printer.handle_label(first(1), || "one: ".into());
+        printer.handle_label(first(1), || "never".into());
+        assert_eq!(text(printer.handle_chunk(first(1), Out, b"a\nb\n")), "one: a\none: b\n");
+        printer.handle_clock(Duration::from_millis(2500));
+        assert_eq!(text(printer.handle_chunk(first(1), Out, b"c\n")), "[2.500] one: c\n");
     }
 
     #[test]

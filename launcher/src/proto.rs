@@ -132,8 +132,35 @@ pub struct Launch {
     pub path: Vec<u8>,
     /// Output of one host that may be under way without an acknowledgement.
     pub output_window_bytes: u32,
+    /// Which of its ranks read our standard input.
+    pub readers: Readers,
     /// Where the ranks speak PMIx, what the hosts are called there, each differently; else they speak PMI-1 or PMI-2.
     pub pmix: Option<Vec<String>>,
+}
+
+/// Which ranks get what mpirun reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Readers {
+    /// Every rank, each all of it.
+    All,
+    /// These, each all of it; the others have none.
+    Ranks(Vec<u32>),
+}
+
+impl Default for Readers {
+    fn default() -> Readers {
+        Readers::Ranks(vec![0])
+    }
+}
+
+impl Readers {
+    /// Whether this rank is one of them.
+    pub fn has(&self, rank: u32) -> bool {
+        match self {
+            Readers::All => true,
+            Readers::Ranks(ranks) => ranks.contains(&rank),
+        }
+    }
 }
 
 impl Launch {
@@ -300,7 +327,7 @@ pub enum ToParent {
 pub enum ToAgent {
     /// Start the ranks of this world on your host. Said once for each world.
     Launch(Launch),
-    /// Bytes (the tail) for standard input, which is rank 0's of the first world.
+    /// Bytes (the tail) for the readers of standard input on this host.
     Input,
     /// Standard input is at its end.
     InputEnd,
@@ -409,7 +436,7 @@ pub enum ToFront {
         /// Where.
         stream: Stream,
     },
-    /// So much standard input has reached its rank, or was thrown away with it.
+    /// So much standard input has reached all its readers on a host, or was thrown away with them.
     InputTaken {
         /// Bytes.
         bytes: u32,

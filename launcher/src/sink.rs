@@ -19,6 +19,8 @@ struct Parcel {
     stream: Stream,
     /// In place of our own output.
     file: Option<PathBuf>,
+    /// Folders that it is in are made where they are not there.
+    with_folders: bool,
     bytes: Vec<u8>,
     host: u32,
     taken_bytes: u32,
@@ -75,13 +77,20 @@ impl Sink {
 
     /// Queues bytes, which account for so much of the output of `host`. Never waits.
     pub fn write(&mut self, stream: Stream, bytes: Vec<u8>, host: u32, taken_bytes: u32) {
-        self.queue(Parcel { stream, file: None, bytes, host, taken_bytes });
+        self.queue(Parcel { stream, file: None, with_folders: false, bytes, host, taken_bytes });
     }
 
     /// Queues bytes for a file, which is made anew by the first of them. Never waits.
-    pub fn write_file(&mut self, file: PathBuf, stream: Stream, bytes: Vec<u8>, host: u32) {
+    pub fn write_file(
+        &mut self,
+        file: PathBuf,
+        with_folders: bool,
+        stream: Stream,
+        bytes: Vec<u8>,
+        host: u32,
+    ) {
         let taken_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        self.queue(Parcel { stream, file: Some(file), bytes, host, taken_bytes });
+        self.queue(Parcel { stream, file: Some(file), with_folders, bytes, host, taken_bytes });
     }
 
     fn queue(&mut self, parcel: Parcel) {
@@ -128,14 +137,14 @@ fn work(inbox: &Receiver<Parcel>, tell: &Sender<Written>, bell: &OwnedFd) {
         }
         batch.extend(inbox.try_iter().take(BATCH_PARCELS - 1));
         while let Some(first) = batch.front() {
-            let (stream, file) = (first.stream, first.file.clone());
+            let (stream, file, with_folders) = (first.stream, first.file.clone(), first.with_folders);
             let alike =
                 batch.iter().take_while(|parcel| parcel.stream == stream && parcel.file == file).count();
             let broken = &mut broken[usize::from(stream == Stream::Err)];
             let parcels = batch.iter().take(alike);
             if let Some(path) = file {
                 if !files.broken
-                    && let Err(error) = files.write(&path, parcels)
+                    && let Err(error) = files.write(&path, with_folders, parcels)
                 {
                     files.broken = true;
                     let _ = tell.send(Written::BrokenFile(path, error));
@@ -165,10 +174,18 @@ impl OpenFiles {
     /// Most files open at once. With more ranks than that some are opened again and again.
     const OPEN_MAX: usize = 128;
 
-    fn write<'a>(&mut self, path: &Path, parcels: impl Iterator<Item = &'a Parcel>) -> io::Result<()> {
+    fn write<'a>(
+        &mut self,
+        path: &Path,
+        with_folders: bool,
+        parcels: impl Iterator<Item = &'a Parcel>,
+    ) -> io::Result<()> {
         if !self.open.contains_key(path) {
             if self.open.len() == OpenFiles::OPEN_MAX {
                 self.open.clear();
+            }
+            if let Some(folder) = path.parent().filter(|_| with_folders) {
+                std::fs::create_dir_all(folder)?;
             }
             let file = File::options().create(true).append(true).open(path)?;
             // A device or a pipe can be named too, and is not made anew.

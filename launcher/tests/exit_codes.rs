@@ -5,6 +5,49 @@ mod common;
 use common::{Folder, mpirun, probe, shell};
 use std::time::Duration;
 
+/// What goes wrong with two ranks, as other launchers have been tried with it: the words of the line, or the modes of the
+/// probe after `probe`; the exit code; words of the line that says so.
+const EVENTS: &[(&str, &str, i32, &str)] = &[
+    ("rank 1 leaves with 3 without finalize", "probe hang leave=3", 3, "rank 1 on "),
+    ("rank 1 leaves with 3 after finalize", "probe finish=0 finish=3", 3, "exited with code 3"),
+    (
+        "ranks leave with 5 and 3, and the first seen counts",
+        "sh exit=$((5-2*PMI_RANK))",
+        5 | 3,
+        "exited with code",
+    ),
+    ("rank 1 dies of SIGSEGV", "sh kill=SEGV", 139, "killed by SIGSEGV"),
+    ("rank 1 dies of SIGKILL", "sh kill=KILL", 137, "killed by SIGKILL"),
+    ("rank 1 aborts with 7", "probe hang abort=7", 7, "called abort with code 7"),
+    ("the program is missing", "words -n 2 ./no-such-program", 127, "no such file"),
+    ("the program cannot be executed", "words -n 2 /etc/passwd", 126, "/etc/passwd"),
+    ("an option that there is not", "words --host-file h true", 2, "is -hostfile meant?"),
+    ("a contradiction", "words -n 2 -np 3 true", 2, "given twice"),
+    ("the time limit is over", "words --timeout 0.1 -n 2 sleep 1000", 124, "time limit of 0.1 s"),
+    ("a variable is the time limit", "env -n 2 sleep 1000", 124, "time limit of 0.1 s"),
+];
+
+#[test]
+fn everything_that_goes_wrong_has_its_exit_code_and_one_line_that_names_no_rank_that_we_ended() {
+    for (event, how, code, says) in EVENTS {
+        let (kind, rest) = how.split_once(' ').unwrap();
+        let words: Vec<&str> = rest.split(' ').collect();
+        let done = match (kind, rest.split_once('=')) {
+            ("probe", _) => probe(2, &words).run(),
+            ("sh", Some(("exit", code))) => shell(2, &format!("exit {code}")).run(),
+            ("sh", Some((_, signal))) => {
+                shell(2, &format!("[ $PMI_RANK = 1 ] && kill -{signal} $$; exec sleep 1000")).run()
+            }
+            ("env", _) => mpirun(words).env("MPIEXEC_TIMEOUT", "0.1").run(),
+            _ => mpirun(words).run(),
+        };
+        let is_either = *code == 5 | 3 && [5, 3].contains(&done.code());
+        assert!(done.code() == *code || is_either, "{event}: {} {}", done.code(), done.err);
+        assert!(done.verdict().contains(says), "{event}: {}", done.err);
+        assert!(!done.verdict().contains("rank 0 on ") || is_either, "{event}: {}", done.err);
+    }
+}
+
 #[test]
 fn all_ranks_leaving_with_0_is_0_and_nothing_is_said() {
     let done = shell(3, "echo hi").run();
@@ -197,7 +240,12 @@ fn more_ranks_than_descriptors_are_refused_with_advice() {
 
 #[test]
 fn help_and_version_are_0() {
-    for (word, expected) in [("--help", "Usage: mpirun"), ("-V", "mpirun (Selvedge)")] {
+    for (word, expected) in [
+        ("--help", "Usage: mpirun"),
+        ("-help=all", "NAME\n    mpirun, mpiexec"),
+        ("-V", "mpirun (Selvedge)"),
+        ("--completions=bash", "# mpirun and mpiexec of Selvedge, for bash"),
+    ] {
         let done = mpirun([word]).run();
         assert_eq!(done.code(), 0);
         assert!(done.text().starts_with(expected), "{}", done.text());

@@ -61,6 +61,31 @@ fn more_files_than_may_be_open_are_written_all_the_same() {
 }
 
 #[test]
+fn a_folder_for_every_rank_is_made_where_there_is_none() {
+    let folder = Folder::new("folders");
+    let done = run_in(&folder.0, "-n 2 --output dir=deep/er", "echo out; echo err >&2");
+    assert_eq!((done.code(), done.text().as_str(), done.err.as_str()), (0, "", ""));
+    for rank in 0..2 {
+        assert_eq!(folder.read(&format!("deep/er/rank.{rank}/stdout")), "out\n");
+        assert_eq!(folder.read(&format!("deep/er/rank.{rank}/stderr")), "err\n");
+    }
+    assert_eq!(run_in(&folder.0, "-n 1 -outfile-pattern %g.%p.%r.%%", "echo x").code(), 0);
+    assert_eq!(folder.read("0.0.0.%"), "x\n");
+}
+
+#[test]
+fn lines_start_with_a_text_of_ones_own_and_errors_may_go_with_the_output() {
+    let script = "echo out; echo err >&2";
+    let done =
+        mpirun(["-n", "2", "-prepend-pattern", "<%g.%r%%> ", "--output", "merge", "sh", "-c", script]).run();
+    assert_eq!(done.lines(), ["<0.0%> err", "<0.0%> out", "<0.1%> err", "<0.1%> out"]);
+    assert_eq!(done.err, "");
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let done = mpirun(["-n", "1", "--output", "tag-detailed", "echo", "x"]).run();
+    assert_eq!(done.text(), format!("[0 {host}] x\n"));
+}
+
+#[test]
 fn both_outputs_may_have_the_same_file() {
     let folder = Folder::new("same");
     let done = run_in(
@@ -141,5 +166,5 @@ fn parts_may_call_this_host_by_different_names() {
 fn an_unknown_option_starts_nothing() {
     let done = mpirun(["--host-file", "x", "sh", "-c", "echo started"]).run();
     assert_eq!((done.code(), done.text()), (2, String::new()));
-    assert!(done.verdict().contains("is --hostfile meant?"), "{}", done.err);
+    assert!(done.verdict().contains("is -hostfile meant?"), "{}", done.err);
 }

@@ -28,6 +28,28 @@ fn a_rank_that_does_not_read_its_input_stops_nobody() {
 }
 
 #[test]
+fn standard_input_goes_to_those_who_are_to_have_it_and_each_gets_all_of_it() {
+    let got = |who: &str, script: &str| {
+        let words = ["-n", "3", "--stdin", who, "sh", "-c", script];
+        let mut job = mpirun(words).input(Stdio::piped()).start();
+        let _ = job.child.stdin.take().unwrap().write_all(&vec![b'x'; 1_000_000]);
+        job.finish()
+    };
+    let count = "echo \"$PMI_RANK got $(wc -c)\"";
+    for (who, expected) in [("all", [1, 1, 1]), ("none", [0, 0, 0]), ("1", [0, 1, 0]), ("0,2", [1, 0, 1])] {
+        let lines: Vec<String> =
+            (0..3).zip(expected).map(|(rank, all)| format!("{rank} got {}", all * 1_000_000)).collect();
+        assert_eq!(got(who, count).lines(), lines, "{who}");
+    }
+    // One that closes its end is not waited for.
+    let done = got("all", "[ $PMI_RANK = 1 ] && exec <&- sleep 0.1; wc -c");
+    assert_eq!(done.lines(), ["1000000", "1000000"]);
+    let refused = got("0,7", count);
+    assert_eq!(refused.code(), 2);
+    assert!(refused.verdict().ends_with("there is no rank 7; the last is 2"), "{}", refused.err);
+}
+
+#[test]
 fn input_that_never_ends_does_not_keep_the_job_alive() {
     let job = shell(1, "echo ok").input(Stdio::piped()).start();
     let mut job = job;

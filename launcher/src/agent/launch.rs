@@ -6,11 +6,11 @@ use selvedge_boot::{Job, NodeMap, Server};
 
 use super::relay::node_map;
 use super::world::{Place, World};
-use super::{Agent, INTERFACE, Input, LAUNCH_HOST, MAKE_BELIEVE, Stage, Token};
+use super::{Agent, INTERFACE, LAUNCH_HOST, MAKE_BELIEVE, Stage, Token};
 use crate::agent::rank::Rank;
 use crate::cores::Cores;
 use crate::env;
-use crate::proto::{FIRST_WORLD, Launch, Stream, ToFront};
+use crate::proto::{Launch, Stream, ToFront};
 use crate::spawn::{self, Nursery, Refusal};
 use crate::supervise::code;
 
@@ -82,7 +82,7 @@ impl Agent {
         for (local, (rank, seat)) in (0..).zip(launch.on_host(self.host)) {
             let Some(plan) = &plans[seat.block as usize] else { continue };
             let pmix = self.pmix.as_ref().map(|pmix| pmix.environment(rank)).transpose()?;
-            let has_input = launch.world == FIRST_WORLD && rank == 0;
+            let has_input = launch.readers.has(rank);
             let newborn = nursery.start(plan, rank, seat, has_input, pmix)?;
             let place = Place { world: launch.world, local };
             if let Some(pmi) = &newborn.pmi {
@@ -93,8 +93,9 @@ impl Agent {
                 epoll::add(&self.outputs, fd, token, EventFlags::IN).map_err(trouble)?;
             }
             if let Some(pipe) = newborn.input {
-                epoll::add(&self.main, &pipe, Token::Input.data(), EventFlags::empty()).map_err(trouble)?;
-                self.input = Some(Input::new(pipe));
+                epoll::add(&self.main, &pipe, Token::Input(place).data(), EventFlags::empty())
+                    .map_err(trouble)?;
+                self.input.get_or_insert_default().add(place, pipe);
             }
             world.ranks.push(Rank::new(rank, newborn.pid, newborn.pmi, newborn.out, newborn.err));
         }

@@ -1,7 +1,7 @@
 //! One rank as its agent sees it, and the bytes that go to and from it.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
@@ -63,28 +63,6 @@ impl Rank {
             Stream::Out => &mut self.out,
             Stream::Err => &mut self.err,
         }
-    }
-}
-
-/// Standard input on its way to rank 0. Bounded by mpirun, which waits for acknowledgements.
-#[derive(Debug)]
-pub(super) struct Input {
-    pipe: OwnedFd,
-    queue: VecDeque<u8>,
-    ended: bool,
-}
-
-impl Input {
-    pub(super) fn new(pipe: OwnedFd) -> Input {
-        Input { pipe, queue: VecDeque::new(), ended: false }
-    }
-
-    pub(super) fn push(&mut self, bytes: Vec<u8>) {
-        self.queue.extend(bytes);
-    }
-
-    pub(super) fn end(&mut self) {
-        self.ended = true;
     }
 }
 
@@ -196,42 +174,6 @@ impl Agent {
         let who = self.member(place);
         if self.worlds.rank_mut(place).is_some_and(|rank| rank.output(stream).take().is_some()) {
             self.report(ToFront::OutputEnd { who, stream }, &[]);
-        }
-    }
-
-    /// Writes standard input to rank 0 as far as it takes it.
-    pub(super) fn feed_input(&mut self) -> Result<(), ChannelError> {
-        let Some(input) = &mut self.input else { return Ok(()) };
-        let mut taken = 0;
-        let mut gone = false;
-        while !input.queue.is_empty() {
-            match rustix::io::retry_on_intr(|| rustix::io::write(&input.pipe, input.queue.as_slices().0)) {
-                Ok(written) => {
-                    input.queue.drain(..written);
-                    taken += written;
-                }
-                Err(Errno::AGAIN) => break,
-                // Rank 0 has closed its standard input: the rest is thrown away.
-                Err(_) => {
-                    taken += input.queue.len();
-                    gone = true;
-                    break;
-                }
-            }
-        }
-        if gone || (input.ended && input.queue.is_empty()) {
-            self.input = None;
-        } else {
-            let flags = if input.queue.is_empty() { EventFlags::empty() } else { EventFlags::OUT };
-            epoll::modify(&self.main, input.pipe.as_fd(), Token::Input.data(), flags)?;
-        }
-        self.acknowledge_input(taken);
-        Ok(())
-    }
-
-    pub(super) fn acknowledge_input(&mut self, bytes: usize) {
-        if let Ok(bytes @ 1..) = u32::try_from(bytes) {
-            self.report(ToFront::InputTaken { bytes }, &[]);
         }
     }
 }

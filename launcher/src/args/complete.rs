@@ -229,7 +229,7 @@ mod tests {
             ("mpirun -bind", "-bind-to"),
             ("mpirun -n 2 --bind-to s", "share socket"),
             ("mpirun -n 2 --bind-to=n", "numa none"),
-            ("mpirun --output t", "tag timestamp"),
+            ("mpirun --output t", "tag tag-detailed timestamp"),
             ("mpirun --hostfile ", "<-o default>"),
             ("mpirun -genv A 1 -wdir ", "<-o dirnames>"),
             ("mpirun -genv A=1 --completions z", "zsh"),

@@ -100,6 +100,7 @@ const VARIABLES: &[(&str, &str)] = &[
         "SLURM_JOB_NODELIST, PBS_NODEFILE, LSB_MCPU_HOSTS, PE_HOSTFILE, COBALT_NODEFILE",
         "The hosts that a batch system has given us.",
     ),
+    ("MPIEXEC_TIMEOUT", "As --timeout, where the line has none."),
     ("OMPI_MCA_orte_default_hostfile", "As --default-hostfile. Kubernetes' MPI operator sets it."),
     ("SELVEDGE_LIBPMIX", "The libpmix for programs that speak PMIx, where it is not found by its name."),
     (

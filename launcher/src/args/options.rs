@@ -68,6 +68,12 @@ pub(super) enum Opt {
     NewSecret,
     Interface,
     Labels,
+    LabelPattern,
+    Stdin,
+    MergeErrors,
+    Verbose,
+    SignalsAnyway,
+    ValueAnyway,
     Timestamps,
     Output,
     OutFile,
@@ -268,6 +274,15 @@ impl Line<'_> {
             Opt::SecretFile => job.join.secret_file = Some(self.value(word, "a file")?),
             Opt::TimeLimit => job.time_limit = Some(self.seconds(word)?),
             Opt::Labels => job.labels = true,
+            Opt::LabelPattern => job.label = Some(self.label(word)?),
+            Opt::Stdin => job.readers = self.readers(word)?,
+            Opt::MergeErrors => job.merges_errors = true,
+            Opt::Verbose => {
+                job.display.map = true;
+                job.exports.push(Export::Value("SELVEDGE_REPORT".into(), "text".into()));
+            }
+            Opt::SignalsAnyway => self.signals(word)?,
+            Opt::ValueAnyway => drop(self.value(word, "a value")?),
             Opt::Timestamps => job.timestamps = true,
             Opt::Output => self.output(word, job)?,
             Opt::OutFile => job.files.out = Some(self.pattern(word)?),

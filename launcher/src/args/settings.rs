@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::options::{Opt, Word};
 use super::{Export, JobWish, Line, Pmi, Shell, Usage, Wish, os};
 use crate::files::{Files, Pattern};
+use crate::proto::Readers;
 
 /// Names of the roads that ranks can take, which `selvedge::init` looks for.
 const TRANSPORTS: [&str; 4] = ["shm", "efa-direct", "efa", "tcp"];
@@ -122,14 +123,21 @@ impl Line<'_> {
     }
 
     pub(super) fn output(&mut self, word: &mut Word<'_>, job: &mut JobWish) -> Result<(), Usage> {
-        const EXPECTED: &str = "tag, rank, timestamp or file=FILE, or several of them with commas";
+        const EXPECTED: &str =
+            "tag, rank, tag-detailed, timestamp, file=FILE, dir=DIR or merge, or several of them with commas";
         let what = self.value(word, EXPECTED)?;
         for one in what.as_bytes().split(|byte| *byte == b',') {
             match one {
-                b"tag" | b"tag-detailed" | b"tag-fullname" | b"rank" => job.labels = true,
+                b"tag" | b"rank" => job.labels = true,
+                b"tag-detailed" | b"tag-fullname" => job.label = Pattern::label(OsStr::new("[%r %h] ")),
+                b"merge" => job.merges_errors = true,
                 b"timestamp" => job.timestamps = true,
-                _ => match one.strip_prefix(b"file=") {
-                    Some(file) if !file.is_empty() => files_of(os(file), job),
+                _ => match (one.strip_prefix(b"file="), one.strip_prefix(b"dir=")) {
+                    (Some(file), _) if !file.is_empty() => files_of(os(file), job),
+                    (_, Some(dir)) if !dir.is_empty() => {
+                        let file = |name| Some(Pattern::inside(os(dir), name));
+                        job.files = Files { out: file("stdout"), err: file("stderr"), with_folders: true };
+                    }
                     _ => return Err(word.wrong(&what, EXPECTED)),
                 },
             }
@@ -139,9 +147,43 @@ impl Line<'_> {
 
     /// A file for each rank.
     pub(super) fn pattern(&mut self, word: &mut Word<'_>) -> Result<Pattern, Usage> {
-        const EXPECTED: &str = "a file with %r for the rank; %h is the host, %% a percent sign";
+        const EXPECTED: &str =
+            "a file with %r for the rank; %h is the host, %p its number, %g the world, %% a percent sign";
         let pattern = self.value(word, EXPECTED)?;
         Pattern::new(&pattern).ok_or_else(|| word.wrong(&pattern, EXPECTED))
+    }
+
+    /// What stands before lines.
+    pub(super) fn label(&mut self, word: &mut Word<'_>) -> Result<Pattern, Usage> {
+        const EXPECTED: &str = "a text; in it %r is the rank, %h its host, %p the host's number, %g the world, %% a percent sign";
+        let pattern = self.value(word, EXPECTED)?;
+        Pattern::label(&pattern).ok_or_else(|| word.wrong(&pattern, EXPECTED))
+    }
+
+    /// `all`, `none`, `0`, `1,3-5`.
+    pub(super) fn readers(&mut self, word: &mut Word<'_>) -> Result<Readers, Usage> {
+        const EXPECTED: &str = "all, none, a rank, or several ranks such as 1,3-5";
+        let text = self.text(word, EXPECTED)?;
+        let ranks = match text.as_str() {
+            "all" => return Ok(Readers::All),
+            "none" => Some(Vec::new()),
+            list => list.split(',').map(range).collect::<Option<Vec<_>>>().map(|ranges| ranges.concat()),
+        };
+        let mut ranks = ranks.ok_or_else(|| word.wrong(OsStr::new(&text), EXPECTED))?;
+        ranks.sort_unstable();
+        ranks.dedup();
+        Ok(Readers::Ranks(ranks))
+    }
+
+    /// Signals that are to be passed on, all of which have to be such as are passed on anyway.
+    pub(super) fn signals(&mut self, word: &mut Word<'_>) -> Result<(), Usage> {
+        const PASSED_ON: [&str; 8] = ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "TSTP", "CONT"];
+        let list = self.text(word, "names of signals with commas")?;
+        let is_passed_on = |name: &str| name == "none" || PASSED_ON.contains(&name.trim_start_matches("SIG"));
+        match list.split(',').all(is_passed_on) {
+            true => Ok(()),
+            false => Err(word.wrong(OsStr::new(&list), &format!("some of {}", PASSED_ON.join(", ")))),
+        }
     }
 
     /// `--help`, `--help all`.
@@ -168,7 +210,15 @@ impl Line<'_> {
     }
 }
 
+/// `3` or `3-5`.
+fn range(text: &str) -> Option<Vec<u32>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last && last < super::RANKS_MAX).then(|| (first..=last).collect())
+}
+
 /// A pair of files for each rank, as Open MPI's `--output-filename` makes them: `FILE.0.out`, `FILE.0.err`.
 pub(super) fn files_of(file: &OsStr, job: &mut JobWish) {
-    job.files = Files { out: Some(Pattern::beside(file, "out")), err: Some(Pattern::beside(file, "err")) };
+    let beside = |ending| Some(Pattern::beside(file, ending));
+    job.files = Files { out: beside("out"), err: beside("err"), with_folders: false };
 }

@@ -291,19 +291,42 @@ const STREAMS: &[Flag] = &[
     ),
     flag(
         &["output"],
-        Takes::Words("WHAT", &["tag", "rank", "timestamp", "file="]),
+        Takes::Words("WHAT", &["tag", "rank", "tag-detailed", "timestamp", "file=", "dir=", "merge"]),
         Opt::Output,
-        "How output is marked, and where it goes: tag, rank, timestamp, file=FILE. tag and rank are -l, file is \
-         --output-filename. Several with commas.",
+        "How output is marked, and where it goes: tag, timestamp, file=FILE, dir=DIR or merge. tag and rank are -l; \
+         tag-detailed has the host as well; file is --output-filename; dir makes DIR/rank.RANK/stdout and stderr; merge is \
+         --merge-stderr-to-stdout. Several with commas.",
     )
     .often(),
     flag(
         &["outfile-pattern"],
         Takes::File,
         Opt::OutFile,
-        "A file for what each rank writes to standard output. %r is its rank, %h its host, %% a percent sign.",
+        "A file for what each rank writes to standard output. %r is its rank, %h its host, %p the number of that host, %g \
+         its world (0: the command line's), %% a percent sign.",
     ),
     flag(&["errfile-pattern"], Takes::File, Opt::ErrFile, "The same for standard error."),
+    flag(
+        &["prepend-pattern"],
+        Takes::Text("TEXT"),
+        Opt::LabelPattern,
+        "Start every line with this text. In it %r %h %p %g and %% are as in -outfile-pattern.",
+    ),
+    flag(
+        &["merge-stderr-to-stdout", "merge-stderr"],
+        Takes::Nothing,
+        Opt::MergeErrors,
+        "What ranks write to standard error goes where their standard output goes.",
+    ),
+    flag(&["ordered-output"], Takes::Nothing, Opt::SoAnyway, "Accepted; lines of different ranks never mix."),
+    flag(
+        &["stdin", "s"],
+        Takes::Words("WHO", &["0", "all", "none"]),
+        Opt::Stdin,
+        "Who gets what mpirun reads: a rank, several such as 1,3-5, all or none. Rank 0 without it; the others read an empty \
+         file. Each reader gets all of it, and the slowest sets the pace.",
+    )
+    .often(),
     flag(&["output-filename"], Takes::File, Opt::OutputFile, "Files FILE.RANK.out and FILE.RANK.err for each rank."),
 ];
 
@@ -395,6 +418,19 @@ const MANNER: &[Flag] = &[
         "End the job after so long, with exit code 124. Fractions are understood.",
     )
     .often(),
+    flag(
+        &["v", "verbose"],
+        Takes::Nothing,
+        Opt::Verbose,
+        "Say where ranks are and which roads are between them: as --display map --report text.",
+    ),
+    flag(
+        &["forward-signals"],
+        LIST,
+        Opt::SignalsAnyway,
+        "Accepted where these are passed on anyway. That is so for INT, TERM, HUP, QUIT, USR1, USR2, TSTP, CONT.",
+    ),
+    flag(&["personality"], Takes::Text("NAME"), Opt::ValueAnyway, "Accepted; there is only one."),
     flag(&["allow-run-as-root"], Takes::Nothing, Opt::SoAnyway, "Accepted; root is always allowed."),
 ];
 

@@ -9,14 +9,14 @@ fn parsed(line: &str) -> Result<Wish, Usage> {
     parse(line.split_whitespace().map(OsString::from))
 }
 
-fn job(line: &str) -> JobWish {
+pub(super) fn job(line: &str) -> JobWish {
     match parsed(line) {
         Ok(Wish::Job(job)) => job,
         other => panic!("{line}: {other:?}"),
     }
 }
 
-fn refusal(line: &str) -> String {
+pub(super) fn refusal(line: &str) -> String {
     parsed(line).expect_err(line).to_string()
 }
 
@@ -266,10 +266,13 @@ fn output_can_be_marked_and_put_into_files() {
     let pattern = |text: &str| Pattern::new(OsStr::new(text));
     let wish = job("--output tag,timestamp -outfile-pattern o.%r.%h -errfile-pattern e%r prog");
     assert!(wish.labels && wish.timestamps);
-    assert_eq!(wish.files, Files { out: pattern("o.%r.%h"), err: pattern("e%r") });
+    assert_eq!(wish.files, Files { out: pattern("o.%r.%h"), err: pattern("e%r"), with_folders: false });
     for spelling in ["--output-filename a%b", "--output file=a%b"] {
         let files = job(&format!("{spelling} prog")).files;
-        assert_eq!(files, Files { out: pattern("a%%b.%r.out"), err: pattern("a%%b.%r.err") });
+        assert_eq!(
+            files,
+            Files { out: pattern("a%%b.%r.out"), err: pattern("a%%b.%r.err"), with_folders: false }
+        );
     }
     assert!(refusal("-outfile-pattern %x prog").contains("%r for the rank"));
     assert!(refusal("-errfile-pattern all prog").contains("%r for the rank"));

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::world::block_of;
 use super::{
-    Front, HostFacts, Input, Launch, Order, Printer, Seat, Stream, Usage, code, display, output_window_bytes,
-    place,
+    Front, HostFacts, Input, Launch, Order, Printer, Readers, Seat, Stream, Usage, code, display,
+    output_window_bytes, place,
 };
 use crate::hosts::{HostWish, Slots};
 use crate::place::Placement;
@@ -185,9 +185,17 @@ impl Front {
             launch.pmix = Some(pmix::host_names(&self.order.hosts));
             self.exchange = Exchange::new(hosts_of_ranks.clone());
         }
-        self.printer = Printer::new(launch.size(), self.order.wish.labels, self.one_place);
-        self.input_host = hosts_of_ranks.first().copied().unwrap_or(0);
-        self.input = Input::Open { under_way: 0 };
+        self.printer = Printer::new(launch.size(), self.order.wish.has_labels(), self.one_place);
+        if let Readers::Ranks(ranks) = &launch.readers
+            && let Some(rank) = ranks.iter().find(|rank| **rank >= launch.size())
+        {
+            let last = launch.size().saturating_sub(1);
+            return self
+                .refuse_order(&Usage::new(format!("--stdin: there is no rank {rank}; the last is {last}")));
+        }
+        let readers = (0..).zip(&hosts_of_ranks).filter(|(rank, _)| launch.readers.has(*rank));
+        self.input_under_way = readers.map(|(_, host)| (*host, 0)).collect();
+        self.input = if self.input_under_way.is_empty() { Input::Closed } else { Input::Open };
         let env_of = |seat: &Seat| self.order.env_of_block.get(seat.block as usize).copied().unwrap_or(0);
         let env_of_rank = launch.seats.iter().map(env_of).collect();
         self.begin_world(launch, env_of_rank);
@@ -221,6 +229,7 @@ impl Order {
             dir: self.dir.clone(),
             path: std::env::var_os("PATH").unwrap_or_default().into_vec(),
             output_window_bytes: output_window_bytes(u32::try_from(self.hosts.len()).unwrap_or(u32::MAX)),
+            readers: self.wish.readers.clone(),
             pmix: None,
         }
     }

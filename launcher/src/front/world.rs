@@ -20,7 +20,7 @@ use super::{Block, Front, HostFacts, Job, Launch, Server, ToAgent, ToChild, node
 use crate::args::{BlockWish, JobWish, Usage};
 use crate::hosts::HostWish;
 use crate::place;
-use crate::proto::Member;
+use crate::proto::{Member, Readers};
 use crate::{hosts, start};
 
 mod soft;
@@ -142,6 +142,7 @@ impl Front {
         let blocks = blocks.map(|(block, path)| Block { path, ..block_of(block, 0) }).collect();
         let env_values = self.order.envs.get(env as usize).cloned().unwrap_or_default();
         let launch = Launch {
+            readers: Readers::Ranks(Vec::new()),
             world,
             job: format!("{}.{world}", self.order.name),
             spawner: Some(spawner.name.clone()),
