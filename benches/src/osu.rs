@@ -14,6 +14,7 @@ pub(crate) mod memory;
 mod nonblocking;
 pub(crate) mod place;
 pub(crate) mod pt2pt;
+mod start;
 pub(crate) mod stats;
 pub(crate) mod table;
 mod threads;
@@ -21,12 +22,12 @@ pub(crate) mod validate;
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
 use selvedge::{Communicator, Op, World};
 
 use cli::{Bench, Cli, Family, Plan};
-use collective::Collective;
 use table::{Heading, Output, Table};
 
 /// Exit codes besides 0: something went wrong, or the data did; the command line made no sense.
@@ -47,6 +48,7 @@ enum Trouble {
 pub fn main() -> ExitCode {
     let held_kib = memory::held_kib();
     let parsed = Cli::try_parse();
+    let begin = Instant::now();
     let world = match selvedge::init() {
         Ok(world) => world,
         Err(error) => {
@@ -54,8 +56,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
+    let init_us = stats::us_since(begin);
     match parsed {
-        Ok(cli) => run(&world, &cli, held_kib).unwrap_or_else(|trouble| {
+        Ok(cli) => run(&world, &cli, held_kib, init_us).unwrap_or_else(|trouble| {
             eprintln!("osu: rank {}: {trouble}", world.rank());
             world.abort(FAILED.into())
         }),
@@ -80,8 +83,8 @@ fn leave(world: &World, code: u8, say: impl FnOnce()) -> ExitCode {
     }
 }
 
-/// `held_kib`: what this process held before it joined.
-fn run(world: &World, cli: &Cli, held_kib: u64) -> Result<ExitCode, Trouble> {
+/// `held_kib`: what this process held before it joined, which took `init_us` microseconds.
+fn run(world: &World, cli: &Cli, held_kib: u64, init_us: f64) -> Result<ExitCode, Trouble> {
     let refuse = |code: u8, why: &str| Ok(leave(world, code, || eprintln!("osu: {why}")));
     let plan = match Plan::new(cli, world.size()) {
         Ok(plan) => plan,
@@ -113,7 +116,7 @@ fn run(world: &World, cli: &Cli, held_kib: u64) -> Result<ExitCode, Trouble> {
         return run_floor(world, cli, &plan, output);
     }
     let mut table = Table::open(output, heading(world, &plan)?)?;
-    let right = measure(world, &plan, &mut table)?;
+    let right = measure(world, &plan, &mut table, init_us)?;
     if plan.memory {
         table.memory(most_kib(world, memory::held_kib().saturating_sub(held_kib))?)?;
     }
@@ -144,14 +147,18 @@ fn run_floor(world: &World, cli: &Cli, plan: &Plan, output: Output) -> Result<Ex
 }
 
 /// Measures every size; stops and returns false where data was wrong.
-fn measure(world: &Communicator, plan: &Plan, table: &mut Table) -> Result<bool, Trouble> {
+fn measure(world: &Communicator, plan: &Plan, table: &mut Table, init_us: f64) -> Result<bool, Trouble> {
     for &bytes in &plan.sizes {
         let row = match plan.bench.family() {
             Family::Latency => pt2pt::latency(world, plan, bytes)?,
             Family::Bandwidth => pt2pt::bandwidth(world, plan, bytes)?,
-            Family::Collective(what) => collective::measure(world, plan, what, bytes)?,
+            Family::Collective(what) | Family::Persistent(what) => {
+                collective::measure(world, plan, what, bytes)?
+            }
             Family::Nonblocking(what) => nonblocking::measure(world, plan, what, bytes)?,
             Family::Threads => threads::measure(world, plan, bytes)?,
+            Family::Start if plan.bench == Bench::Hello => return Ok(true),
+            Family::Start => start::init(world, init_us)?,
             Family::Floor => return Ok(true),
         };
         let wrong = row.valid == Some(false);
@@ -168,6 +175,7 @@ fn heading(world: &Communicator, plan: &Plan) -> selvedge::Result<Heading> {
     let mut notes =
         vec![format!("Selvedge OSU-style {} Test v{}", plan.bench.title(), env!("CARGO_PKG_VERSION"))];
     match family {
+        Family::Start if plan.bench == Bench::Hello => notes.push(start::hello(world.size())),
         Family::Nonblocking(_) => notes.push("Overall = Coll. Init + Compute + Test + Wait".to_owned()),
         Family::Bandwidth if plan.bench == Bench::MbwMr => {
             notes.push(format!("[ pairs: {} ] [ window size: {} ]", world.size() / 2, plan.window));
@@ -181,7 +189,8 @@ fn heading(world: &Communicator, plan: &Plan) -> selvedge::Result<Heading> {
         _ => {}
     }
     let datatype = match family {
-        Family::Collective(what) | Family::Nonblocking(what) => what.datatype(),
+        Family::Collective(what) | Family::Nonblocking(what) | Family::Persistent(what) => what.datatype(),
+        Family::Start => None,
         _ => Some("Datatype: u8."),
     };
     notes.extend(datatype.map(str::to_owned));
@@ -195,7 +204,8 @@ fn heading(world: &Communicator, plan: &Plan) -> selvedge::Result<Heading> {
         ));
     }
     let columns = match family {
-        Family::Collective(_) => collective::columns(plan),
+        Family::Collective(_) | Family::Persistent(_) => collective::columns(plan),
+        Family::Start => start::columns(plan),
         Family::Nonblocking(_) => nonblocking::columns(plan),
         Family::Threads => threads::columns(plan),
         _ => pt2pt::columns(plan),
@@ -204,10 +214,7 @@ fn heading(world: &Communicator, plan: &Plan) -> selvedge::Result<Heading> {
         bench: plan.bench.name(),
         notes,
         columns,
-        sized: !matches!(
-            family,
-            Family::Collective(Collective::Barrier) | Family::Nonblocking(Collective::Barrier)
-        ),
+        sized: plan.bench.is_sized(),
         iterations: plan.full,
         validation: plan.validation,
         places: place::gather(world)?,

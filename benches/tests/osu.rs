@@ -93,11 +93,31 @@ fn nonblocking_collectives_pass_on_any_number_of_ranks() {
 }
 
 #[test]
+fn persistent_forms_and_pairs_at_the_same_time_pass() {
+    let lines =
+        [(2, "latency_persistent"), (3, "multi_lat"), (3, "allreduce_persistent"), (2, "bcast_persistent")];
+    for (ranks, bench) in lines {
+        all_pass(&osu(ranks, &format!("{bench} -m 8:8 -i 10 -x 1 -c")).ok(), &["8"], 1);
+    }
+}
+
+#[test]
 fn barriers_have_no_size() {
     let stdout = osu(4, "barrier -i 10 -x 1").ok();
     assert_eq!(rows(&stdout)[0].len(), 1, "{stdout}");
+    assert_eq!(rows(&osu(2, "barrier_persistent -i 10 -x 1").ok())[0].len(), 1);
     let stdout = osu(3, "ibarrier -i 10 -x 1").ok();
     assert_eq!(rows(&stdout)[0].len(), 4, "{stdout}");
+}
+
+#[test]
+fn the_start_of_a_job_is_timed_and_greeted() {
+    let stdout = osu(3, "init").ok();
+    let row: Vec<f64> = rows(&stdout)[0].iter().map(|figure| figure.parse().unwrap()).collect();
+    let [mean, min, max] = row[..] else { panic!("{stdout}") };
+    assert!(0.0 < min && min <= mean && mean <= max, "{stdout}");
+    let stdout = osu(2, "hello").ok();
+    assert!(stdout.contains("# This is a test with 2 processes\n") && rows(&stdout).is_empty(), "{stdout}");
 }
 
 #[test]
@@ -194,7 +214,9 @@ fn a_command_line_that_makes_no_sense_is_one_error_and_exit_code_2() {
 fn help_is_printed_once_and_names_every_benchmark() {
     let stdout = osu(2, "--help").ok();
     assert_eq!(stdout.matches("Usage:").count(), 1, "{stdout}");
-    for bench in ["latency", "mbw_mr", "ialltoall", "floor"] {
+    for bench in
+        ["latency", "multi_lat", "mbw_mr", "ialltoall", "alltoall_persistent", "init", "hello", "floor"]
+    {
         assert!(stdout.contains(&format!("- {bench}:")), "{bench} in {stdout}");
     }
 }

@@ -81,6 +81,10 @@ pub(crate) struct Cli {
 pub(crate) enum Bench {
     /// One-way time of a message, by ping-pong between 2 ranks
     Latency,
+    /// The same by persistent requests, which are made once and started again and again
+    LatencyPersistent,
+    /// One-way time of a message between many pairs at the same time
+    MultiLat,
     /// Windows of messages from rank 0 to rank 1
     Bw,
     /// Windows of messages both ways between 2 ranks
@@ -115,6 +119,22 @@ pub(crate) enum Bench {
     Iallgather,
     /// Nonblocking alltoall, overlapped with computation
     Ialltoall,
+    /// Persistent barrier: made once, started again and again
+    BarrierPersistent,
+    /// Persistent bcast
+    BcastPersistent,
+    /// Persistent reduce
+    ReducePersistent,
+    /// Persistent allreduce
+    AllreducePersistent,
+    /// Persistent allgather
+    AllgatherPersistent,
+    /// Persistent alltoall
+    AlltoallPersistent,
+    /// Time that `init` takes, over the ranks
+    Init,
+    /// Whether the job starts at all
+    Hello,
     /// The limit of this machine in the same units: a cache line from core to core, and memcpy. Needs no mpirun
     Floor,
 }
@@ -127,6 +147,8 @@ pub(crate) enum Family {
     Threads,
     Collective(Collective),
     Nonblocking(Collective),
+    Persistent(Collective),
+    Start,
     Floor,
 }
 
@@ -135,7 +157,7 @@ impl Bench {
     pub(crate) fn family(self) -> Family {
         use Collective::*;
         match self {
-            Bench::Latency => Family::Latency,
+            Bench::Latency | Bench::LatencyPersistent | Bench::MultiLat => Family::Latency,
             Bench::Bw | Bench::Bibw | Bench::MbwMr => Family::Bandwidth,
             Bench::LatencyMt | Bench::MrMt => Family::Threads,
             Bench::Barrier => Family::Collective(Barrier),
@@ -150,8 +172,28 @@ impl Bench {
             Bench::Iallreduce => Family::Nonblocking(Allreduce),
             Bench::Iallgather => Family::Nonblocking(Allgather),
             Bench::Ialltoall => Family::Nonblocking(Alltoall),
+            Bench::BarrierPersistent => Family::Persistent(Barrier),
+            Bench::BcastPersistent => Family::Persistent(Broadcast),
+            Bench::ReducePersistent => Family::Persistent(Reduce),
+            Bench::AllreducePersistent => Family::Persistent(Allreduce),
+            Bench::AllgatherPersistent => Family::Persistent(Allgather),
+            Bench::AlltoallPersistent => Family::Persistent(Alltoall),
+            Bench::Init | Bench::Hello => Family::Start,
             Bench::Floor => Family::Floor,
         }
+    }
+
+    /// The collective that is measured, in whichever form.
+    pub(crate) fn collective(self) -> Option<Collective> {
+        match self.family() {
+            Family::Collective(what) | Family::Nonblocking(what) | Family::Persistent(what) => Some(what),
+            _ => None,
+        }
+    }
+
+    /// Whether its messages have sizes.
+    pub(crate) fn is_sized(self) -> bool {
+        self.family() != Family::Start && self.collective() != Some(Collective::Barrier)
     }
 
     /// As on the command line and in the JSON.
@@ -163,6 +205,8 @@ impl Bench {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Bench::Latency => "Latency",
+            Bench::LatencyPersistent => "Persistent Latency",
+            Bench::MultiLat => "Multi Latency",
             Bench::Bw => "Bandwidth",
             Bench::Bibw => "Bi-Directional Bandwidth",
             Bench::MbwMr => "Multiple Bandwidth / Message Rate",
@@ -180,6 +224,14 @@ impl Bench {
             Bench::Iallreduce => "Non-blocking Allreduce Latency",
             Bench::Iallgather => "Non-blocking Allgather Latency",
             Bench::Ialltoall => "Non-blocking All-to-All Latency",
+            Bench::BarrierPersistent => "Persistent Barrier Latency",
+            Bench::BcastPersistent => "Persistent Broadcast Latency",
+            Bench::ReducePersistent => "Persistent Reduce Latency",
+            Bench::AllreducePersistent => "Persistent Allreduce Latency",
+            Bench::AllgatherPersistent => "Persistent Allgather Latency",
+            Bench::AlltoallPersistent => "Persistent All-to-All Latency",
+            Bench::Init => "Init",
+            Bench::Hello => "Hello",
             Bench::Floor => "Floor of this machine",
         }
     }
@@ -264,10 +316,13 @@ impl Plan {
         let (min, max) = match family {
             Family::Latency | Family::Bandwidth => (1, 4 << 20),
             Family::Threads => (1, 64 << 10),
-            Family::Collective(Collective::Barrier) | Family::Nonblocking(Collective::Barrier) => (0, 0),
-            Family::Collective(collective) | Family::Nonblocking(collective) => {
-                (collective.element_bytes(), 1 << 20)
-            }
+            Family::Start => (0, 0),
+            Family::Collective(collective)
+            | Family::Nonblocking(collective)
+            | Family::Persistent(collective) => match collective {
+                Collective::Barrier => (0, 0),
+                collective => (collective.element_bytes(), 1 << 20),
+            },
             Family::Floor => (1 << 10, 16 << 20),
         };
         let (window, threads) = (cli.window.unwrap_or(64) as usize, cli.threads.unwrap_or(2) as usize);
@@ -275,12 +330,12 @@ impl Plan {
         let max = asked.max.unwrap_or(max.max(asked.min.unwrap_or(0)));
         let min = asked.min.unwrap_or(min.min(max));
         let (element_bytes, blocks) = match family {
-            Family::Collective(collective) | Family::Nonblocking(collective) => {
-                (collective.element_bytes(), collective.blocks(ranks))
-            }
+            Family::Collective(collective)
+            | Family::Nonblocking(collective)
+            | Family::Persistent(collective) => (collective.element_bytes(), collective.blocks(ranks)),
             Family::Bandwidth => (1, 2),
             Family::Threads => (1, 2 * threads * if cli.bench == Bench::MrMt { window } else { 1 }),
-            Family::Latency | Family::Floor => (1, 2),
+            Family::Latency | Family::Start | Family::Floor => (1, 2),
         };
         let (sizes, left_out): (Vec<usize>, Vec<usize>) = doubling(min, max)
             .filter(|bytes| bytes % element_bytes == 0)
@@ -338,15 +393,18 @@ fn doubling(min: usize, max: usize) -> impl Iterator<Item = usize> {
 /// A flag that would be ignored is a misunderstanding, and is refused.
 fn refuse_strangers(cli: &Cli) -> Result<(), Usage> {
     let family = cli.bench.family();
-    let barrier =
-        matches!(family, Family::Collective(Collective::Barrier) | Family::Nonblocking(Collective::Barrier));
-    let collective = matches!(family, Family::Collective(_) | Family::Nonblocking(_));
+    let sized = cli.bench.is_sized();
+    let collective = cli.bench.collective().is_some();
     let nonblocking = matches!(family, Family::Nonblocking(_));
     let floor = family == Family::Floor;
+    let start = family == Family::Start;
     let windowed = family == Family::Bandwidth || cli.bench == Bench::MrMt;
     let strangers = [
-        ("-m", cli.sizes.is_some() && barrier, "a barrier has no size"),
-        ("-c", cli.validation && (barrier || floor), "there is no data to check"),
+        ("-m", cli.sizes.is_some() && !sized, "it has no size"),
+        ("-c", cli.validation && (!sized || floor), "there is no data to check"),
+        ("-i", cli.iterations.is_some() && start, "a job starts once"),
+        ("-x", cli.warmup.is_some() && start, "a job starts once"),
+        ("--tail", cli.tail && start, "a job starts once"),
         ("-f", cli.full && !collective, "it belongs to the collectives"),
         ("-W", cli.window.is_some() && !windowed, "it belongs to bw, bibw, mbw_mr and mr_mt"),
         ("-T", cli.threads.is_some() && family != Family::Threads, "it belongs to latency_mt and mr_mt"),
@@ -428,6 +486,10 @@ mod tests {
             "osu latency -f",
             "osu barrier -m 8",
             "osu barrier -c",
+            "osu barrier_persistent -m 8",
+            "osu allreduce_persistent -t 5",
+            "osu init -i 5",
+            "osu hello -m 8",
             "osu allreduce -t 5",
             "osu floor -i 5",
             "osu floor --cpus 1",

@@ -1,12 +1,13 @@
-//! Collectives that are waited for: barrier, bcast, reduce, allreduce, allgather, alltoall.
+//! Collectives that are waited for: barrier, bcast, reduce, allreduce, allgather, alltoall, and their persistent forms, which
+//! are made once before the clock runs.
 //!
 //! As OSU does it: each call is timed by itself on every rank, between calls all wait for all (not timed), the mean of
 //! each rank is averaged over the ranks. So the clock is always read twice per call.
 
-use selvedge::{Communicator, Op, Request, Result, Scope};
+use selvedge::{Communicator, Op, PersistentCollective, Request, Result, Scope};
 
 use super::buffer::Aligned;
-use super::cli::Plan;
+use super::cli::{Bench, Family, Plan};
 use super::stats::{self, Spread, Tail, everywhere};
 use super::table::{Column, Row, TAIL_COLUMNS};
 use super::validate;
@@ -83,9 +84,15 @@ pub(crate) fn measure(world: &Communicator, plan: &Plan, what: Collective, bytes
     let mut call = Call::new(world, what, bytes);
     let repeat = plan.repeat(bytes);
     world.barrier()?;
-    let samples = match what {
-        Collective::Barrier => stats::time_apart(repeat, || call.once(), || Ok(()))?,
-        _ => stats::time_apart(repeat, || call.once(), || world.barrier())?,
+    // After a barrier nobody has to wait for anybody.
+    let between = || if what == Collective::Barrier { Ok(()) } else { world.barrier() };
+    let is_persistent = is_persistent(plan.bench);
+    let samples = match is_persistent {
+        false => stats::time_apart(repeat, || call.once(), between)?,
+        true => world.scope(|scope| {
+            let mut rounds = call.prepare(scope)?;
+            stats::time_apart(repeat, || rounds.once(), between)
+        })?,
     };
     let spread = Spread::over_ranks(world, stats::mean(&samples))?;
     let mut values = vec![spread.mean];
@@ -95,8 +102,30 @@ pub(crate) fn measure(world: &Communicator, plan: &Plan, what: Collective, bytes
     if plan.tail {
         values.extend(Tail::of(&mut stats::slowest_rank(world, &samples)?).values());
     }
-    let valid = if plan.validation { Some(call.check(Call::once)?) } else { None };
+    let once = if is_persistent { Call::prepared_once } else { Call::once };
+    let valid = if plan.validation { Some(call.check(once)?) } else { None };
     Ok(Row { bytes, values, iterations: repeat.iterations, valid })
+}
+
+fn is_persistent(bench: Bench) -> bool {
+    matches!(bench.family(), Family::Persistent(_))
+}
+
+/// A persistent collective of either kind of element.
+enum Rounds<'scope, 'env> {
+    Bytes(PersistentCollective<'scope, 'env, u8>),
+    Numbers(PersistentCollective<'scope, 'env, i32>),
+}
+
+impl Rounds<'_, '_> {
+    /// Starts a round and waits for it.
+    fn once(&mut self) -> Result<()> {
+        match self {
+            Rounds::Bytes(collective) => collective.start().wait()?,
+            Rounds::Numbers(collective) => collective.start().wait()?,
+        };
+        Ok(())
+    }
 }
 
 /// A collective with its buffers, ready to be called again and again. Only those it needs have a length.
@@ -168,6 +197,36 @@ impl<'w> Call<'w> {
         }
     }
 
+    /// Makes it, to be started again and again.
+    fn prepare<'scope, 'env>(
+        &'scope mut self,
+        scope: &'scope Scope<'scope, 'env>,
+    ) -> Result<Rounds<'scope, 'env>> {
+        let is_root = self.world.rank() == ROOT;
+        let (input, output) = (self.input.as_mut_slice(), self.output.as_mut_slice());
+        let (summands, sums) = (self.summands.as_mut_slice(), self.sums.as_mut_slice());
+        Ok(match self.what {
+            Collective::Barrier => Rounds::Bytes(scope.barrier_init()),
+            Collective::Broadcast => Rounds::Bytes(scope.broadcast_init(output, ROOT)?),
+            Collective::Reduce => {
+                Rounds::Numbers(scope.reduce_init(summands, is_root.then_some(sums), &self.sum, ROOT)?)
+            }
+            Collective::Allreduce => Rounds::Numbers(scope.allreduce_init(summands, sums, &self.sum)?),
+            Collective::Allgather => Rounds::Bytes(scope.allgather_init(input, output)?),
+            Collective::Alltoall => Rounds::Bytes(scope.alltoall_init(input, output)?),
+        })
+    }
+
+    /// Makes it and starts it twice: what the second round brings is to be right as well.
+    fn prepared_once(&mut self) -> Result<()> {
+        let world = self.world;
+        world.scope(|scope| {
+            let mut rounds = self.prepare(scope)?;
+            rounds.once()?;
+            rounds.once()
+        })
+    }
+
     /// Collective: whether `once` brings every rank what it should, every time.
     pub(crate) fn check(&mut self, mut once: impl FnMut(&mut Self) -> Result<()>) -> Result<bool> {
         let mut right = true;
@@ -229,7 +288,9 @@ mod tests {
     fn what_the_collectives_bring_is_right(world: selvedge::World) {
         for what in ALL {
             for bytes in [0, 4, 4096] {
-                assert!(Call::new(&world, what, bytes).check(Call::once).unwrap(), "{what:?} of {bytes}");
+                for once in [Call::once, Call::prepared_once] {
+                    assert!(Call::new(&world, what, bytes).check(once).unwrap(), "{what:?} of {bytes}");
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
-//! Messages between pairs: latency, bw, bibw, mbw_mr.
+//! Messages between pairs: latency, latency_persistent, multi_lat, bw, bibw, mbw_mr.
 //!
-//! In short: `latency` is half the time of a ping-pong; the others send a window of messages, all nonblocking, and
+//! In short: `latency` is half the time of a ping-pong, `multi_lat` that of all pairs at once, on average; the others send a window of messages, all nonblocking, and
 //! wait for all of them and (except `bibw`, where each side's receives say it) for a 4-byte answer.
 //!
 //! One difference to OSU is forced by the language and is the honest thing anyway: OSU receives a whole window into one
@@ -10,7 +10,7 @@
 use selvedge::{Communicator, Request, Result, wait_all};
 
 use super::buffer::Aligned;
-use super::cli::{Bench, Plan};
+use super::cli::{Bench, Plan, Repeat};
 use super::stats::{self, Tail, everywhere, time_each};
 use super::table::{Column, Row, TAIL_COLUMNS};
 use super::validate;
@@ -29,7 +29,7 @@ pub(crate) fn posted(window: usize, bytes: usize) -> usize {
 /// How many ranks the benchmark wants, where `ranks` is not it.
 pub(crate) fn wrong_ranks(bench: Bench, ranks: usize) -> Option<&'static str> {
     match bench {
-        Bench::MbwMr => (ranks < 2).then_some("at least 2 ranks"),
+        Bench::MbwMr | Bench::MultiLat => (ranks < 2).then_some("at least 2 ranks"),
         _ => (ranks != 2).then_some("exactly 2 ranks"),
     }
 }
@@ -37,7 +37,9 @@ pub(crate) fn wrong_ranks(bench: Bench, ranks: usize) -> Option<&'static str> {
 /// The columns of [`latency`] or [`bandwidth`].
 pub(crate) fn columns(plan: &Plan) -> Vec<Column> {
     let mut columns = match plan.bench {
-        Bench::Latency => vec![Column { title: "Avg Latency(us)", key: "avg_us" }],
+        Bench::Latency | Bench::LatencyPersistent | Bench::MultiLat => {
+            vec![Column { title: "Avg Latency(us)", key: "avg_us" }]
+        }
         Bench::MbwMr => {
             vec![Column { title: "MB/s", key: "mb_s" }, Column { title: "Messages/s", key: "messages_s" }]
         }
@@ -51,36 +53,101 @@ pub(crate) fn columns(plan: &Plan) -> Vec<Column> {
 
 /// One-way time of a message of `bytes`. The row is that of rank 0.
 pub(crate) fn latency(world: &Communicator, plan: &Plan, bytes: usize) -> Result<Row> {
-    let mut pair = PingPong { world, sent: Aligned::new(b'a', bytes), received: Aligned::new(b'b', bytes) };
+    let mut pair = PingPong::new(world, bytes);
     let repeat = plan.repeat(bytes);
+    let is_persistent = plan.bench == Bench::LatencyPersistent;
     world.barrier()?;
-    let mut samples = time_each(repeat, plan.tail, || pair.once())?;
+    let mut samples = match is_persistent {
+        true => pair.persistent(repeat, plan.tail)?,
+        false => time_each(repeat, plan.tail, || pair.once())?,
+    };
     samples.iter_mut().for_each(|round_trip| *round_trip /= 2.0);
-    let mut values = vec![stats::mean(&samples)];
+    let mut mean = stats::mean(&samples);
+    if plan.bench == Bench::MultiLat {
+        // The mean over the ranks that have a partner; the others have waited for nobody.
+        let mine = if pair.turn == Turn::Idle { 0.0 } else { mean };
+        let paired = world.size() / 2 * 2;
+        mean = stats::Spread::over_ranks(world, mine)?.mean * world.size() as f64 / paired as f64;
+        if plan.tail {
+            samples = stats::slowest_rank(world, &samples)?;
+        }
+    }
+    let mut values = vec![mean];
     if plan.tail {
         values.extend(Tail::of(&mut samples).values());
     }
-    let valid = if plan.validation { Some(pair.check(PingPong::once)?) } else { None };
+    let once = if is_persistent { PingPong::persistent_once } else { PingPong::once };
+    let valid = if plan.validation { Some(pair.check(once)?) } else { None };
     Ok(Row { bytes, values, iterations: repeat.iterations, valid })
+}
+
+/// Who begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    First,
+    Second,
+    /// The last of an odd number of ranks.
+    Idle,
 }
 
 struct PingPong<'w> {
     world: &'w Communicator,
+    turn: Turn,
+    peer: usize,
     sent: Aligned<u8>,
     received: Aligned<u8>,
 }
 
-impl PingPong<'_> {
+impl<'w> PingPong<'w> {
+    /// Ranks of the first half begin, each with its partner in the second.
+    fn new(world: &'w Communicator, bytes: usize) -> PingPong<'w> {
+        let (me, pairs) = (world.rank(), world.size() / 2);
+        let (turn, peer) = match me {
+            _ if me < pairs => (Turn::First, me + pairs),
+            _ if me < 2 * pairs => (Turn::Second, me - pairs),
+            _ => (Turn::Idle, me),
+        };
+        let (sent, received) = (Aligned::new(b'a', bytes), Aligned::new(b'b', bytes));
+        PingPong { world, turn, peer, sent, received }
+    }
+
     /// There and back.
     fn once(&mut self) -> Result<()> {
-        if self.world.rank() == 0 {
-            self.world.send(self.sent.as_slice(), 1, DATA)?;
-            self.world.recv(self.received.as_mut_slice(), 1, DATA)?;
-        } else {
-            self.world.recv(self.received.as_mut_slice(), 0, DATA)?;
-            self.world.send(self.sent.as_slice(), 0, DATA)?;
+        match self.turn {
+            Turn::First => {
+                self.world.send(self.sent.as_slice(), self.peer, DATA)?;
+                self.world.recv(self.received.as_mut_slice(), self.peer, DATA)?;
+            }
+            Turn::Second => {
+                self.world.recv(self.received.as_mut_slice(), self.peer, DATA)?;
+                self.world.send(self.sent.as_slice(), self.peer, DATA)?;
+            }
+            Turn::Idle => {}
         }
         Ok(())
+    }
+
+    /// The same by requests that are made once; the time of each round trip, as [`time_each`] has it.
+    fn persistent(&mut self, repeat: Repeat, tail: bool) -> Result<Vec<f64>> {
+        let (world, peer, turn) = (self.world, self.peer, self.turn);
+        world.scope(|scope| {
+            let mut send = scope.send_init(self.sent.as_mut_slice(), peer, DATA)?;
+            let mut receive = scope.recv_init(self.received.as_mut_slice(), peer, DATA)?;
+            time_each(repeat, tail, || {
+                if turn == Turn::First {
+                    send.start().wait()?;
+                }
+                receive.start().wait()?;
+                if turn == Turn::Second {
+                    send.start().wait()?;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    fn persistent_once(&mut self) -> Result<()> {
+        self.persistent(Repeat { iterations: 1, warmup: 1 }, false).map(drop)
     }
 
     /// Collective: whether `once` brings both ranks what the other sent, every time.
@@ -90,7 +157,8 @@ impl PingPong<'_> {
         for round in 0..validate::ROUNDS {
             validate::fill(self.sent.as_mut_slice(), me, round);
             once(self)?;
-            right &= validate::holds(self.received.as_slice(), 1 - me, round);
+            let is_idle = self.turn == Turn::Idle;
+            right &= is_idle || validate::holds(self.received.as_slice(), self.peer, round);
         }
         everywhere(self.world, right)
     }
@@ -251,15 +319,22 @@ mod tests {
 
     #[selvedge::test(ranks = [2])]
     fn a_byte_that_changes_on_the_way_fails_the_check_on_both_ranks(world: selvedge::World) {
-        let (sent, received) = (Aligned::new(0, 64), Aligned::new(0, 64));
-        let mut pair = PingPong { world: &world, sent, received };
+        let mut pair = PingPong::new(&world, 64);
         assert!(pair.check(PingPong::once).unwrap());
+        assert!(pair.check(PingPong::persistent_once).unwrap());
         let spoil = |pair: &mut PingPong<'_>| {
             pair.once()?;
             pair.received.as_mut_slice()[40] ^= u8::from(pair.world.rank() == 1);
             Ok(())
         };
         assert!(!pair.check(spoil).unwrap());
+    }
+
+    #[selvedge::test(ranks = [2, 3, 4])]
+    fn pairs_of_many_ranks_get_what_their_partners_sent(world: selvedge::World) {
+        assert!(PingPong::new(&world, 40).check(PingPong::once).unwrap());
+        let row = latency(&world, &plan(&world, "osu multi_lat -i 3 -x 1 -c --tail"), 8).unwrap();
+        assert!(row.valid == Some(true) && row.values[0] > 0.0, "{row:?}");
     }
 
     #[selvedge::test(ranks = [2, 3, 4])]
