@@ -106,6 +106,10 @@ pub struct JobWish {
     pub agent: AgentWish,
     /// How many agents each agent starts, mpirun included.
     pub tree_width: TreeWidth,
+    /// What programs hear when they ask how many ranks there can be; as many as there are, where nobody says.
+    pub universe: Option<Universe>,
+    /// Where mpirun says its process number.
+    pub report_pid: Option<OsString>,
     /// How programs learn their place.
     pub pmi: Pmi,
     /// How long all agents together may take to be there.
@@ -120,6 +124,15 @@ impl JobWish {
     /// Whether lines say whose they are.
     pub fn has_labels(&self) -> bool {
         self.labels || self.label.is_some()
+    }
+
+    /// What a world of `size` ranks hears when it asks how many there can be. `None`: nobody knows.
+    pub fn universe_of(&self, size: u32) -> Option<u32> {
+        match self.universe {
+            None => Some(size),
+            Some(Universe::Of(size)) => Some(size),
+            Some(Universe::Unknown) => None,
+        }
     }
 
     /// Where what a rank writes to `stream` goes.
@@ -212,6 +225,15 @@ impl Default for TreeWidth {
     fn default() -> TreeWidth {
         TreeWidth(32)
     }
+}
+
+/// How many ranks there can be (MPI_UNIVERSE_SIZE).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Universe {
+    /// So many.
+    Of(u32),
+    /// Nobody knows.
+    Unknown,
 }
 
 /// How programs learn their place in the job.

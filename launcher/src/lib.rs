@@ -55,7 +55,7 @@ pub mod topology;
 pub mod tree;
 pub mod whereabouts;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
@@ -96,6 +96,9 @@ fn start(mut wish: JobWish) -> ExitCode {
     if let Err(usage) = args::settle_time_limit(&mut wish, std::env::var_os("MPIEXEC_TIMEOUT")) {
         return complain(&usage.to_string(), code::USAGE);
     }
+    if let Err(why) = report_pid(wish.report_pid.as_deref()) {
+        return complain(&why, code::INTERNAL);
+    }
     let limit = wish.start_limit.unwrap_or(START_LIMIT);
     let join = match join::wished(&wish, &|name| std::env::var_os(name)) {
         // Where there is only one host, nobody is waited for.
@@ -117,6 +120,25 @@ fn start(mut wish: JobWish) -> ExitCode {
         Ok(Ok(code)) => code.into(),
         Ok(Err(error)) => complain(&format!("cannot start: {error}"), code::INTERNAL),
         Err(usage) => complain(&usage.to_string(), code::USAGE),
+    }
+}
+
+/// Our process number, for whoever wants to send us signals.
+fn report_pid(place: Option<&OsStr>) -> Result<(), String> {
+    let line = format!("{}\n", std::process::id());
+    match place {
+        None => Ok(()),
+        Some(place) if place == "-" => {
+            print(&line);
+            Ok(())
+        }
+        Some(place) if place == "+" => {
+            eprint!("{line}");
+            Ok(())
+        }
+        Some(file) => {
+            std::fs::write(file, line).map_err(|error| format!("cannot write {}: {error}", file.display()))
+        }
     }
 }
 

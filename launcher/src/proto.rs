@@ -132,6 +132,8 @@ pub struct Launch {
     pub path: Vec<u8>,
     /// Output of one host that may be under way without an acknowledgement.
     pub output_window_bytes: u32,
+    /// How many ranks there can be, for those that ask; `None` where nobody knows.
+    pub universe: Option<u32>,
     /// Which of its ranks read our standard input.
     pub readers: Readers,
     /// Where the ranks speak PMIx, what the hosts are called there, each differently; else they speak PMI-1 or PMI-2.

@@ -139,6 +139,17 @@ fn ranks_have_even_shares_of_the_cores_unless_told_otherwise() {
     // A core has one hardware thread or several.
     let one_core = lines(&["--bind-to", "core"], 2);
     assert!(one_core[0] != one_core[1] && !one_core.contains(&all.trim().to_owned()), "{one_core:?}");
+    let one_thread = lines(&["--bind-to", "hwthread", "--map-by", "core"], 2);
+    assert!(one_thread[0] != one_thread[1], "{one_thread:?}");
+    assert!(one_thread.iter().all(|list| list.parse::<u32>().is_ok()), "{one_thread:?}");
+    // What is shown is what is done, whatever the sockets of this machine are.
+    for part in ["none", "core", "hwthread", "numa", "socket"] {
+        let shown = lines(&["--bind-to", part, "--map-by", "slot", "--report-bindings"], 2);
+        let of = |rank: u32| shown.iter().any(|line| line.starts_with(&format!("rank {rank}: ")));
+        assert!(shown.len() == 4 && of(0) && of(1), "{part}: {shown:?}");
+        let is_all = shown[0] == all.trim() && shown[1] == all.trim();
+        assert!(is_all || part != "none", "{shown:?} of {all}");
+    }
     for unbound in [lines(&[], 1), lines(&["--bind-to", "none"], 2), lines(&[], cores + 1)] {
         assert!(unbound.iter().all(|list| list == all.trim()), "{unbound:?} of {all}");
     }

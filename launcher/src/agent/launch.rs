@@ -122,6 +122,7 @@ impl Agent {
         let mut job = Job::new(launch.job.clone(), appnums, map);
         job.preput.clone_from(&launch.preput);
         job.spawner.clone_from(&launch.spawner);
+        job.universe = launch.universe;
         if !launch.is_tree {
             return Server::new(job);
         }

@@ -73,6 +73,8 @@ pub(super) enum Opt {
     MergeErrors,
     Verbose,
     SignalsAnyway,
+    Universe,
+    ReportPid,
     ValueAnyway,
     Timestamps,
     Output,
@@ -281,6 +283,8 @@ impl Line<'_> {
                 job.display.map = true;
                 job.exports.push(Export::Value("SELVEDGE_REPORT".into(), "text".into()));
             }
+            Opt::Universe => job.universe = self.universe(word)?,
+            Opt::ReportPid => job.report_pid = Some(self.value(word, "-, + or a file")?),
             Opt::SignalsAnyway => self.signals(word)?,
             Opt::ValueAnyway => drop(self.value(word, "a value")?),
             Opt::Timestamps => job.timestamps = true,

@@ -282,6 +282,16 @@ const ROWS: &[Row] = &[
         refused: &[("--forward-signals WINCH p", "some of INT")],
     },
     Row {
+        purpose: "others: -usize of hydra, --report-pid of Open MPI",
+        same: &["-usize 9 --report-pid - p", "--usize=9 --report-pid=- p"],
+        holds: |job| {
+            let universe = |line: &str| super::tests::job(line).universe_of(4);
+            let others = [universe("p"), universe("-usize system p"), universe("-usize INFINITE p")];
+            job.universe_of(4) == Some(9) && others == [Some(4), Some(4), None] && job.report_pid.is_some()
+        },
+        refused: &[("-usize 0 p", "a number of ranks")],
+    },
+    Row {
         purpose: "others: settings, ranks by host, pictures",
         same: &[
             "--mca k v -rankmap 0,0 --display map,allocation p",
@@ -289,11 +299,11 @@ const ROWS: &[Row] = &[
         ],
         holds: |job| exports(job, "OMPI_MCA_k", "v") && job.rank_map == Some(vec![0, 0]),
         refused: &[
-            ("-usize 4 p", "as large as the job"),
+            ("-usize many p", "a number of ranks"),
             ("-rmk user p", "batch systems"),
             ("-print-all-exitcodes p", "first rank that fails"),
             ("-disable-auto-cleanup p", "ends the job"),
-            ("--report-pid - p", "the shell's"),
+            ("--report-uri - p", "selvedge ps"),
             ("-nolocal p", "-host"),
             ("-gdb p", "debugger as the program"),
             ("-gtool x p", "debugger as the program"),

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::options::{Opt, Word};
-use super::{Export, JobWish, Line, Pmi, Shell, Usage, Wish, os};
+use super::{Export, JobWish, Line, Pmi, Shell, Universe, Usage, Wish, os};
 use crate::files::{Files, Pattern};
 use crate::proto::Readers;
 
@@ -173,6 +173,18 @@ impl Line<'_> {
         ranks.sort_unstable();
         ranks.dedup();
         Ok(Readers::Ranks(ranks))
+    }
+
+    /// `-usize N`, and hydra's words for what there is anyway and for what nobody knows.
+    pub(super) fn universe(&mut self, word: &mut Word<'_>) -> Result<Option<Universe>, Usage> {
+        const EXPECTED: &str = "a number of ranks, SYSTEM or INFINITE";
+        let text = self.text(word, EXPECTED)?;
+        Ok(match (text.to_ascii_uppercase().as_str(), text.parse()) {
+            ("SYSTEM", _) => None,
+            ("INFINITE", _) => Some(Universe::Unknown),
+            (_, Ok(size @ 1..)) => Some(Universe::Of(size)),
+            _ => return Err(word.wrong(OsStr::new(&text), EXPECTED)),
+        })
     }
 
     /// Signals that are to be passed on, all of which have to be such as are passed on anyway.

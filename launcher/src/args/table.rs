@@ -430,6 +430,19 @@ const MANNER: &[Flag] = &[
         Opt::SignalsAnyway,
         "Accepted where these are passed on anyway. That is so for INT, TERM, HUP, QUIT, USR1, USR2, TSTP, CONT.",
     ),
+    flag(
+        &["usize"],
+        Takes::Words("N", &["SYSTEM", "INFINITE"]),
+        Opt::Universe,
+        "What programs hear that ask how many ranks there can be. SYSTEM: as many as there are, which is so without it; \
+         INFINITE: nobody knows.",
+    ),
+    flag(
+        &["report-pid"],
+        Takes::File,
+        Opt::ReportPid,
+        "Write mpirun's process number to this file at the start. -: to standard output; +: to standard error.",
+    ),
     flag(&["personality"], Takes::Text("NAME"), Opt::ValueAnyway, "Accepted; there is only one."),
     flag(&["allow-run-as-root"], Takes::Nothing, Opt::SoAnyway, "Accepted; root is always allowed."),
 ];

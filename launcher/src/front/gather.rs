@@ -229,6 +229,7 @@ impl Order {
             dir: self.dir.clone(),
             path: std::env::var_os("PATH").unwrap_or_default().into_vec(),
             output_window_bytes: output_window_bytes(u32::try_from(self.hosts.len()).unwrap_or(u32::MAX)),
+            universe: self.wish.universe_of(u32::try_from(placement.seats.len()).unwrap_or(u32::MAX)),
             readers: self.wish.readers.clone(),
             pmix: None,
         }

@@ -91,6 +91,7 @@ impl Front {
             let mut job = Job::new(launch.job.clone(), appnums, node_map(&hosts));
             job.preput.clone_from(&launch.preput);
             job.spawner.clone_from(&launch.spawner);
+            job.universe = launch.universe;
             Server::on_node(job, Vec::new(), self.links.count(), false)
         });
         self.worlds.insert(launch.world, World::new(&launch, env_of_rank, server));
