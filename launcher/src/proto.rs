@@ -328,7 +328,7 @@ pub enum ToParent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToAgent {
     /// Start the ranks of this world on your host. Said once for each world.
-    Launch(Launch),
+    Launch(Box<Launch>),
     /// Bytes (the tail) for the readers of standard input on this host.
     Input,
     /// Standard input is at its end.

@@ -95,7 +95,7 @@ impl Front {
             Server::on_node(job, Vec::new(), self.links.count(), false)
         });
         self.worlds.insert(launch.world, World::new(&launch, env_of_rank, server));
-        self.tell_all(ToAgent::Launch(launch));
+        self.tell_all(ToAgent::Launch(Box::new(launch)));
     }
 
     /// A rank wants more ranks.
