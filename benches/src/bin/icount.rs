@@ -4,6 +4,9 @@
 //! sends to itself, so that a message takes the whole way - call, engine, ring, engine, caller - and nobody waits. Each path
 //! is run twice with different numbers of operations; the difference leaves start and end out of the count.
 //!
+//! What takes several ranks is counted with all of them in one thread, by the program `crowd`: were it in this one, the
+//! compiler would share out the code of both and change what it costs.
+//!
 //! With `--check` it fails when a path takes more than its budget. Budgets are what was counted when they were last
 //! looked at, plus a tenth; lower them when a path gets shorter.
 
@@ -30,7 +33,27 @@ struct Path {
     name: &'static str,
     /// Instructions it may take.
     budget: u64,
-    once: fn(&Communicator, &mut Buffers),
+    what: What,
+}
+
+/// How a path is taken.
+enum What {
+    /// By a rank that is alone.
+    Once(fn(&Communicator, &mut Buffers)),
+    /// By so many ranks: an allreduce of 8 bytes.
+    Allreduce(u32),
+    /// By a rank that comes and goes: `init`, and the world dropped.
+    Start,
+}
+
+impl What {
+    /// Turns of the two runs. A start is long, and the second of it like the first.
+    fn turns(&self) -> [u64; 2] {
+        match self {
+            What::Start => [2, 6],
+            _ => [1_000, 3_000],
+        }
+    }
 }
 
 struct Buffers {
@@ -39,30 +62,45 @@ struct Buffers {
     into: Vec<u8>,
 }
 
-const PATHS: [Path; 7] = [
+const PATHS: [Path; 11] = [
     Path {
         name: "8 B: send, receive",
         budget: 1_180,
-        once: |world, buffers| send_receive(world, buffers, 8),
+        what: What::Once(|world, buffers| send_receive(world, buffers, 8)),
     },
     // 90 more than before threads could share a rank and types could be refused: three ways through the gate, which is
     // open, three looks whether a receive has an aftermath, which it has not, and one whether this rank waits for itself.
-    Path { name: "8 B: receive posted, send, wait", budget: 1_520, once: posted },
+    Path { name: "8 B: receive posted, send, wait", budget: 1_520, what: What::Once(posted) },
     Path {
         name: "1 KiB: send, receive",
         budget: 1_530,
-        once: |world, buffers| send_receive(world, buffers, 1024),
+        what: What::Once(|world, buffers| send_receive(world, buffers, 1024)),
+    },
+    // The largest that is copied twice.
+    Path {
+        name: "4 KiB: send, receive",
+        budget: 2_260,
+        what: What::Once(|world, buffers| send_receive(world, buffers, 4096)),
     },
     // The one copy is 65,536 of them: callgrind counts each byte that `rep movsb` moves.
-    Path { name: "64 KiB: both posted, wait", budget: 77_300, once: rendezvous },
+    Path { name: "64 KiB: both posted, wait", budget: 77_300, what: What::Once(rendezvous) },
     // 15 more than before there were roads to other hosts: the compiler brings what both could tell to one place.
-    Path { name: "probe in vain", budget: 190, once: |world, _| drop(black_box(world.iprobe(0, 1))) },
-    Path { name: "allreduce of one rank", budget: 620, once: allreduce },
+    Path {
+        name: "probe in vain",
+        budget: 190,
+        what: What::Once(|world, _| drop(black_box(world.iprobe(0, 1)))),
+    },
+    Path { name: "allreduce of one rank", budget: 620, what: What::Once(allreduce) },
     Path {
         name: "barrier of one rank",
         budget: 180,
-        once: |world, _| world.barrier().expect("one rank waits for nobody"),
+        what: What::Once(|world, _| world.barrier().expect("one rank waits for nobody")),
     },
+    // Of all ranks together, with what each asks in vain.
+    Path { name: "8 B: allreduce of 2 ranks, both", budget: 4_260, what: What::Allreduce(2) },
+    Path { name: "8 B: allreduce of 4 ranks, all", budget: 21_640, what: What::Allreduce(4) },
+    // A fifth more than was counted: it reads the environment and what the kernel says of this machine.
+    Path { name: "init and the end, alone", budget: 113_000, what: What::Start },
 ];
 
 fn send_receive(world: &Communicator, buffers: &mut Buffers, bytes: usize) {
@@ -102,7 +140,7 @@ fn main() -> ExitCode {
     let mut within = true;
     println!("{:<34} {:>12} {:>12}", "# path", "instructions", "budget");
     for path in &PATHS {
-        match count(path.name) {
+        match count(path) {
             Ok(instructions) => {
                 within &= instructions <= path.budget;
                 println!("{:<34} {instructions:>12} {:>12}", path.name, path.budget);
@@ -125,29 +163,39 @@ fn main() -> ExitCode {
 /// Takes a path so many times.
 fn run(name: &str, times: usize) -> ExitCode {
     let path = PATHS.iter().find(|path| path.name == name).expect("a path of ours");
-    let world = selvedge::init().expect("one rank needs nobody");
-    let mut buffers = Buffers { small: [1], large: vec![7; 64 << 10], into: vec![0; 64 << 10] };
-    for _ in 0..times {
-        (path.once)(&world, &mut buffers);
+    let init = || selvedge::init().expect("one rank needs nobody");
+    match path.what {
+        What::Once(once) => {
+            let world = init();
+            let mut buffers = Buffers { small: [1], large: vec![7; 64 << 10], into: vec![0; 64 << 10] };
+            (0..times).for_each(|_| once(&world, &mut buffers));
+        }
+        What::Allreduce(_) => return ExitCode::FAILURE,
+        What::Start => (0..times).for_each(|_| drop(black_box(init()))),
     }
     ExitCode::SUCCESS
 }
 
 /// Instructions of one more turn, from the difference of two runs.
-fn count(name: &str) -> Result<u64, String> {
-    const TURNS: [u64; 2] = [1_000, 3_000];
-    let counts: Result<Vec<u64>, String> = TURNS.iter().map(|&turns| instructions(name, turns)).collect();
+fn count(path: &Path) -> Result<u64, String> {
+    let turns = path.what.turns();
+    let counts: Result<Vec<u64>, String> = turns.iter().map(|&turns| instructions(path, turns)).collect();
     let counts = counts?;
-    Ok(counts[1].saturating_sub(counts[0]) / (TURNS[1] - TURNS[0]))
+    Ok(counts[1].saturating_sub(counts[0]) / (turns[1] - turns[0]))
 }
 
 /// Instructions of a whole run.
-fn instructions(name: &str, turns: u64) -> Result<u64, String> {
+fn instructions(path: &Path, turns: u64) -> Result<u64, String> {
     let me = std::env::current_exe().map_err(|error| error.to_string())?;
+    let turns = turns.to_string();
+    let (program, words) = match path.what {
+        What::Allreduce(ranks) => (me.with_file_name("crowd"), vec![ranks.to_string(), turns]),
+        _ => (me, vec!["--work".to_owned(), path.name.to_owned(), turns]),
+    };
     let out = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(me)
-        .args(["--work", name, &turns.to_string()])
+        .arg(program)
+        .args(words)
         .output()
         .map_err(|error| format!("valgrind cannot be started ({error}); install Debian's valgrind"))?;
     let words = String::from_utf8_lossy(&out.stderr);
