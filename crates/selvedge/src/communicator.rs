@@ -67,6 +67,8 @@ pub(crate) struct Core {
     sequence: AtomicU32,
     /// Number of the next persistent collective.
     persistent: AtomicU16,
+    /// Number of the next partitioned send.
+    channels: AtomicU32,
     /// A thread is in a blocking collective, while there are several.
     is_collecting: AtomicBool,
     pub(crate) name: Mutex<String>,
@@ -103,6 +105,7 @@ impl Core {
             context: Context(context),
             sequence: AtomicU32::new(0),
             persistent: AtomicU16::new(0),
+            channels: AtomicU32::new(0),
             is_collecting: AtomicBool::new(false),
             name: Mutex::default(),
             extensions: Extensions::default(),
@@ -276,6 +279,16 @@ impl Communicator {
         Context(self.context.0 + 2)
     }
 
+    /// The context of partitioned messages.
+    pub(crate) fn partitioned_context(&self) -> Context {
+        Context(self.context.0 + 3)
+    }
+
+    /// The number of the next partitioned send.
+    pub(crate) fn next_channel(&self) -> u32 {
+        self.core.channels.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// The number of the next persistent collective.
     pub(crate) fn next_persistent(&self) -> u16 {
         self.core.persistent.fetch_add(1, Ordering::Relaxed)
@@ -321,8 +334,15 @@ impl Communicator {
             Trouble::Disagreement { source, given, expected } => {
                 Misuse::Disagreement { source_rank: self.rank_of(source), given, expected }.into()
             }
-            Trouble::Invalid { index, type_name } => {
-                Misuse::InvalidElement { index, type_name, source_rank: None }.into()
+            Trouble::Invalid { index, type_name, source } => {
+                let source_rank = source.map(|source| self.rank_of(source));
+                Misuse::InvalidElement { index, type_name, source_rank }.into()
+            }
+            Trouble::Withheld { partition } => {
+                Misuse::PartitionWithheld { partition: partition as usize }.into()
+            }
+            Trouble::Partitioning { source, given, expected } => {
+                Misuse::Partitioning { source_rank: self.rank_of(source), given, expected }.into()
             }
         }
     }

@@ -222,6 +222,31 @@ pub enum Misuse {
         /// Who asks.
         rank: usize,
     },
+    /// A partition whose marker was dropped, or leaked, instead of being marked ready.
+    #[error("partition {partition} was dropped before it was marked ready; it was sent as it was")]
+    PartitionWithheld {
+        /// The first such one.
+        partition: usize,
+    },
+    /// A partition that will not come, because its round has ended in an error; the request of the round says in which.
+    #[error("partition {partition} will not come: its round has ended in an error, which its request has")]
+    PartitionLost {
+        /// Which one was asked for.
+        partition: usize,
+    },
+    /// Two ends of a partitioned message that do not fit.
+    #[error(
+        "rank {source_rank} sends {given} bytes in partitions where {expected} are received; both ends must have the same \
+         length, whatever their partitions"
+    )]
+    Partitioning {
+        /// Who sends.
+        source_rank: usize,
+        /// Bytes of its message.
+        given: u64,
+        /// Bytes of this rank's own.
+        expected: u64,
+    },
     /// A buffer for sends that has no room for another message now.
     #[error(
         "a buffer of {capacity} bytes for sends has no {needed} bytes in one piece while earlier messages are on their way; \

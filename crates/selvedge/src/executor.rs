@@ -141,8 +141,11 @@ impl Run {
         self.is_running = false;
         self.spaces = None;
         let envelope = Envelope { source: me, context: call.context, tag: Tag(0), bytes: 0 };
-        let invalid =
-            self.invalid.take().map(|Invalid { index, type_name }| Trouble::Invalid { index, type_name });
+        let invalid = self.invalid.take().map(|Invalid { index, type_name }| Trouble::Invalid {
+            index,
+            type_name,
+            source: None,
+        });
         let trouble = self.trouble.take().or(invalid);
         End { outcome: trouble.map_or(Ok(envelope), Err), panic: self.panic.take() }
     }

@@ -33,11 +33,22 @@ pub(crate) unsafe fn claim_mut<T: Datatype>(message: &mut [T]) -> (Buf, Aftermat
     // SAFETY: the caller keeps the exclusive borrow, so nobody else touches the bytes; what arrives is a value of `T`
     // either whatever it is, or nobody reads it as one before the aftermath has looked.
     let buf = unsafe { Buf::claim(message.as_mut_ptr().cast(), bytes) };
-    let aftermath = match first {
-        Some(first) if !T::PLAIN && bytes > 0 => Aftermath::of(Repair { written: buf, first }),
-        _ => Aftermath::NOTHING,
-    };
+    // SAFETY: the claim is on a slice of `T`, and the caller keeps the aftermath.
+    let aftermath = unsafe { aftermath(buf, first) };
     (buf, aftermath)
+}
+
+/// What is left to do when an operation that writes to a claim on elements is complete. `first`: the value that takes the
+/// place of what is none.
+///
+/// # Safety
+/// The claim is on a slice of `T`; the rest as for [`claim_mut`].
+#[inline]
+pub(crate) unsafe fn aftermath<T: Datatype>(written: Buf, first: Option<T>) -> Aftermath {
+    match first {
+        Some(first) if !T::PLAIN && !written.is_empty() => Aftermath::of(Repair { written, first }),
+        _ => Aftermath::NOTHING,
+    }
 }
 
 /// Copies a message to where a claim is, which is as long.

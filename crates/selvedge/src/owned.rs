@@ -230,7 +230,7 @@ impl Communicator {
 }
 
 impl<'c, B: OwnedBuffer> OwnedRequest<'c, B> {
-    fn send(
+    pub(crate) fn send(
         communicator: &'c Communicator,
         buffer: B,
         to: Result<Option<Address>>,

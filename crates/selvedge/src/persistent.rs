@@ -22,35 +22,45 @@ use crate::runtime::{Call, Operation, Plan};
 use crate::scope::{Place, Received, Scope};
 
 /// A slice that its owner and operations have in turns.
-struct Shared<'scope, T> {
+pub(crate) struct Shared<'scope, T> {
     start: NonNull<T>,
     count: usize,
     lent: PhantomData<&'scope mut [T]>,
 }
 
 impl<'scope, T> Shared<'scope, T> {
-    fn new(elements: &'scope mut [T]) -> Shared<'scope, T> {
+    pub(crate) fn new(elements: &'scope mut [T]) -> Shared<'scope, T> {
         let count = elements.len();
         Shared { start: NonNull::from(elements).cast(), count, lent: PhantomData }
     }
 
+    /// Number of elements.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Where they begin.
+    pub(crate) fn start(&self) -> *mut T {
+        self.start.as_ptr()
+    }
+
     /// # Safety
     /// No operation writes to it while the reference lives.
-    unsafe fn get(&self) -> &[T] {
+    pub(crate) unsafe fn get(&self) -> &[T] {
         // SAFETY: it was made of a slice whose exclusive borrow lasts for 'scope; the caller answers for operations.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
     }
 
     /// # Safety
     /// No operation uses it while the reference lives, but for one that it is claimed for.
-    unsafe fn get_mut(&mut self) -> &mut [T] {
+    pub(crate) unsafe fn get_mut(&mut self) -> &mut [T] {
         // SAFETY: it was made of a slice whose exclusive borrow lasts for 'scope; the caller answers for operations.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.count) }
     }
 }
 
 /// The operation of a round that was not over at once.
-type Round = Option<(Operation, Place)>;
+pub(crate) type Round = Option<(Operation, Place)>;
 
 /// What a persistent request starts, again and again.
 #[derive(Clone, Copy)]

@@ -16,8 +16,11 @@ use selvedge_engine::matching::Pattern;
 use selvedge_engine::{Completion, Context, Engine, Envelope, Failure, Matched, Order, Submitted, Tag};
 use selvedge_transport::{Buf, Fault, Peer, Transport};
 
+use crate::channel::Channel;
+pub use crate::channel::{Arrival, Board, Ends, PARTITIONS_MAX, hello};
 use crate::executor::{Run, Running};
 pub use crate::group::Group;
+use crate::memory::Aftermath;
 pub use crate::op::Reducer;
 pub use crate::plan::Plan;
 use crate::report::Remarks;
@@ -66,12 +69,28 @@ pub enum Trouble {
         /// Bytes the schedule expects.
         expected: u64,
     },
-    /// A reduction met an element that is no value of its type.
+    /// A reduction, or a receive of partitions, met an element that is no value of its type.
     Invalid {
-        /// Its place in the step that reduces.
+        /// Its place in the step that reduces, or in the message.
         index: usize,
         /// What it should have been.
         type_name: &'static str,
+        /// Whose partition it came with; nobody's of a reduction.
+        source: Option<Peer>,
+    },
+    /// A partition was not marked ready and left as it was.
+    Withheld {
+        /// The first such one.
+        partition: u32,
+    },
+    /// The two ends of a partitioned message do not fit.
+    Partitioning {
+        /// Who sends.
+        source: Peer,
+        /// Bytes of its message.
+        given: u64,
+        /// Bytes expected here.
+        expected: u64,
     },
 }
 
@@ -106,7 +125,23 @@ pub struct Call<'a> {
 /// Set in the words that name a step of a run: bit 63, then 31 bits of run, then 32 bits of step.
 pub(crate) const STEP: u64 = 1 << 63;
 
-/// Of such a word, the run.
+/// Set in the words that name what a channel has in flight: bit 62, then 30 bits of channel, then 32 bits that are its own.
+pub(crate) const CHANNEL: u64 = 1 << 62;
+
+/// One end of a partitioned message. Spent by [`Runtime::close_channel`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelId(u32);
+
+fn channel_word(index: u32) -> u64 {
+    CHANNEL | u64::from(index) << 32
+}
+
+/// Of such a word, the channel.
+fn channel_of(word: u64) -> u32 {
+    (word >> 32) as u32 & (u32::MAX >> 2)
+}
+
+/// Of the word of a step, the run.
 pub(crate) fn run_of(word: u64) -> usize {
     (word >> 32) as usize & (u32::MAX >> 1) as usize
 }
@@ -149,6 +184,7 @@ impl End {
 enum Owner {
     Engine(selvedge_engine::RequestId),
     Run,
+    Channel(u32),
 }
 
 /// One rank's engine, the operations its caller waits for and the schedules it runs.
@@ -161,6 +197,9 @@ pub struct Runtime<T: Transport> {
     /// Bound: the collectives the caller has in flight. Runs keep their memory for reuse.
     runs: Vec<Run>,
     free_runs: Vec<u32>,
+    /// Bound: the partitioned messages that the caller has made.
+    channels: Vec<Option<Channel>>,
+    free_channels: Vec<u32>,
     /// Waits since something was last taken. 0 for a rank that need not wait, so that it pays for a comparison.
     waits: u32,
     /// Changes when an operation has ended or a message was put back.
@@ -180,6 +219,8 @@ impl<T: Transport> Runtime<T> {
             free_entries: Vec::new(),
             runs: Vec::new(),
             free_runs: Vec::new(),
+            channels: Vec::new(),
+            free_channels: Vec::new(),
             waits: 0,
             news: 0,
             probed: None,
@@ -322,6 +363,111 @@ impl<T: Transport> Runtime<T> {
         }
     }
 
+    /// The sending end of a partitioned message of `bytes` in so many equal partitions. The caller sends its [`hello`] to the
+    /// other end. `number`: one that no other channel to that rank has.
+    pub fn open_sender(&mut self, ends: Ends, number: u32, bytes: usize, partitions: usize) -> ChannelId {
+        let index = self.next_channel();
+        let channel = Channel::sender(ends, number, bytes, partitions, channel_word(index));
+        self.channels[index as usize] = Some(channel);
+        ChannelId(index)
+    }
+
+    /// The receiving end, in as many partitions as `board` has. It meets the sending end with the same names that was made
+    /// as the same one in turn.
+    pub fn open_receiver(
+        &mut self,
+        ends: Ends,
+        bytes: usize,
+        element_bytes: usize,
+        board: Arc<Board>,
+    ) -> ChannelId {
+        let index = self.next_channel();
+        let word = channel_word(index);
+        let channel = Channel::receiver(ends, (bytes, element_bytes), board, word, &mut self.engine);
+        self.channels[index as usize] = Some(channel);
+        ChannelId(index)
+    }
+
+    fn next_channel(&mut self) -> u32 {
+        self.free_channels.pop().unwrap_or_else(|| {
+            self.channels.push(None);
+            (self.channels.len() - 1) as u32
+        })
+    }
+
+    /// Begins a round of a partitioned message, when the one before is over.
+    pub fn begin_round(&mut self, channel: ChannelId, message: Buf) -> Started {
+        self.begin_round_then(channel, message, Vec::new())
+    }
+
+    /// As [`Runtime::begin_round`], with what is left to do for each partition that has come.
+    pub(crate) fn begin_round_then(
+        &mut self,
+        ChannelId(index): ChannelId,
+        message: Buf,
+        aftermaths: Vec<Aftermath>,
+    ) -> Started {
+        let operation = self.next_entry();
+        let Some(channel) = &mut self.channels[index as usize] else { unreachable!("open until closed") };
+        channel.begin(operation, message, aftermaths, &mut self.engine);
+        match channel.take_end(&mut self.engine) {
+            Some((_, End { outcome, .. })) => {
+                self.heard_of(&outcome);
+                Started::Done(outcome)
+            }
+            None => self.pending(operation, Owner::Channel(index)),
+        }
+    }
+
+    /// Partition `partition` of a sender may leave. `is_withheld`: it was not marked ready, and leaves all the same.
+    pub fn mark(&mut self, ChannelId(index): ChannelId, partition: usize, is_withheld: bool) {
+        self.with_channel(index, |channel, engine| channel.mark(partition, is_withheld, engine));
+    }
+
+    /// Nobody begins a round of it any more. The one under way goes on, with the partitions of a sender as they are.
+    pub fn close_channel(&mut self, ChannelId(index): ChannelId) {
+        self.with_channel(index, Channel::close);
+    }
+
+    /// Lets go what the round of a sender still waits to be marked for. Does nothing to other operations.
+    pub(crate) fn withhold_the_rest(&mut self, operation: Operation) {
+        if let State::Running(Owner::Channel(index)) = self.entries[operation.index as usize].state {
+            self.with_channel(index, Channel::withhold_the_rest);
+        }
+    }
+
+    /// Tries to end an operation early for a caller who has panicked, also a round of a partitioned message.
+    pub(crate) fn abandon(&mut self, operation: Operation) {
+        match self.entries[operation.index as usize].state {
+            State::Running(Owner::Channel(index)) => self.with_channel(index, Channel::give_up),
+            _ => _ = self.cancel(operation),
+        }
+    }
+
+    /// Lets a channel do something, and sees to what came of it.
+    fn with_channel(&mut self, index: u32, act: impl FnOnce(&mut Channel, &mut Engine<T>)) {
+        let place = &mut self.channels[index as usize];
+        let channel = place.as_mut().expect("a channel is there while anything of it is named");
+        act(channel, &mut self.engine);
+        let end = channel.take_end(&mut self.engine);
+        if channel.is_spent() {
+            *place = None;
+            self.free_channels.push(index);
+        }
+        // Some partition may be here that a thread waits for.
+        self.news = self.news.wrapping_add(1);
+        if let Some((operation, end)) = end {
+            self.heard_of(&end.outcome);
+            self.entries[operation as usize].state = State::Done(end);
+        }
+    }
+
+    fn heard_of(&mut self, outcome: &Outcome) {
+        if let Err(Trouble::Engine(Failure::Fault(_))) = outcome {
+            self.acknowledge();
+        }
+    }
+
     /// Moves everything that can move. Says whether something was completed.
     #[inline]
     pub fn progress(&mut self) -> bool {
@@ -376,7 +522,7 @@ impl<T: Transport> Runtime<T> {
             && watch.is_due()
         {
             let blocked = operation.map(|operation| operation.index);
-            watch.note(watch::look(&self.engine, &self.runs, blocked, self.probed));
+            watch.note(watch::look(&self.engine, (&self.runs, &self.channels), blocked, self.probed));
         }
     }
 
@@ -518,10 +664,17 @@ impl<T: Transport> Runtime<T> {
     #[inline]
     fn dispatch(&mut self, completion: Completion) {
         let word = completion.user;
-        if word & STEP == 0 {
+        if word <= u64::from(u32::MAX) {
             let outcome = self.heard(completion.outcome);
             self.news = self.news.wrapping_add(1);
             self.entries[word as usize].state = State::Done(End { outcome, panic: None });
+            return;
+        }
+        if word & STEP == 0 {
+            let outcome = completion.outcome;
+            self.with_channel(channel_of(word), |channel, engine| {
+                channel.ended(word as u32, outcome, engine)
+            });
         } else {
             if let Err(Failure::Fault(_)) = completion.outcome {
                 self.acknowledge();

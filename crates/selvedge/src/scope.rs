@@ -13,7 +13,7 @@ use selvedge_coll::Collective;
 use serde::Serialize;
 
 use crate::collective::Prepared;
-use crate::communicator::Communicator;
+use crate::communicator::{Communicator, Road};
 use crate::datatype::Datatype;
 use crate::error::{Misuse, Result};
 use crate::matched::Message;
@@ -21,7 +21,7 @@ use crate::memory::{Aftermath, Settled, claim, claim_mut};
 use crate::message::{Source, Status, Tag};
 use crate::op::Op;
 use crate::request::Request;
-use crate::runtime::{Call, Operation, Outcome, Started};
+use crate::runtime::{Call, Operation, Outcome, Runtime, Started};
 use crate::values::encode;
 
 /// How long a scope that is left by a panic waits for its operations before it ends the process.
@@ -444,6 +444,20 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         }
     }
 
+    /// As [`Scope::settle`], after having done something about it.
+    pub(crate) fn settle_with(
+        &self,
+        operation: Operation,
+        place: Place,
+        act: impl FnOnce(&mut Runtime<Road>),
+    ) {
+        let is_open = self.table.borrow().open.get(place.0) == Some(&Some(operation));
+        if is_open {
+            act(&mut self.communicator.runtime.enter());
+            self.settle_now(operation, place);
+        }
+    }
+
     #[cold]
     fn settle_now(&self, operation: Operation, place: Place) {
         let aftermath = self.taken(place);
@@ -483,6 +497,8 @@ impl Drop for Leave<'_, '_, '_> {
         let open: Vec<Operation> = open.into_iter().flatten().collect();
         let communicator = self.0.communicator;
         if !std::thread::panicking() {
+            // Of partitions that nobody has marked no marker is left.
+            open.iter().for_each(|&operation| communicator.runtime.enter().withhold_the_rest(operation));
             // A user's reduction may panic when its outcome is taken; the others must be waited for all the same.
             let mut panic = None;
             for operation in open {
@@ -509,7 +525,7 @@ fn abandon(communicator: &Communicator, open: &[Operation]) -> bool {
     for look in 0..LOOKS {
         let Some(mut runtime) = communicator.runtime.try_enter() else { return false };
         if look == 0 {
-            open.iter().for_each(|&operation| _ = runtime.cancel(operation));
+            open.iter().for_each(|&operation| runtime.abandon(operation));
         }
         runtime.progress();
         if open.iter().all(|&operation| runtime.is_done(operation)) {

@@ -16,6 +16,7 @@ use selvedge_engine::matching::Pattern;
 use selvedge_engine::{Engine, InFlight, Stage};
 use selvedge_transport::{Peer, Transport};
 
+use crate::channel::Channel;
 use crate::executor::Run;
 use crate::job::CONTEXTS_EACH;
 use crate::runtime::{STEP, run_of};
@@ -99,15 +100,19 @@ fn now() -> Duration {
 /// What is in flight, `blocked` first: the operation that the caller waits for. Without one the caller goes on with any.
 pub(crate) fn look<T: Transport>(
     engine: &Engine<T>,
-    runs: &[Run],
+    (runs, channels): (&[Run], &[Option<Channel>]),
     blocked: Option<u32>,
     probed: Option<Pattern>,
 ) -> Status {
     let mut waits = Vec::new();
     let mut partners: Vec<Vec<u32>> = vec![Vec::new(); runs.len()];
     for operation in engine.in_flight() {
-        match operation.user & STEP {
-            0 => waits.push((Some(operation.user) == blocked.map(u64::from), message(operation))),
+        match operation.user {
+            user if user <= u64::from(u32::MAX) => {
+                waits.push((Some(user) == blocked.map(u64::from), message(operation)));
+            }
+            // Rounds of channels are told below, whether something of them is in flight or not.
+            user if user & STEP == 0 => {}
             _ => partners[run_of(operation.user)].extend(operation.peer.map(|peer| peer.0)),
         }
     }
@@ -124,6 +129,17 @@ pub(crate) fn look<T: Transport>(
             more: 0,
         };
         waits.push((Some(run.operation()) == blocked, wait));
+    }
+    for (operation, is_sender, ends, bytes) in channels.iter().flatten().filter_map(Channel::waits) {
+        let tag = ends.tag.0 as u32;
+        let wait = Wait {
+            what: if is_sender { What::Send { tag } } else { What::Receive { tag: Some(tag) } },
+            communicator: ends.context.0 / CONTEXTS_EACH,
+            bytes: bytes as u64,
+            partners: vec![ends.peer.0],
+            more: 0,
+        };
+        waits.push((Some(operation) == blocked, wait));
     }
     if let (Some(pattern), None) = (probed, blocked) {
         let wait = Wait {
@@ -246,7 +262,7 @@ mod tests {
             world.scope(|scope| {
                 let request = scope.irecv(&mut message, 1, 7).unwrap();
                 let runtime = world.runtime.enter();
-                let status = look(runtime.engine(), &[], None, None);
+                let status = look(runtime.engine(), (&[], &[]), None, None);
                 drop(runtime);
                 let wait = Wait {
                     what: What::Receive { tag: Some(7) },
