@@ -11,6 +11,7 @@ mod oracle;
 mod player;
 mod program;
 mod real;
+mod stream;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

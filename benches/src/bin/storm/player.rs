@@ -12,6 +12,7 @@ use crate::drive::Tally;
 use crate::mutate::ScheduleMutant;
 use crate::oracle::{self, History, Received};
 use crate::program::{Act, Element, Probed, Program, Receive, contribution, message_bytes};
+use crate::stream::{self, End, Step};
 
 /// Overwrites a buffer that its operation has given back, so that whoever still reads it reads this.
 const SPENT: u8 = 0xEE;
@@ -54,6 +55,8 @@ pub(crate) struct Player {
     phase: usize,
     next: usize,
     open: Vec<Open>,
+    /// Ends of streams that run.
+    ends: Vec<End>,
     /// Whether something of it ended in a fault: it knows that somebody died, and has taken note.
     knows: bool,
 }
@@ -72,18 +75,24 @@ struct Open {
 impl Player {
     /// A rank that has done nothing yet.
     pub(crate) fn new(rank: usize) -> Player {
-        Player { rank, phase: 0, next: 0, open: Vec::new(), knows: false }
+        Player { rank, phase: 0, next: 0, open: Vec::new(), ends: Vec::new(), knows: false }
     }
 
     /// Whether it has done all of its program.
     pub(crate) fn is_through(&self, program: &Program) -> bool {
-        self.phase == program.phases.len() && self.open.is_empty()
+        self.phase == program.phases.len() && self.open.is_empty() && self.ends.is_empty()
     }
 
     /// What it waits for, in words.
     pub(crate) fn waits_for(&self) -> String {
         let acts: Vec<_> = self.open.iter().take(4).map(|open| open.act).collect();
-        format!("rank {} in phase {} for {} ({acts:?} ..)", self.rank, self.phase, self.open.len())
+        let streams: Vec<_> = self.ends.iter().map(End::index).collect();
+        format!(
+            "rank {} in phase {} for {} ({acts:?} ..) and streams {streams:?}",
+            self.rank,
+            self.phase,
+            self.open.len()
+        )
     }
 
     /// One move. Says whether anything happened.
@@ -95,6 +104,7 @@ impl Player {
     ) -> Result<bool, String> {
         let mut moved = runtime.progress();
         moved |= self.harvest(runtime, scene, notes)?;
+        moved |= self.move_streams(runtime, scene, notes)?;
         let Some(acts) = scene.program.phases.get(self.phase).map(|phase| &phase[self.rank]) else {
             return Ok(moved);
         };
@@ -104,7 +114,9 @@ impl Player {
             return Ok(true);
         }
         self.cancel_the_hopeless(runtime, scene.program);
-        if self.open.is_empty() {
+        let is_left =
+            |open: &Open| matches!(open.act, Act::Send(index) if scene.program.messages[index].is_left);
+        if self.open.iter().all(is_left) && self.ends.is_empty() {
             self.phase += 1;
             self.next = 0;
             return Ok(true);
@@ -159,6 +171,20 @@ impl Player {
                 (started, Memory::zeroed(0), output)
             }
             Act::Call(index) => self.call(index, runtime, scene, notes),
+            Act::Stream(index) => {
+                let stream = program.streams[index];
+                let mut said = None;
+                for is_sender in [true, false] {
+                    if self.rank == if is_sender { stream.source } else { stream.dest } {
+                        let (end, first) = End::open(index, is_sender, scene.first_context, program, runtime);
+                        self.ends.push(end);
+                        said = said.or(first);
+                        notes.tally.messages += if is_sender { stream.rounds as u64 } else { 0 };
+                    }
+                }
+                let Some((started, memory)) = said else { return Ok(()) };
+                (started, memory, Memory::zeroed(0))
+            }
         };
         match started {
             Started::Done(outcome) => self.ended(act, outcome, (&input, &output), scene, notes),
@@ -167,6 +193,30 @@ impl Player {
                 Ok(())
             }
         }
+    }
+
+    /// One move of every end of a stream.
+    fn move_streams<T: Transport>(
+        &mut self,
+        runtime: &mut Runtime<T>,
+        scene: &Scene<'_>,
+        notes: &mut Notes,
+    ) -> Result<bool, String> {
+        let mut moved = false;
+        let mut index = 0;
+        while index < self.ends.len() {
+            match self.ends[index].step(scene.program, runtime)? {
+                Step::Idle => index += 1,
+                Step::Moved => (moved, index) = (true, index + 1),
+                Step::Over(outcome) => {
+                    moved = true;
+                    let act = Act::Stream(self.ends.swap_remove(index).index());
+                    let nothing = Memory::zeroed(0);
+                    self.ended(act, outcome, (&nothing, &nothing), scene, notes)?;
+                }
+            }
+        }
+        Ok(moved)
     }
 
     fn call<T: Transport>(
@@ -259,6 +309,7 @@ impl Player {
             }
             (_, Err(Trouble::Engine(Failure::Fault(_)))) => self.knows = true,
             (Act::Send(index), Ok(_)) => notes.history.sent(index),
+            (Act::Stream(_), Ok(_)) => {}
             (Act::Recv(index), Ok(envelope)) => {
                 let len = envelope.bytes as usize;
                 if len > output.len() || program.receives[index].cancelled {
@@ -313,6 +364,7 @@ fn may_fail(program: &Program, act: Act, fault: &Fault) -> bool {
         Act::Send(index) => program.messages[index].dest == victim,
         Act::Recv(index) => program.receives[index].source.is_none_or(|source| source == victim),
         Act::Call(_) => false,
+        Act::Stream(index) => stream::may_fail(&program.streams[index], victim),
     }
 }
 

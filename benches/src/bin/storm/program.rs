@@ -28,6 +28,8 @@ pub(crate) struct Program {
     pub(crate) receives: Vec<Receive>,
     /// All collectives of the program.
     pub(crate) calls: Vec<CollectiveCall>,
+    /// All messages that are sent again and again.
+    pub(crate) streams: Vec<Stream>,
     /// For each phase and rank, what it starts, in order.
     pub(crate) phases: Vec<Vec<Vec<Act>>>,
     /// A rank that dies after this many steps of the driver; then there are no collectives.
@@ -49,6 +51,36 @@ pub(crate) struct Message {
     pub(crate) bytes: usize,
     /// Whether its sender waits until it is matched.
     pub(crate) is_sync: bool,
+    /// Whether its sender goes on without waiting for its end, as with buffered sends and abandoned requests.
+    pub(crate) is_left: bool,
+}
+
+/// A message that is sent again and again, with other bytes each time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stream {
+    /// Sender, a rank of the world.
+    pub(crate) source: usize,
+    /// Receiver, a rank of the world.
+    pub(crate) dest: usize,
+    /// Context of the phase.
+    pub(crate) context: u32,
+    /// Tag. Those of partitioned ones collide.
+    pub(crate) tag: u32,
+    /// Length.
+    pub(crate) bytes: usize,
+    /// In one or in parts.
+    pub(crate) way: Way,
+    /// How often.
+    pub(crate) rounds: usize,
+}
+
+/// How a stream moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As persistent requests.
+    Whole,
+    /// In so many partitions of the sender, and of the receiver.
+    Parts(usize, usize),
 }
 
 /// A receive and what it matches.
@@ -123,13 +155,21 @@ pub(crate) enum Act {
     Recv(usize),
     /// Calls collective `.0`.
     Call(usize),
+    /// Makes this rank's ends of stream `.0` and lets them run.
+    Stream(usize),
 }
 
 /// Contexts of point-to-point messages start here, those of collectives below.
 const FIRST_MESSAGE_CONTEXT: u32 = 100;
+/// Contexts of streams start here.
+const FIRST_STREAM_CONTEXT: u32 = 600;
+/// Tags of persistent requests, which are their own, start here.
+const FIRST_OWN_TAG: u32 = 100;
 /// Streams of random numbers of their own; see [`message_bytes`] for others.
 const SENDS: u64 = 3;
 const RECEIVES: u64 = 4;
+const LEFT: u64 = 7;
+const STREAMS: u64 = 5;
 /// Tags are drawn from so few that they collide.
 const TAGS: u64 = 3;
 
@@ -178,6 +218,7 @@ impl Program {
             messages: Vec::new(),
             receives: Vec::new(),
             calls: Vec::new(),
+            streams: Vec::new(),
             phases: Vec::new(),
             victim: None,
         };
@@ -215,6 +256,7 @@ impl Program {
                 tag: rng.below(TAGS) as u32,
                 bytes: self.length(rng),
                 is_sync: self.mode(SENDS, self.messages.len()) == 0,
+                is_left: self.mode(LEFT, self.messages.len()) == 0,
             };
             starts[message.source].push(Act::Send(self.messages.len()));
             self.messages.push(message);
@@ -228,7 +270,34 @@ impl Program {
                 self.add_collective(sequences, &mut starts, rng);
             }
         }
+        self.add_streams(phase, &mut starts);
         self.phases.push(starts);
+    }
+
+    /// Messages that are sent again and again, drawn apart. Both ranks make the ends of partitioned ones in the same order, by which
+    /// they meet.
+    fn add_streams(&mut self, phase: u32, starts: &mut [Vec<Act>]) {
+        let mut rng = Rng::new(self.seed).child(STREAMS << 32 | u64::from(phase));
+        for _ in 0..rng.below(4) {
+            let index = self.streams.len();
+            let (source, dest) = (rng.index(starts.len()), rng.index(starts.len()));
+            let parts = [1, 2, 3, 4, 6, 12];
+            let (mine, theirs) = (*rng.pick(&parts), *rng.pick(&parts));
+            let bytes = 12 * self.length(&mut rng).div_ceil(12);
+            let (way, tag) = match rng.one_in(3) {
+                true => (Way::Whole, FIRST_OWN_TAG + index as u32),
+                false => (Way::Parts(mine, theirs), rng.below(TAGS) as u32),
+            };
+            let (context, rounds) = (FIRST_STREAM_CONTEXT + phase, 1 + rng.index(4));
+            self.streams.push(Stream { source, dest, context, tag, bytes, way, rounds });
+            for (rank, acts) in starts.iter_mut().enumerate() {
+                if rank == source || rank == dest {
+                    let last = acts.iter().rposition(|act| matches!(act, Act::Stream(_)));
+                    let earliest = last.map_or(0, |last| last + 1);
+                    acts.insert(earliest + rng.index(acts.len() - earliest + 1), Act::Stream(index));
+                }
+            }
+        }
     }
 
     /// A receive for each message sent since `first`, and some that nobody sends to.
