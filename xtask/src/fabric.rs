@@ -39,6 +39,10 @@ const CUT_AFTER: usize = 1500;
 /// Seeds of the storm on each road.
 const STORM_SEEDS: usize = 20;
 
+/// Threads of each rank in the storm of threads, and its seeds in shared memory and on other roads.
+const THREADS: usize = 3;
+const THREADS_SEEDS: [usize; 2] = [300, 40];
+
 /// Benchmarks between two ranks and with all, each with sizes on both sides of every change of protocol.
 const PAIRS: [&[&str]; 2] = [
     &["latency", "-m", "1:262144", "-i", "20", "-x", "2"],
@@ -73,6 +77,7 @@ struct Stage<'a> {
 pub fn run(workspace: &Workspace, libraries: &[Libfabric], limit: Duration) -> Score {
     let mut stage = Stage { workspace, began: Instant::now(), limit, score: Score::default() };
     let _ = stage.storm("shm", None, None);
+    let _ = stage.storm_of_threads("shm", None);
     for library in libraries {
         let _ = stage.over_tcp(library);
         let _ = stage.on_devices("efa", library);
@@ -96,7 +101,9 @@ impl Stage<'_> {
                 holds(&answer, bench[0], 2, loopback_bytes()?.saturating_sub(before))
             })?;
         }
-        self.storm("tcp", Some(library), None)
+        self.storm("tcp", Some(library), None)?;
+        self.storm_of_threads("tcp", Some(library))?;
+        self.storm_of_threads("shm and tcp", Some(library))
     }
 
     /// Every benchmark and the storm on two and four make-believe hosts, and all faults must have struck by then.
@@ -178,6 +185,43 @@ impl Stage<'_> {
                 Err(format!("not {STORM_SEEDS} seeds over {road}: {}", outcome.text.trim()))
             }
         })
+    }
+
+    /// Several threads of each of four ranks at the same time, over one road or, on two make-believe hosts, over both.
+    fn storm_of_threads(&mut self, roads: &str, library: Option<&Libfabric>) -> ControlFlow<()> {
+        let of = library.map_or_else(String::new, |library| format!(" of {}", library.name));
+        self.check(&format!("the storm of threads over {roads}{of}"), |stage| {
+            let seeds = THREADS_SEEDS[usize::from(roads != "shm")];
+            let (threads, many) = (THREADS.to_string(), seeds.to_string());
+            let words = ["--real", "--threads", &threads, "--seeds", &many];
+            let job = match roads {
+                "shm and tcp" => stage.job_of_two_hosts(library, &words),
+                road => stage.job(road, 4, library, None, "storm", &words),
+            };
+            let outcome = job.quiet().collect();
+            if !outcome.is_ok() {
+                return Err(outcome.reason());
+            }
+            let said = format!(" seeds on 4 ranks with {threads} threads each over {roads}, 0 violations");
+            match count::number_before(&outcome.text, &said) {
+                counted if counted == seeds => Ok(()),
+                _ => Err(format!("not {seeds} seeds over {roads}: {}", outcome.text.trim())),
+            }
+        })
+    }
+
+    /// The storm on two ranks of each of two make-believe hosts, with a road within and another between them.
+    fn job_of_two_hosts(&self, library: Option<&Libfabric>, arguments: &[&str]) -> Run {
+        let storm = self.workspace.release("storm").into_os_string();
+        let host = |name: &str| {
+            let options = ["-n", "2", "-env", "SELVEDGE_HOST", name].map(OsString::from);
+            let arguments = arguments.iter().map(OsString::from);
+            options.into_iter().chain([storm.clone()]).chain(arguments).collect::<Vec<_>>()
+        };
+        let words = host("one").into_iter().chain([OsString::from(":")]).chain(host("two"));
+        let path = library.and_then(|library| library.path.as_ref());
+        let run = Run::new(self.workspace.release("mpirun"), words);
+        path.into_iter().fold(run, |run, path| run.env("SELVEDGE_LIBFABRIC", path)).at_most(JOB_MAX)
     }
 
     /// One of our programs on `ranks` ranks that may take this road only.

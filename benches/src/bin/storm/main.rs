@@ -12,6 +12,7 @@ mod player;
 mod program;
 mod real;
 mod stream;
+mod threads;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -50,6 +51,9 @@ struct Arguments {
     /// Runs the programs on the ranks and roads of this job; start it with mpirun.
     #[arg(long, conflicts_with_all = ["mutants", "seed", "jobs"])]
     real: bool,
+    /// With `--real`: so many threads of each rank communicate at the same time, by the public API.
+    #[arg(long, requires = "real", value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: Option<u16>,
     /// Threads; each runs its own seeds.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         }
     };
     let good = match (arguments.seed, arguments.mutants) {
+        _ if arguments.threads.is_some() => on_threads(&arguments),
         _ if arguments.real => match defect {
             Some(Defect::Engine(_)) => {
                 eprintln!("storm: a real job has its own engine; defects of schedules can be put into it");
@@ -151,6 +156,29 @@ fn on_this_job(arguments: &Arguments, defect: Option<ScheduleMutant>) -> bool {
         Ok((0, ranks, real::Report { tally: Tally { messages, collectives, .. }, roads })) => println!(
             "storm: {} seeds on {ranks} ranks over {roads}, 0 violations: {messages} messages and {collectives} \
              collectives begun by rank 0, in {:.1} s",
+            arguments.seeds,
+            begin.elapsed().as_secs_f64()
+        ),
+        Ok(_) => {}
+        Err(violation) => {
+            eprintln!("storm: {violation}");
+            return false;
+        }
+    }
+    true
+}
+
+/// Runs programs of several threads in each rank of a real job.
+fn on_threads(arguments: &Arguments) -> bool {
+    let (begin, threads) = (Instant::now(), arguments.threads.map_or(1, usize::from));
+    let done = selvedge::init().map_err(|error| error.to_string()).and_then(|world| {
+        let report = threads::run(&world, arguments.first, arguments.seeds, threads)?;
+        Ok((world.rank(), world.size(), report))
+    });
+    match done {
+        Ok((0, ranks, threads::Report { messages, roads })) => println!(
+            "storm: {} seeds on {ranks} ranks with {threads} threads each over {roads}, 0 violations: {messages} messages \
+             sent by rank 0, in {:.1} s",
             arguments.seeds,
             begin.elapsed().as_secs_f64()
         ),

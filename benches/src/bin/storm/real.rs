@@ -39,7 +39,7 @@ pub(crate) fn run(
     seeds: u64,
     defect: Option<ScheduleMutant>,
 ) -> Result<Report, String> {
-    let (mine, roads) = world.host_guest(Roads);
+    let (mine, roads) = roads(world);
     // Ranks may have different roads; all must draw the same program.
     let mut packet_bytes = [mine as u64];
     world.broadcast(&mut packet_bytes, 0).map_err(|error| format!("the first broadcast: {error}"))?;
@@ -55,6 +55,11 @@ pub(crate) fn run(
         total.collectives += tally.collectives;
     }
     Ok(Report { tally: total, roads })
+}
+
+/// The largest packet of any road of this rank, and the names of its roads.
+pub(crate) fn roads(world: &World) -> (usize, String) {
+    world.host_guest(Roads)
 }
 
 fn of_seed(seed: u64, why: &str) -> String {
