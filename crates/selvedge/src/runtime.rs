@@ -388,6 +388,12 @@ impl<T: Transport> Runtime<T> {
         ChannelId(index)
     }
 
+    /// Most channels that were there at the same time.
+    #[cfg(test)]
+    pub(crate) fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
     fn next_channel(&mut self) -> u32 {
         self.free_channels.pop().unwrap_or_else(|| {
             self.channels.push(None);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 use selvedge::{Error, Misuse, World};
@@ -223,6 +224,30 @@ fn who_waits_for_partitions_of_a_rank_that_is_gone_is_told(world: World) {
             assert!(matches!(received.wait(), Err(Error::Fault { rank: Some(0), .. })));
         }
     });
+}
+
+#[selvedge::test(ranks = [2])]
+fn a_panic_between_partitions_leaves_nothing_behind(world: World) {
+    let (mut data, partner) = ([1u8; 4], 1 - world.rank());
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        world.scope(|scope| {
+            if world.rank() == 0 {
+                let mut send = scope.psend_init(&mut data, 4, partner, 0).unwrap();
+                let (mut partitions, _sent) = send.start();
+                partitions.next().unwrap().ready();
+                panic!("the program's own mistake");
+            }
+            let mut receive = scope.precv_init(&mut data, 2, partner, 0).unwrap();
+            let (_, received) = receive.start();
+            received.wait().unwrap();
+            // Nobody sends this round.
+            let _never = receive.start();
+            panic!("the program's own mistake");
+        })
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(data, [1; 4]);
+    world.barrier().unwrap();
 }
 
 #[selvedge::test(ranks = [1, 2])]
