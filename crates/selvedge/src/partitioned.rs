@@ -187,6 +187,31 @@ impl<T> fmt::Debug for PartitionedSend<'_, '_, T> {
 }
 
 /// The markers of a round's partitions, in order. Those that are not taken out are dropped with it.
+///
+/// ```
+/// use selvedge::{PartitionedSend, Partitions};
+///
+/// /// A round in which the partitions leave from the last to the first.
+/// fn backwards(send: &mut PartitionedSend<'_, '_, u8>) -> selvedge::Result<()> {
+///     let (partitions, sent): (Partitions<'_, u8>, _) = send.start();
+///     let mut partitions: Vec<_> = partitions.collect();
+///     partitions.reverse();
+///     partitions.into_iter().for_each(|partition| partition.ready());
+///     sent.wait().map(drop)
+/// }
+///
+/// selvedge::local::run(1, |world| {
+///     let (mut mine, mut theirs) = ([1, 2, 3, 4], [0; 4]);
+///     world.scope(|scope| {
+///         let mut send = scope.psend_init(&mut mine, 4, 0, 0)?;
+///         let mut receive = scope.precv_init(&mut theirs, 2, 0, 0)?;
+///         let (_, received) = receive.start();
+///         backwards(&mut send)?;
+///         received.wait()
+///     }).unwrap();
+///     assert_eq!(theirs, mine);
+/// });
+/// ```
 pub struct Partitions<'a, T> {
     rest: &'a mut [T],
     each: usize,
@@ -233,6 +258,33 @@ impl<T> fmt::Debug for Partitions<'_, T> {
 ///
 /// Dropped without being marked, as by a panic, it leaves as it is, so that the receiver does not wait for ever, and the request
 /// of the round ends with [`Misuse::PartitionWithheld`].
+///
+/// ```
+/// /// What a worker does with its part, whichever it is.
+/// fn work(mut partition: selvedge::Partition<'_, f64>) {
+///     let begin = partition.index() * partition.len();
+///     for (place, element) in partition.iter_mut().enumerate() {
+///         *element = (begin + place) as f64;
+///     }
+///     partition.ready();
+/// }
+///
+/// selvedge::local::run(1, |world| {
+///     let (mut mine, mut theirs) = ([0.0; 6], [0.0; 6]);
+///     world.scope(|scope| {
+///         let mut send = scope.psend_init(&mut mine, 3, 0, 0)?;
+///         let mut receive = scope.precv_init(&mut theirs, 1, 0, 0)?;
+///         let ((_, received), (partitions, sent)) = (receive.start(), send.start());
+///         std::thread::scope(|threads| {
+///             for partition in partitions {
+///                 threads.spawn(|| work(partition));
+///             }
+///         });
+///         selvedge::wait_all([sent, received])
+///     }).unwrap();
+///     assert_eq!(theirs, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+/// });
+/// ```
 pub struct Partition<'a, T> {
     elements: &'a mut [T],
     index: usize,
@@ -402,6 +454,46 @@ impl<T> fmt::Debug for PartitionedRecv<'_, '_, T> {
 }
 
 /// The partitions of a round that are here; for any thread.
+///
+/// ```
+/// use selvedge::{PartitionView, PartitionedRecv};
+///
+/// /// Adds up partitions in the order in which they come, without waiting for one while another is here.
+/// fn sum(view: PartitionView<'_, u64>) -> selvedge::Result<u64> {
+///     let (mut sum, mut left) = (0, (0..view.count()).collect::<Vec<_>>());
+///     while let Some(&first) = left.first() {
+///         let here = left.iter().position(|&index| matches!(view.get(index), Ok(Some(_))));
+///         let index = here.map_or(first, |place| left[place]);
+///         sum += view.wait(index)?.iter().sum::<u64>();
+///         left.retain(|&other| other != index);
+///     }
+///     Ok(sum)
+/// }
+///
+/// fn round(receive: &mut PartitionedRecv<'_, '_, u64>) -> selvedge::Result<u64> {
+///     let (view, received) = receive.start();
+///     let sum = sum(view)?;
+///     received.wait()?;
+///     assert_eq!(sum, receive.buffer().iter().sum::<u64>());
+///     Ok(sum)
+/// }
+///
+/// selvedge::local::run(2, |world| {
+///     let mut data = [1, 2, 3, 4];
+///     world.scope(|scope| -> selvedge::Result<()> {
+///         if world.rank() == 0 {
+///             let mut send = scope.psend_init(&mut data, 4, 1, 0)?;
+///             let (partitions, sent) = send.start();
+///             selvedge::ready_all(partitions);
+///             sent.wait()?;
+///         } else {
+///             let mut receive = scope.precv_init(&mut data, 2, 0, 0)?;
+///             assert_eq!(round(&mut receive)?, 10);
+///         }
+///         Ok(())
+///     }).unwrap();
+/// });
+/// ```
 pub struct PartitionView<'a, T> {
     start: *const T,
     each: usize,
