@@ -9,7 +9,7 @@ use selvedge_transport::Peer;
 use crate::collective::Prepared;
 use crate::communicator::{Communicator, Road};
 use crate::datatype::Datatype;
-use crate::error::{Misuse, Result};
+use crate::error::{Refused, Result};
 use crate::memory::{Aftermath, Arriving, claim, claim_mut};
 use crate::message::{Address, Pattern, Status};
 use crate::runtime::{Call, Operation, Outcome, Runtime, Started, Trouble};
@@ -48,7 +48,7 @@ impl Communicator {
     pub(crate) fn received(&self, outcome: Outcome, aftermath: Aftermath) -> Result<Status> {
         let settled = aftermath.settle();
         let status = self.status(outcome.map_err(|trouble| self.explain(trouble))?);
-        settled.map_err(|invalid| invalid.from(status.source))?;
+        settled.map_err(|invalid| invalid.from(status.source)).refused_by(self)?;
         Ok(status)
     }
 
@@ -221,7 +221,7 @@ impl Communicator {
         drop(collecting);
         let settled = aftermath.settle();
         outcome.map_err(|trouble| self.explain(trouble))?;
-        Ok(settled.map_err(Misuse::from)?)
+        settled.refused_by(self)
     }
 
     /// Waits for the end of something that was started.

@@ -7,7 +7,7 @@ use selvedge_transport::Buf;
 
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
-use crate::error::{Error, Misuse, Result};
+use crate::error::{Error, Misuse, Refused, Result};
 use crate::memory::{Scratch, copy_to};
 use crate::runtime::{Operation, Started};
 
@@ -112,7 +112,7 @@ impl SendBuffer<'_> {
         self.communicator.runtime.enter().progress();
         self.reclaim();
         let full = Misuse::BufferFull { capacity: self.memory.len(), needed: taken(bytes) };
-        self.room(taken(bytes)).ok_or(full.into())
+        self.room(taken(bytes)).ok_or(full).refused_by(self.communicator)
     }
 
     fn room(&self, needed: usize) -> Option<usize> {

@@ -7,7 +7,7 @@ use selvedge_coll::{Collective, Rank, Shape};
 
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
-use crate::error::{Misuse, Result};
+use crate::error::{Misuse, Refused, Result};
 use crate::op::{Op, Reducer};
 
 /// A collective whose arguments are right.
@@ -141,10 +141,10 @@ impl Communicator {
     ) -> Result<Prepared<'a, T>> {
         let root_rank = self.checked_root(root)?;
         if output.is_some() != (self.rank() == root) {
-            return Err(Misuse::RootOutput { rank: self.rank(), root }.into());
+            return Err(self.refuse(Misuse::RootOutput { rank: self.rank(), root }));
         }
         let output = match output {
-            Some(output) => same_length(input, output)?,
+            Some(output) => same_length(input, output).refused_by(self)?,
             None => &mut [],
         };
         let shape = self.shape::<T>(Collective::Reduce { root: root_rank }, input.len());
@@ -157,7 +157,7 @@ impl Communicator {
         output: &'a mut [T],
         op: &Op<T>,
     ) -> Result<Prepared<'a, T>> {
-        let output = same_length(input, output)?;
+        let output = same_length(input, output).refused_by(self)?;
         Ok(reducing(self.shape::<T>(Collective::Allreduce, input.len()), input, output, op))
     }
 
@@ -168,7 +168,8 @@ impl Communicator {
     ) -> Result<Prepared<'a, T>> {
         if output.len() != self.size() * input.len() {
             let (given, expected) = (output.len(), self.size() * input.len());
-            return Err(Misuse::Length { what: "output", given, expected, why: "size * input.len()" }.into());
+            let why = "size * input.len()";
+            return Err(self.refuse(Misuse::Length { what: "output", given, expected, why }));
         }
         let shape = self.shape::<T>(Collective::Allgather, input.len());
         Ok(Prepared { shape, input, output, reducer: None })
@@ -179,12 +180,11 @@ impl Communicator {
         input: &'a [T],
         output: &'a mut [T],
     ) -> Result<Prepared<'a, T>> {
-        let output = same_length(input, output)?;
+        let output = same_length(input, output).refused_by(self)?;
         if !input.len().is_multiple_of(self.size()) {
             let (given, expected) = (input.len(), input.len().next_multiple_of(self.size()));
-            return Err(
-                Misuse::Length { what: "input", given, expected, why: "a block for each rank" }.into()
-            );
+            let why = "a block for each rank";
+            return Err(self.refuse(Misuse::Length { what: "input", given, expected, why }));
         }
         let shape = self.shape::<T>(Collective::Alltoall, input.len() / self.size());
         Ok(Prepared { shape, input, output, reducer: None })
@@ -199,7 +199,7 @@ impl Communicator {
 
     fn checked_root(&self, root: usize) -> Result<Rank> {
         if root >= self.size() {
-            return Err(Misuse::RankOutOfRange { what: "root", given: root, size: self.size() }.into());
+            return Err(self.refuse(Misuse::RankOutOfRange { what: "root", given: root, size: self.size() }));
         }
         Ok(Rank(root as u32))
     }
@@ -210,10 +210,10 @@ fn reducing<'a, T>(shape: Shape, input: &'a [T], output: &'a mut [T], op: &Op<T>
     Prepared { shape, input, output, reducer: Some(op.reducer.clone()) }
 }
 
-fn same_length<'a, T>(input: &[T], output: &'a mut [T]) -> Result<&'a mut [T]> {
+fn same_length<'a, T>(input: &[T], output: &'a mut [T]) -> Result<&'a mut [T], Misuse> {
     if input.len() != output.len() {
         let (given, expected) = (output.len(), input.len());
-        return Err(Misuse::Length { what: "output", given, expected, why: "as long as the input" }.into());
+        return Err(Misuse::Length { what: "output", given, expected, why: "as long as the input" });
     }
     Ok(output)
 }

@@ -9,7 +9,7 @@ use selvedge_coll::Rank;
 use selvedge_engine::{Context, Envelope, Failure};
 use selvedge_transport::{Peer, Scope};
 
-use crate::error::{Error, Misuse, Result};
+use crate::error::{Error, ErrorHandler, Misuse, Result};
 use crate::extensions::Extensions;
 use crate::group::Group;
 use crate::job::{Job, MEETING_CONTEXT};
@@ -73,6 +73,7 @@ pub(crate) struct Core {
     is_collecting: AtomicBool,
     pub(crate) name: Mutex<String>,
     pub(crate) extensions: Extensions,
+    pub(crate) handler: Mutex<ErrorHandler>,
     /// The context is this communicator's, and free again when it is gone.
     owns_context: bool,
 }
@@ -87,17 +88,29 @@ impl Drop for Core {
 
 impl Core {
     pub(crate) fn new(job: Arc<Job>, group: Arc<Group>, me: Rank, context: u32) -> Arc<Core> {
-        Core::with(job, group, me, context, true)
+        Core::with(job, group, me, context, ErrorHandler::default(), true)
     }
 
     /// What the ranks of a group, which may not be all of this communicator's, have to make one of their own: its members, and
     /// a context where nothing else is sent.
     pub(crate) fn for_meetings(&self, group: &Arc<Group>, me: usize) -> Arc<Core> {
         let context = self.context.0 + MEETING_CONTEXT;
-        Core::with(Arc::clone(&self.job), Arc::clone(group), Rank(me as u32), context, false)
+        Core::with(Arc::clone(&self.job), Arc::clone(group), Rank(me as u32), context, self.handler(), false)
     }
 
-    fn with(job: Arc<Job>, group: Arc<Group>, me: Rank, context: u32, owns_context: bool) -> Arc<Core> {
+    /// What is done about errors.
+    pub(crate) fn handler(&self) -> ErrorHandler {
+        self.handler.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn with(
+        job: Arc<Job>,
+        group: Arc<Group>,
+        me: Rank,
+        context: u32,
+        handler: ErrorHandler,
+        owns_context: bool,
+    ) -> Arc<Core> {
         Arc::new(Core {
             job,
             group,
@@ -109,6 +122,7 @@ impl Core {
             is_collecting: AtomicBool::new(false),
             name: Mutex::default(),
             extensions: Extensions::default(),
+            handler: Mutex::new(handler),
             owns_context,
         })
     }
@@ -251,7 +265,7 @@ impl Communicator {
     #[inline]
     pub(crate) fn checked_peer(&self, what: &'static str, rank: usize) -> Result<Peer> {
         if rank >= self.size() {
-            return Err(Misuse::RankOutOfRange { what, given: rank, size: self.size() }.into());
+            return Err(self.refuse(Misuse::RankOutOfRange { what, given: rank, size: self.size() }));
         }
         Ok(self.group.peer(Rank(rank as u32)))
     }
@@ -306,14 +320,18 @@ impl Communicator {
     #[cold]
     pub(crate) fn begin_collecting(&self) -> Result<Collecting<'_>> {
         match self.core.is_collecting.swap(true, Ordering::Relaxed) {
-            true => Err(Misuse::ConcurrentCollectives.into()),
+            true => Err(self.refuse(Misuse::ConcurrentCollectives)),
             false => Ok(Collecting(&self.core.is_collecting)),
         }
     }
 
-    /// What went wrong, in terms of ranks.
+    /// What went wrong, in terms of ranks, after the handler has seen it.
     #[cold]
     pub(crate) fn explain(&self, trouble: Trouble) -> Error {
+        self.raise(self.in_terms_of_ranks(trouble))
+    }
+
+    fn in_terms_of_ranks(&self, trouble: Trouble) -> Error {
         match trouble {
             Trouble::Engine(Failure::Truncated {
                 sent,

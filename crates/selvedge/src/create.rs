@@ -7,7 +7,7 @@ use selvedge_transport::Peer;
 
 use crate::communicator::{Communicator, Core};
 use crate::contexts::{Offer, agree};
-use crate::error::{Misuse, Result};
+use crate::error::{Misuse, Refused, Result};
 use crate::group::Group;
 use crate::groups;
 use crate::locality::{self, Level};
@@ -125,7 +125,7 @@ impl Communicator {
     /// [`Misuse::TagOutOfRange`].
     pub fn create_group(&self, group: &groups::Group, tag: i32) -> Result<Communicator> {
         self.check_subset(group)?;
-        let me = group.rank().ok_or(Misuse::NotAMember)?;
+        let me = group.rank().ok_or(Misuse::NotAMember).refused_by(self)?;
         let meeting = Communicator::new(self.runtime.clone(), self.core.for_meetings(group.members(), me));
         let maker = u64::from(self.message_context().0) + tag as u64;
         let context = agree(&self.core.job.contexts, self.offer().has_threads, maker, None, |mine| {
@@ -163,7 +163,7 @@ impl Communicator {
     fn check_subset(&self, group: &groups::Group) -> Result<()> {
         let members = group.members();
         let is_here = |rank| self.group.rank(members.peer(Rank(rank as u32))).is_some();
-        if (0..group.size()).all(is_here) { Ok(()) } else { Err(Misuse::NotAMember.into()) }
+        if (0..group.size()).all(is_here) { Ok(()) } else { Err(self.refuse(Misuse::NotAMember)) }
     }
 
     /// The largest over all ranks, word by word: up a binomial tree and down again, by messages that keep their order, so that
@@ -196,7 +196,7 @@ impl Communicator {
 impl Core {
     /// A communicator of the same job.
     fn child(&self, group: Arc<Group>, me: Rank, context: u32) -> Arc<Core> {
-        Core::new(Arc::clone(&self.job), group, me, context)
+        Core::with(Arc::clone(&self.job), group, me, context, self.handler(), true)
     }
 }
 

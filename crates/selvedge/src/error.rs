@@ -1,10 +1,16 @@
 //! What can go wrong, said so that the reader knows whose turn it is.
 
+mod class;
+mod handler;
+
 use std::fmt;
 
 use selvedge_transport::{Fault, Scope};
 
 use crate::memory::Invalid;
+pub use class::ErrorClass;
+pub use handler::ErrorHandler;
+pub(crate) use handler::Refused;
 
 /// The result of every call that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -12,7 +18,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a call did not do what was asked.
 ///
 /// Nothing aborts the process behind the caller's back (MPI's default error handler does): the program decides, and
-/// [`crate::Communicator::abort`] is there when it decides so.
+/// [`crate::Communicator::abort`] is there when it decides so, or an [`ErrorHandler`] that decides for all calls. Every
+/// text, its cause and its remedy are on the page docs/ERRORS.md.
 ///
 /// `Debug` prints the same sentence as `Display`, so that a `main` that returns [`Result`] ends with words for people.
 ///

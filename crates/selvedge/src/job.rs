@@ -6,6 +6,7 @@ use selvedge_transport::{Link, Machine, Peer};
 
 use crate::cards::Line;
 use crate::contexts::Contexts;
+use crate::error::Error;
 use crate::wishes::RoadName;
 
 /// How this process came to be a rank.
@@ -108,14 +109,27 @@ impl Job {
     }
 
     pub(crate) fn abort(&self, rank: usize, code: i32) -> ! {
+        let code = if code == 0 { 1 } else { code };
+        self.end(code, &format!("rank {rank} called abort({code})"))
+    }
+
+    /// Ends the job because of an error, as its handler wants it.
+    pub(crate) fn end_with(&self, rank: usize, error: &Error) -> ! {
+        let why = format!("rank {rank}: {error}");
+        if let Start::Process(_) = &self.start {
+            eprintln!("selvedge: {why}");
+        }
+        self.end(1, &why)
+    }
+
+    fn end(&self, code: i32, why: &str) -> ! {
         match &self.start {
-            Start::Thread => panic!("rank {rank} called abort({code})"),
+            Start::Thread => panic!("{why}"),
             Start::Process(boot) => {
-                let code = if code == 0 { 1 } else { code };
                 if let Ok(mut boot) = boot.try_lock()
                     && let Some(boot) = boot.as_mut()
                 {
-                    boot.abort(code, &format!("rank {rank} called abort({code})"));
+                    boot.abort(code, why);
                 }
                 std::process::exit(code)
             }

@@ -195,7 +195,7 @@ mod world;
 pub use buffered::SendBuffer;
 pub use communicator::Communicator;
 pub use datatype::{Datatype, Plain};
-pub use error::{Error, Misuse, Result};
+pub use error::{Error, ErrorClass, ErrorHandler, Misuse, Result};
 pub use extensions::Extensions;
 pub use groups::{Comparison, Group};
 pub use layout::Layout;

@@ -7,7 +7,7 @@ use selvedge_engine::Matched;
 
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
-use crate::error::{Misuse, Result};
+use crate::error::{Misuse, Refused, Result};
 use crate::memory::Arriving;
 use crate::message::{Source, Status, Tag};
 
@@ -134,26 +134,26 @@ impl<'c> Message<'c> {
     pub fn recv_vec<T: Datatype>(mut self) -> Result<(Vec<T>, Status)> {
         let seen = self.status();
         if seen.bytes.checked_rem(size_of::<T>()).is_none_or(|rest| rest != 0) {
+            let communicator = self.communicator;
             self.recv(&mut vec![0u8; seen.bytes])?;
-            return Err(Misuse::PartialElement {
+            return Err(communicator.refuse(Misuse::PartialElement {
                 bytes: seen.bytes as u64,
                 element_bytes: size_of::<T>(),
                 source_rank: seen.source,
-            }
-            .into());
+            }));
         }
         let Some(matched) = self.matched.take() else { return Ok((Vec::new(), seen)) };
         let mut message = Arriving::new(seen.count::<T>());
         let status = self.communicator.recv_matched_arriving(&mut message, matched)?;
-        let message = message.finish().map_err(|invalid| invalid.from(status.source))?;
-        Ok((message, status))
+        let message = message.finish().map_err(|invalid| invalid.from(status.source));
+        Ok((message.refused_by(self.communicator)?, status))
     }
 
     /// What is to be received on `communicator`; nothing for a message from nobody.
     pub(crate) fn into_matched(mut self, communicator: &Communicator) -> Result<Option<Matched>> {
         if !std::ptr::eq(self.communicator, communicator) {
             let (probed, given) = (format!("{:?}", self.communicator), format!("{communicator:?}"));
-            return Err(Misuse::OtherCommunicator { probed, given }.into());
+            return Err(communicator.refuse(Misuse::OtherCommunicator { probed, given }));
         }
         Ok(self.matched.take())
     }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
-use crate::error::{Misuse, Result};
+use crate::error::{Misuse, Refused, Result};
 
 /// Whose messages a receive takes: those of a rank, of anybody ([`ANY_SOURCE`]) or of nobody ([`PROC_NULL`]).
 ///
@@ -315,7 +315,8 @@ impl Communicator {
         tag: i32,
     ) -> Result<()> {
         let bytes = postcard::to_allocvec(value)
-            .map_err(|error| Misuse::Encoding(format!("the value to send cannot be encoded: {error}")))?;
+            .map_err(|error| Misuse::Encoding(format!("the value to send cannot be encoded: {error}")))
+            .refused_by(self)?;
         self.send(&bytes, dest, tag)
     }
 
@@ -335,8 +336,8 @@ impl Communicator {
                 "the message of rank {from} is no {}: {error}",
                 std::any::type_name::<V>()
             ))
-        })?;
-        Ok((value, status))
+        });
+        Ok((value.refused_by(self)?, status))
     }
 
     /// Waits until a message that matches is here and says what it is, without receiving it (MPI_Probe).
@@ -384,7 +385,7 @@ impl Communicator {
     /// A destination and a tag the user named, as the engine knows them; `None` for [`PROC_NULL`].
     #[inline]
     pub(crate) fn destination(&self, dest: Option<usize>, tag: i32) -> Result<Option<Address>> {
-        let tag = checked_tag(tag)?;
+        let tag = self.checked_tag(tag)?;
         match dest {
             Some(dest) => Ok(Some((self.checked_peer("destination", dest)?, tag))),
             None => Ok(None),
@@ -394,11 +395,19 @@ impl Communicator {
     /// A source and a tag the user named, as the engine knows them; `None` for [`PROC_NULL`].
     #[inline]
     pub(crate) fn pattern(&self, source: Source, tag: Tag) -> Result<Option<Pattern>> {
-        let tag = tag.0.map(checked_tag).transpose()?;
+        let tag = tag.0.map(|tag| self.checked_tag(tag)).transpose()?;
         match source.0 {
             Who::Rank(rank) => Ok(Some((Some(self.checked_peer("source", rank)?), tag))),
             Who::Anybody => Ok(Some((None, tag))),
             Who::Nobody => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn checked_tag(&self, tag: i32) -> Result<EngineTag> {
+        match u64::try_from(tag) {
+            Ok(tag) => Ok(EngineTag(tag)),
+            Err(_) => Err(self.refuse(Misuse::TagOutOfRange(tag))),
         }
     }
 
@@ -417,13 +426,5 @@ impl Communicator {
     pub(crate) fn status(&self, envelope: Envelope) -> Status {
         let source = self.rank_of(envelope.source);
         Status { source, tag: envelope.tag.0 as i32, bytes: envelope.bytes as usize }
-    }
-}
-
-#[inline]
-fn checked_tag(tag: i32) -> Result<EngineTag> {
-    match u64::try_from(tag) {
-        Ok(tag) => Ok(EngineTag(tag)),
-        Err(_) => Err(Misuse::TagOutOfRange(tag).into()),
     }
 }

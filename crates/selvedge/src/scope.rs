@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::collective::Prepared;
 use crate::communicator::{Communicator, Road};
 use crate::datatype::Datatype;
-use crate::error::{Misuse, Result};
+use crate::error::{Misuse, Refused, Result};
 use crate::matched::Message;
 use crate::memory::{Aftermath, Settled, claim, claim_mut};
 use crate::message::{Source, Status, Tag};
@@ -205,7 +205,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         dest: impl Into<Option<usize>>,
         tag: i32,
     ) -> Result<Request<'scope>> {
-        let bytes = encode(value)?;
+        let bytes = encode(value).refused_by(self.communicator)?;
         let Some((peer, tag)) = self.communicator.destination(dest.into(), tag)? else {
             return Ok(Request::complete(self, Ok(self.own_status())));
         };
@@ -405,8 +405,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         };
         match settled {
             Ok(()) => Ok(status),
-            Err(invalid) if received == Received::Yes => Err(invalid.from(status.source).into()),
-            Err(invalid) => Err(Misuse::from(invalid).into()),
+            Err(invalid) if received == Received::Yes => {
+                Err(self.communicator.refuse(invalid.from(status.source)))
+            }
+            Err(invalid) => Err(self.communicator.refuse(Misuse::from(invalid))),
         }
     }
 

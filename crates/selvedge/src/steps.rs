@@ -83,9 +83,9 @@ impl Steps<'_> {
 }
 
 /// Makes `into` longer by so many bytes, which a rank has announced.
-pub(crate) fn make_room(into: &mut Vec<u8>, bytes: u64, source_rank: usize) -> Result<()> {
+pub(crate) fn make_room(into: &mut Vec<u8>, bytes: u64, source_rank: usize) -> Result<(), Misuse> {
     let more = usize::try_from(bytes).ok().filter(|&more| into.try_reserve_exact(more).is_ok());
-    let Some(more) = more else { return Err(Misuse::NoRoom { bytes, source_rank }.into()) };
+    let Some(more) = more else { return Err(Misuse::NoRoom { bytes, source_rank }) };
     into.resize(into.len() + more, 0);
     Ok(())
 }

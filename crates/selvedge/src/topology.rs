@@ -91,13 +91,12 @@ impl Communicator {
     pub fn cartesian(&self, dims: &[usize], periodic: &[bool]) -> Result<Option<Cartesian>> {
         let (given, expected) = (periodic.len(), dims.len());
         if given != expected {
-            return Err(
-                Misuse::Length { what: "periodic", given, expected, why: "one for each dimension" }.into()
-            );
+            let why = "one for each dimension";
+            return Err(self.refuse(Misuse::Length { what: "periodic", given, expected, why }));
         }
         let places = dims.iter().try_fold(1_usize, |places, &dim| places.checked_mul(dim));
         let Some(places) = places.filter(|places| (1..=self.size()).contains(places)) else {
-            return Err(Misuse::Grid { dims: dims.to_vec(), ranks: self.size() }.into());
+            return Err(self.refuse(Misuse::Grid { dims: dims.to_vec(), ranks: self.size() }));
         };
         let grid = self.split((self.rank() < places).then_some(0), 0)?;
         let (dims, periodic) = (dims.to_vec(), periodic.to_vec());
@@ -198,9 +197,8 @@ impl Cartesian {
     pub fn sub(&self, keep: &[bool]) -> Result<Cartesian> {
         let (given, expected) = (keep.len(), self.dims.len());
         if given != expected {
-            return Err(
-                Misuse::Length { what: "keep", given, expected, why: "one for each dimension" }.into()
-            );
+            let why = "one for each dimension";
+            return Err(self.refuse(Misuse::Length { what: "keep", given, expected, why }));
         }
         let here = self.coords(self.rank());
         let places = here.iter().zip(&self.dims).zip(keep);

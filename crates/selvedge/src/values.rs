@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::bundle::encode;
 use self::bundle::{NOTHING, decode, pop, push};
 use crate::communicator::Communicator;
-use crate::error::{Error, Misuse, Result};
+use crate::error::{Misuse, Refused, Result};
 use crate::steps::{Steps, make_room};
 
 /// Bytes of the first message of a broadcast: the length, and the value if it is as short as that. As fast as 8 bytes.
@@ -25,7 +25,7 @@ const HEAD_VALUE_BYTES: usize = HEAD_BYTES - size_of::<u64>();
 ///
 /// All ranks call the same with the same types. Errors of all of them: [`Misuse::Encoding`] for a value of this rank's
 /// that serde refuses, [`Misuse::NothingGiven`] with the rank when it was another's, [`Misuse::NoValue`] with the rank whose
-/// bytes are no such value, [`Misuse::NoRoom`] for more bytes than there is memory, and [`Error::Fault`] for ranks that died.
+/// bytes are no such value, [`Misuse::NoRoom`] for more bytes than there is memory, and [`Fault`](crate::Error::Fault) for ranks that died.
 /// After the first three the communicator is in order and others are not kept waiting.
 impl Communicator {
     /// Gives every rank the root's value, `Some` there and `None` elsewhere (MPI_Bcast, MPI 5.0 section 6.4). The root gets
@@ -49,15 +49,15 @@ impl Communicator {
     ) -> Result<V> {
         self.existing_root(root)?;
         if self.rank() != root {
-            let bytes =
-                self.broadcast_bytes(None, root)?.ok_or(Misuse::NothingGiven { source_rank: root })?;
-            let value_is_misplaced = value.is_some();
-            let received = decode(&bytes, root)?;
-            return if value_is_misplaced { Err(self.root_value(root)) } else { Ok(received) };
+            let bytes = self.broadcast_bytes(None, root)?;
+            let bytes = bytes.ok_or(Misuse::NothingGiven { source_rank: root }).refused_by(self)?;
+            let received = decode(&bytes, root).refused_by(self)?;
+            let nothing_misplaced = if value.is_some() { Err(self.root_value(root)) } else { Ok(received) };
+            return nothing_misplaced.refused_by(self);
         }
         let mut encoded = value.as_ref().ok_or_else(|| self.root_value(root)).and_then(encode);
         self.broadcast_bytes(Some(encoded.as_deref_mut().ok()), root)?;
-        encoded?;
+        encoded.refused_by(self)?;
         Ok(value.expect("a value was encoded"))
     }
 
@@ -85,9 +85,9 @@ impl Communicator {
         self.existing_root(root)?;
         let encoded = encode(&value);
         let bundle = self.gather_bundle(encoded.as_deref().ok(), root)?;
-        encoded?;
+        encoded.refused_by(self)?;
         let Some(bundle) = bundle else { return Ok(None) };
-        let mut values = self.unpack(&bundle, root, Some(value))?;
+        let mut values = self.unpack(&bundle, root, Some(value)).refused_by(self)?;
         values.rotate_right(root);
         Ok(Some(values))
     }
@@ -115,9 +115,11 @@ impl Communicator {
         self.existing_root(root)?;
         if self.rank() != root {
             let bundle = self.scatter_bundle(None, root)?;
-            let mine = pop(&mut &bundle[..], root)?.ok_or(Misuse::NothingGiven { source_rank: root })?;
-            let received = decode(mine, root)?;
-            return if values.is_some() { Err(self.root_value(root)) } else { Ok(received) };
+            let mine = pop(&mut &bundle[..], root)
+                .and_then(|mine| mine.ok_or(Misuse::NothingGiven { source_rank: root }));
+            let received = mine.and_then(|mine| decode(mine, root)).refused_by(self)?;
+            let nothing_misplaced = if values.is_some() { Err(self.root_value(root)) } else { Ok(received) };
+            return nothing_misplaced.refused_by(self);
         }
         let values = values.ok_or_else(|| self.root_value(root)).and_then(|values| self.one_each(values));
         let encoded = values.and_then(|values| Ok((encode_all(&values, root)?, values)));
@@ -126,7 +128,7 @@ impl Communicator {
             Err(_) => bundle_of((0..self.size()).map(|_| None)),
         };
         self.scatter_bundle(Some(bundle), root)?;
-        let (_, mut values) = encoded?;
+        let (_, mut values) = encoded.refused_by(self)?;
         Ok(values.swap_remove(root))
     }
 
@@ -147,9 +149,9 @@ impl Communicator {
         let encoded = encode(&value);
         let mut bundle = self.gather_bundle(encoded.as_deref().ok(), 0)?;
         let received = self.broadcast_bytes(bundle.as_deref_mut().map(Some), 0)?;
-        encoded?;
-        let bundle = bundle.or(received).ok_or(Misuse::NothingGiven { source_rank: 0 })?;
-        self.unpack(&bundle, 0, Some(value))
+        encoded.refused_by(self)?;
+        let bundle = bundle.or(received).ok_or(Misuse::NothingGiven { source_rank: 0 });
+        bundle.and_then(|bundle| self.unpack(&bundle, 0, Some(value))).refused_by(self)
     }
 
     /// Gives rank `i` the `i`-th value of everybody, in order of ranks; `values` has one for each rank (MPI_Alltoall, MPI 5.0
@@ -183,20 +185,21 @@ impl Communicator {
             let (to, from) = ((me + distance) % size, (me + size - distance) % size);
             let bytes = encoded.as_ref().map_or(&[][..], |(encoded, _)| &encoded[to]);
             if announced[from] != NOTHING {
-                make_room(&mut received[from], announced[from], from)?;
+                make_room(&mut received[from], announced[from], from).refused_by(self)?;
             }
             steps.exchange(bytes, to, &mut received[from], from)?;
         }
-        let (_, values) = encoded?;
+        let (_, values) = encoded.refused_by(self)?;
         let own = values.into_iter().enumerate().nth(me).map(|(_, value)| value);
         let mut own = own.into_iter();
         (0..size)
             .map(|rank| match announced[rank] {
                 _ if rank == me => Ok(own.next().expect("there is one value for each rank")),
-                NOTHING => Err(Misuse::NothingGiven { source_rank: rank }.into()),
+                NOTHING => Err(Misuse::NothingGiven { source_rank: rank }),
                 _ => decode(&received[rank], rank),
             })
-            .collect()
+            .collect::<Result<_, Misuse>>()
+            .refused_by(self)
     }
 
     /// Combines everybody's value into one, `Some` on the root and `None` elsewhere (MPI_Reduce, MPI 5.0 section 6.9.1).
@@ -224,7 +227,7 @@ impl Communicator {
         let steps = self.steps()?;
         const TO_THE_ROOT: u32 = 1;
         let given = match self.reduce_to_first(&steps, value, op)? {
-            Reduced::First(partial) if root == 0 => return Ok(Some(partial?)),
+            Reduced::First(partial) if root == 0 => return Ok(Some(whole(partial).refused_by(self)?)),
             Reduced::First(partial) => {
                 let (frame, given) = frame_of(&partial, self.rank());
                 steps.send(&frame, root, TO_THE_ROOT)?;
@@ -236,8 +239,12 @@ impl Communicator {
         if self.rank() == root && root != 0 {
             steps.recv(&mut frame, 0, TO_THE_ROOT)?;
         }
-        given?;
-        if self.rank() == root { Ok(Some(decode::<Partial<V>>(&frame, 0)??)) } else { Ok(None) }
+        given.refused_by(self)?;
+        if self.rank() == root {
+            Ok(Some(decode(&frame, 0).and_then(whole).refused_by(self)?))
+        } else {
+            Ok(None)
+        }
     }
 
     /// As [`Communicator::reduce_value`], and every rank gets the result (MPI_Allreduce, MPI 5.0 section 6.9.6).
@@ -265,13 +272,14 @@ impl Communicator {
             Reduced::First(partial) => {
                 let (mut frame, given) = frame_of(&partial, self.rank());
                 self.broadcast_bytes(Some(Some(&mut frame)), 0)?;
-                given?;
-                Ok(partial?)
+                given.refused_by(self)?;
+                whole(partial).refused_by(self)
             }
             Reduced::PassedOn(given) => {
-                let frame = self.broadcast_bytes(None, 0)?.ok_or(Misuse::NothingGiven { source_rank: 0 })?;
-                given?;
-                Ok(decode::<Partial<V>>(&frame, 0)??)
+                let frame = self.broadcast_bytes(None, 0)?;
+                let frame = frame.ok_or(Misuse::NothingGiven { source_rank: 0 }).refused_by(self)?;
+                given.refused_by(self)?;
+                decode(&frame, 0).and_then(whole).refused_by(self)
             }
         }
     }
@@ -328,7 +336,7 @@ impl Communicator {
             return Ok(None);
         }
         let mut bytes = Vec::new();
-        make_room(&mut bytes, length, root)?;
+        make_room(&mut bytes, length, root).refused_by(self)?;
         let (start, rest) = split_head(&mut bytes);
         start.copy_from_slice(&first[..start.len()]);
         self.broadcast(rest, root)?;
@@ -362,7 +370,7 @@ impl Communicator {
         // The lowest bit of a rank is the distance to its parent; below it are its own children, the furthest first.
         let mut distance = if me == 0 { size.next_power_of_two() } else { me & me.wrapping_neg() };
         let mut bundle = match bundle {
-            Some(bundle) => rotated(&bundle, root)?,
+            Some(bundle) => rotated(&bundle, root).refused_by(self)?,
             None => {
                 let mut bundle = Vec::new();
                 steps.recv(&mut bundle, (me - distance + root) % size, 0)?;
@@ -374,7 +382,7 @@ impl Communicator {
             if me + distance < size {
                 let mut rest = &bundle[..];
                 for rank in me..me + distance {
-                    pop(&mut rest, (rank + root) % size)?;
+                    pop(&mut rest, (rank + root) % size).refused_by(self)?;
                 }
                 steps.send(rest, (me + distance + root) % size, 0)?;
                 bundle.truncate(bundle.len() - rest.len());
@@ -384,7 +392,12 @@ impl Communicator {
     }
 
     /// The values of a bundle whose first frame is that of rank `first`. `own`: this rank's value, which is not decoded.
-    fn unpack<V: DeserializeOwned>(&self, bundle: &[u8], first: usize, own: Option<V>) -> Result<Vec<V>> {
+    fn unpack<V: DeserializeOwned>(
+        &self,
+        bundle: &[u8],
+        first: usize,
+        own: Option<V>,
+    ) -> Result<Vec<V>, Misuse> {
         let mut rest = bundle;
         let mut own = own;
         (0..self.size())
@@ -401,19 +414,19 @@ impl Communicator {
 
     fn existing_root(&self, root: usize) -> Result<()> {
         if root >= self.size() {
-            return Err(Misuse::RankOutOfRange { what: "root", given: root, size: self.size() }.into());
+            return Err(self.refuse(Misuse::RankOutOfRange { what: "root", given: root, size: self.size() }));
         }
         Ok(())
     }
 
-    fn root_value(&self, root: usize) -> Error {
-        Misuse::RootValue { rank: self.rank(), root }.into()
+    fn root_value(&self, root: usize) -> Misuse {
+        Misuse::RootValue { rank: self.rank(), root }
     }
 
-    fn one_each<V>(&self, values: Vec<V>) -> Result<Vec<V>> {
+    fn one_each<V>(&self, values: Vec<V>) -> Result<Vec<V>, Misuse> {
         if values.len() != self.size() {
             let (given, expected) = (values.len(), self.size());
-            return Err(Misuse::Length { what: "values", given, expected, why: "one for each rank" }.into());
+            return Err(Misuse::Length { what: "values", given, expected, why: "one for each rank" });
         }
         Ok(values)
     }
@@ -439,19 +452,23 @@ struct Broken {
 }
 
 impl Broken {
-    fn at(rank: usize, error: &Error) -> Broken {
+    fn at(rank: usize, error: &Misuse) -> Broken {
         Broken { rank: rank as u32, why: Some(error.to_string()) }
     }
 }
 
-impl From<Broken> for Error {
-    fn from(broken: Broken) -> Error {
-        let source_rank = broken.rank as usize;
+impl From<Broken> for Misuse {
+    fn from(broken: Broken) -> Misuse {
         match broken.why {
-            None => Misuse::NothingGiven { source_rank }.into(),
-            Some(why) => Misuse::Encoding(why).into(),
+            None => Misuse::NothingGiven { source_rank: broken.rank as usize },
+            Some(why) => Misuse::Encoding(why),
         }
     }
+}
+
+/// A partial result that should be the whole.
+fn whole<V>(partial: Partial<V>) -> Result<V, Misuse> {
+    partial.map_err(Misuse::from)
 }
 
 /// What a rank passes on, and whether it could.
@@ -467,7 +484,7 @@ fn frame_of<V: Serialize>(partial: &Partial<V>, me: usize) -> (Vec<u8>, Result<(
 }
 
 /// Each value as bytes. That of `own` stays empty: it goes nowhere.
-fn encode_all<V: Serialize>(values: &[V], own: usize) -> Result<Vec<Vec<u8>>> {
+fn encode_all<V: Serialize>(values: &[V], own: usize) -> Result<Vec<Vec<u8>>, Misuse> {
     let encode_other = |(rank, value)| if rank == own { Ok(Vec::new()) } else { encode(value) };
     values.iter().enumerate().map(encode_other).collect()
 }
@@ -479,7 +496,7 @@ fn bundle_of<'a>(values: impl Iterator<Item = Option<&'a [u8]>>) -> Vec<u8> {
 }
 
 /// A bundle in order of ranks as one that begins with the root.
-fn rotated(bundle: &[u8], root: usize) -> Result<Vec<u8>> {
+fn rotated(bundle: &[u8], root: usize) -> Result<Vec<u8>, Misuse> {
     let mut rest = bundle;
     for rank in 0..root {
         pop(&mut rest, rank)?;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::ErrorHandler;
+
 /// A way for the bytes between two ranks, as users name it, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum RoadName {
@@ -54,7 +56,7 @@ pub(crate) enum ReportWish {
 }
 
 /// What the user asked for. The same on all ranks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Wishes {
     /// `SELVEDGE_TRANSPORT`: no other roads than these.
     pub(crate) transports: Option<Vec<RoadName>>,
@@ -70,6 +72,8 @@ pub(crate) struct Wishes {
     pub(crate) interface: Option<String>,
     /// `SELVEDGE_DEVICES`: no other EFA devices than these.
     pub(crate) devices: Vec<String>,
+    /// `SELVEDGE_ERRORS`: what the world does about errors.
+    pub(crate) errors: ErrorHandler,
 }
 
 impl Wishes {
@@ -98,6 +102,7 @@ impl Wishes {
             interface: env("SELVEDGE_INTERFACE"),
             devices: env("SELVEDGE_DEVICES")
                 .map_or_else(Vec::new, |list| list.split(',').map(|name| name.trim().to_owned()).collect()),
+            errors: env("SELVEDGE_ERRORS").map(|name| errors(&name)).transpose()?.unwrap_or_default(),
         })
     }
 
@@ -133,6 +138,10 @@ fn names(variable: &str, list: &str) -> Result<Vec<RoadName>, String> {
     list.split(',').map(parse).collect()
 }
 
+fn errors(name: &str) -> Result<ErrorHandler, String> {
+    ErrorHandler::parse(name).ok_or_else(|| format!("SELVEDGE_ERRORS={name}: expected return or abort"))
+}
+
 fn report(wish: &str) -> Result<ReportWish, String> {
     match wish.split_once(':') {
         None if wish == "text" => Ok(ReportWish::Text),
@@ -153,7 +162,7 @@ mod tests {
     #[test]
     fn nothing_asked_for_allows_everything_and_demands_nothing() {
         let wishes = wishes(&[("SELVEDGE_TRANSPORT", "")]).unwrap();
-        assert_eq!(wishes, Wishes::default());
+        assert_eq!(wishes.report, ReportWish::Default);
         assert!(wishes.shared_memory_will_do());
         assert_eq!(wishes.networks().collect::<Vec<_>>(), RoadName::NETWORKS);
     }
@@ -182,6 +191,15 @@ mod tests {
         let shm = wishes(&[("SELVEDGE_REQUIRE", "shm , tcp")]).unwrap();
         assert!(shm.shared_memory_will_do());
         assert_eq!(shm.networks().collect::<Vec<_>>(), [RoadName::Tcp]);
+    }
+
+    #[test]
+    fn errors_are_returned_unless_they_shall_end_the_job() {
+        let errors = |value| wishes(&[("SELVEDGE_ERRORS", value)]).map(|wishes| wishes.errors);
+        assert!(matches!(errors(""), Ok(ErrorHandler::Return)));
+        assert!(matches!(errors("return"), Ok(ErrorHandler::Return)));
+        assert!(matches!(errors("abort"), Ok(ErrorHandler::Abort)));
+        assert_eq!(errors("fatal").unwrap_err(), "SELVEDGE_ERRORS=fatal: expected return or abort");
     }
 
     #[test]

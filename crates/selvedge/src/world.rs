@@ -55,6 +55,7 @@ pub struct World {
 /// | `SELVEDGE_REQUIRE` | `--require` | one of these leads to other hosts, or the job does not start |
 /// | `SELVEDGE_REPORT` | `--report` | `text`, `json`, or `json:FILE`: rank 0 says which roads are taken, and why no better ones |
 /// | `SELVEDGE_QUIET` | `--quiet` | nothing is said at the start |
+/// | `SELVEDGE_ERRORS` | `--initial-errhandler` | what the world does about errors: `return` them, or `abort` the job |
 /// | `SELVEDGE_LIBFABRIC` | | the libfabric to use: its file, or the folder it is in |
 /// | `SELVEDGE_INTERFACE` | | the network interface for `tcp`, by name or address |
 /// | `SELVEDGE_DEVICES` | | no other EFA devices than these, with commas |
@@ -80,6 +81,7 @@ pub fn init() -> Result<World> {
     // Who asks for nonsense has been refused by now.
     if let Ok(wishes) = Wishes::from_env(env) {
         runtime.set_remarks(Remarks::new(world.rank(), wishes.report));
+        world.set_error_handler(wishes.errors);
     }
     drop(runtime);
     Ok(world)

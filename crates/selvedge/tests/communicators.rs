@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use selvedge::{ANY_SOURCE, ANY_TAG, Cause, Error, Op, World, local, wait_any};
+use selvedge::{ANY_SOURCE, ANY_TAG, Cause, Error, ErrorClass, ErrorHandler, Op, World, local, wait_any};
 
 #[selvedge::test(ranks = [1, 2, 3, 5, 8])]
 fn a_split_keeps_colours_apart_and_orders_by_key(world: World) {
@@ -211,4 +212,77 @@ fn several_worlds_live_side_by_side() {
         inner
     });
     assert_eq!(outer, [[3; 3]; 2]);
+}
+
+/// A handler that remembers what it saw.
+fn noting() -> (ErrorHandler, Arc<Mutex<Vec<ErrorClass>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&seen);
+    (ErrorHandler::call(move |error| notes.lock().unwrap().push(error.class())), seen)
+}
+
+#[selvedge::test(ranks = [2])]
+fn a_handler_sees_every_error_of_its_communicator_once(world: World) {
+    let (handler, seen) = noting();
+    world.set_error_handler(handler);
+    let (me, other) = (world.rank(), 1 - world.rank());
+    let mut none: [u8; 0] = [];
+    world.send(&[1_u8; 3], other, 0).unwrap();
+    assert!(world.recv(&mut none, other, 0).is_err());
+    world.send(&[1_u8; 3], other, 0).unwrap();
+    assert!(world.recv_vec::<u32>(other, 0).is_err());
+    world.send(&[2_u8; 3], other, 0).unwrap();
+    let mut truths = [false; 3];
+    assert!(world.scope(|scope| scope.irecv(&mut truths, other, 0).unwrap().wait()).is_err());
+    assert!(world.recv(&mut none, me, -1).is_err());
+    assert!(world.broadcast(&mut none, 2).is_err());
+    assert!(world.broadcast_value((me == 1).then_some(1), 0).is_err());
+    assert!(world.allreduce(&[1], &mut [1, 2], &Op::sum()).is_err());
+    assert!(world.cartesian(&[3], &[true]).is_err());
+    assert!(world.recv(&mut [0], me, 0).is_err());
+    use ErrorClass::{Count, Dims, Other, Root, Tag, Truncate, Type};
+    // The root gave nothing, and the other rank gave what it should not have: told as what the root did.
+    let of_value = if me == 0 { Root } else { Other };
+    assert_eq!(*seen.lock().unwrap(), [Truncate, Type, Type, Tag, Root, of_value, Count, Dims, Other]);
+}
+
+#[selvedge::test(ranks = [2])]
+fn a_cancelled_request_is_no_error_to_a_handler(world: World) {
+    let (handler, seen) = noting();
+    world.set_error_handler(handler);
+    let mut byte = [0_u8];
+    world.scope(|scope| {
+        let receive = scope.irecv(&mut byte, 1 - world.rank(), 0).unwrap();
+        assert!(receive.cancel().unwrap());
+    });
+    assert!(seen.lock().unwrap().is_empty());
+}
+
+#[selvedge::test(ranks = [3])]
+fn communicators_begin_with_the_handler_they_were_made_under(world: World) {
+    let early = world.dup().unwrap();
+    let (handler, seen) = noting();
+    world.set_error_handler(handler);
+    let half = world.split(Some(u32::from(world.rank() > 0)), 0).unwrap().unwrap();
+    let all = world.create_group(&world.group(), 0).unwrap();
+    let grid = world.cartesian(&[3], &[false]).unwrap().unwrap();
+    let mine = world.team().communicator();
+    world.set_error_handler(ErrorHandler::Return);
+    for communicator in [&early, &half, &all, &grid, &mine, &world] {
+        assert!(communicator.send(&[0], 9, 0).is_err());
+    }
+    assert_eq!(*seen.lock().unwrap(), [ErrorClass::Rank; 3], "not the early one, and not the changed ones");
+    assert!(matches!(mine.error_handler(), ErrorHandler::Return), "threads share the communicator's");
+}
+
+#[test]
+fn under_abort_the_first_error_ends_the_job_with_its_own_words() {
+    let ended = std::panic::catch_unwind(|| {
+        selvedge::local::run(2, |world| {
+            world.set_error_handler(ErrorHandler::Abort);
+            let _ = if world.rank() == 1 { world.send(&[0], 9, 0) } else { world.barrier() };
+        });
+    });
+    let words = ended.unwrap_err().downcast::<String>().unwrap();
+    assert!(words.starts_with("rank "), "{words}");
 }

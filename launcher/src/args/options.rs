@@ -83,6 +83,7 @@ pub(super) enum Opt {
     OutputFile,
     Transport,
     Require,
+    Errors,
     Report,
     Quiet,
     TimeLimit,
@@ -233,6 +234,7 @@ impl Line<'_> {
             }
             Opt::Transport => self.roads(word, "SELVEDGE_TRANSPORT", job)?,
             Opt::Require => self.roads(word, "SELVEDGE_REQUIRE", job)?,
+            Opt::Errors => self.errors(word, job)?,
             Opt::Report => {
                 let how = self.value(word, "text, json or json=FILE")?;
                 let wish = match how.as_bytes().split(|byte| *byte == b'=').collect::<Vec<_>>()[..] {

@@ -63,6 +63,19 @@ impl Line<'_> {
         Ok(())
     }
 
+    /// What ranks do about errors, by the names of MPI 5.0 section 11.5: ours end the job for both that abort.
+    pub(super) fn errors(&mut self, word: &mut Word<'_>, job: &mut JobWish) -> Result<(), Usage> {
+        const EXPECTED: &str = "mpi_errors_return, mpi_errors_abort or mpi_errors_are_fatal";
+        let name = self.text(word, EXPECTED)?;
+        let ours = match name.to_ascii_lowercase().as_str() {
+            "mpi_errors_return" => "return",
+            "mpi_errors_abort" | "mpi_errors_are_fatal" => "abort",
+            _ => return Err(word.wrong(OsStr::new(&name), EXPECTED)),
+        };
+        job.exports.push(Export::Value("SELVEDGE_ERRORS".into(), ours.into()));
+        Ok(())
+    }
+
     /// Open MPI's settings: those of its programs become variables, of those of its launcher we have some by other names.
     pub(super) fn mca(&mut self, opt: Opt, word: &mut Word<'_>, job: &mut JobWish) -> Result<(), Usage> {
         let name = self.text(word, "a name and a value")?;

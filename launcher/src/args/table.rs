@@ -356,6 +356,13 @@ const ROADS_OF_RANKS: &[Flag] = &[
     )
     .often(),
     flag(&["quiet", "q"], Takes::Nothing, Opt::Quiet, "Say nothing about roads at the start."),
+    flag(
+        &["initial-errhandler"],
+        Takes::Words("NAME", &["mpi_errors_return", "mpi_errors_abort", "mpi_errors_are_fatal"]),
+        Opt::Errors,
+        "What a call that fails does before it returns the error: mpi_errors_return nothing, as without it; \
+         mpi_errors_abort and mpi_errors_are_fatal end the job.",
+    ),
 ];
 
 const AGENTS: &[Flag] = &[

@@ -96,6 +96,17 @@ fn a_road_that_there_is_not_gets_the_list_of_those_there_are() {
 }
 
 #[test]
+fn the_first_error_handler_is_passed_on_to_the_ranks() {
+    for (name, ours) in
+        [("mpi_errors_return", "return"), ("MPI_ERRORS_ARE_FATAL", "abort"), ("mpi_errors_abort", "abort")]
+    {
+        let exports = job(&format!("-initial-errhandler {name} prog")).exports;
+        assert_eq!(exports, [Export::Value("SELVEDGE_ERRORS".into(), ours.into())]);
+    }
+    assert!(refusal("-initial-errhandler none prog").ends_with("or mpi_errors_are_fatal"));
+}
+
+#[test]
 fn what_is_so_anyway_is_accepted() {
     assert_eq!(job("--bind-to none --allow-run-as-root -oversubscribe -l prog").blocks.len(), 1);
     assert_eq!(job("--bind-to core prog").binding, Binding::Core);

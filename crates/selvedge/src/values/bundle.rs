@@ -13,7 +13,7 @@ use std::any::type_name;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Misuse, Result};
+use crate::error::Misuse;
 
 /// The length of a frame without a value.
 pub(crate) const NOTHING: u64 = u64::MAX;
@@ -21,15 +21,17 @@ pub(crate) const NOTHING: u64 = u64::MAX;
 const LENGTH_BYTES: usize = size_of::<u64>();
 
 /// A value as bytes.
-pub(crate) fn encode<V: Serialize + ?Sized>(value: &V) -> Result<Vec<u8>> {
+pub(crate) fn encode<V: Serialize + ?Sized>(value: &V) -> Result<Vec<u8>, Misuse> {
     postcard::to_allocvec(value)
-        .map_err(|error| Misuse::Encoding(format!("the value to give cannot be encoded: {error}")).into())
+        .map_err(|error| Misuse::Encoding(format!("the value to give cannot be encoded: {error}")))
 }
 
 /// The value of a rank.
-pub(crate) fn decode<V: DeserializeOwned>(bytes: &[u8], source_rank: usize) -> Result<V> {
-    postcard::from_bytes(bytes).map_err(|error| {
-        Misuse::NoValue { source_rank, type_name: type_name::<V>(), why: error.to_string() }.into()
+pub(crate) fn decode<V: DeserializeOwned>(bytes: &[u8], source_rank: usize) -> Result<V, Misuse> {
+    postcard::from_bytes(bytes).map_err(|error| Misuse::NoValue {
+        source_rank,
+        type_name: type_name::<V>(),
+        why: error.to_string(),
     })
 }
 
@@ -41,7 +43,7 @@ pub(crate) fn push(bundle: &mut Vec<u8>, value: Option<&[u8]>) {
 }
 
 /// Cuts the first frame off: its bytes, or `None` for a rank that had nothing to give. `rank`: whose frame it must be.
-pub(crate) fn pop<'a>(bundle: &mut &'a [u8], rank: usize) -> Result<Option<&'a [u8]>> {
+pub(crate) fn pop<'a>(bundle: &mut &'a [u8], rank: usize) -> Result<Option<&'a [u8]>, Misuse> {
     let cut_short = || Misuse::NoValue {
         source_rank: rank,
         type_name: "value at all",
