@@ -27,5 +27,6 @@ pub mod shell;
 pub(crate) mod softefa;
 pub mod source;
 pub mod stages;
+pub mod texts;
 pub mod tools;
 pub mod wheels;

@@ -76,3 +76,8 @@ fn examples_beside_those_of_another_library_are_not_longer() {
 fn every_public_item_is_shown_in_a_running_example() {
     nothing_breaks(House::public_items_without_an_example);
 }
+
+#[test]
+fn every_error_text_is_on_the_page_with_its_cause_and_remedy() {
+    nothing_breaks(House::errors_without_a_remedy);
+}
