@@ -206,7 +206,7 @@ impl<'w> Call<'w> {
         let (input, output) = (self.input.as_mut_slice(), self.output.as_mut_slice());
         let (summands, sums) = (self.summands.as_mut_slice(), self.sums.as_mut_slice());
         Ok(match self.what {
-            Collective::Barrier => Rounds::Bytes(scope.barrier_init()),
+            Collective::Barrier => Rounds::Bytes(scope.barrier_init()?),
             Collective::Broadcast => Rounds::Bytes(scope.broadcast_init(output, ROOT)?),
             Collective::Reduce => {
                 Rounds::Numbers(scope.reduce_init(summands, is_root.then_some(sums), &self.sum, ROOT)?)

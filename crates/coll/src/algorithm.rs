@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Collective, Shape};
+use crate::choice::{Unfit, advice};
+use crate::{Collective, Rank, Shape};
 
 /// A way to do one collective. Prints as `collective/way`, with a parameter behind a colon where there is one:
 /// `allreduce/ring`, `broadcast/binomial`, `broadcast/knomial:4`, `broadcast/chain:65536`.
@@ -138,9 +139,19 @@ impl Algorithm {
         }
     }
 
-    /// Whether it can do what is asked: the same collective, a number of ranks it knows, an order of operands it keeps,
-    /// and parameters in range.
+    /// All that are chosen from, collective by collective.
+    pub fn known() -> impl Iterator<Item = Algorithm> {
+        Collective::all(Rank(0)).into_iter().flat_map(Algorithm::all_for).copied()
+    }
+
+    /// Whether it can do what is asked.
     pub fn applies(self, shape: &Shape) -> bool {
+        self.fits(shape).is_ok()
+    }
+
+    /// Whether it can do what is asked, and if not, why: the same collective, a number of ranks it knows, an order of operands
+    /// it keeps, and parameters in range.
+    pub fn fits(self, shape: &Shape) -> Result<(), Unfit> {
         let same = match self {
             BarrierDissemination | BarrierTree { .. } => shape.collective == Collective::Barrier,
             BroadcastTree { .. }
@@ -162,19 +173,26 @@ impl Algorithm {
                 shape.collective == Collective::Alltoall
             }
         };
-        let able = match self {
+        if !same {
+            return Err(Unfit::Collective);
+        }
+        match self {
             BarrierTree { radix }
             | BroadcastTree { radix }
             | ReduceTree { radix }
             | AllreduceTree { radix }
-            | AllgatherTree { radix } => radix >= 2,
-            BroadcastChain { segment_bytes } => segment_bytes >= 1,
-            AlltoallScattered { window } => window >= 1,
-            BroadcastScatterDoubling | AllgatherDoubling => shape.ranks.is_power_of_two(),
-            AllreduceRing => shape.commutative,
-            _ => true,
-        };
-        same && able
+            | AllgatherTree { radix }
+                if radix < 2 =>
+            {
+                Err(Unfit::Parameter)
+            }
+            BroadcastChain { segment_bytes: 0 } | AlltoallScattered { window: 0 } => Err(Unfit::Parameter),
+            BroadcastScatterDoubling | AllgatherDoubling if !shape.ranks.is_power_of_two() => {
+                Err(Unfit::Ranks)
+            }
+            AllreduceRing if !shape.commutative => Err(Unfit::Order),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -234,8 +252,10 @@ impl fmt::Display for Algorithm {
 
 /// No algorithm has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no algorithm is called {0:?}; names look like allreduce/ring, broadcast/knomial:4")]
-pub struct UnknownAlgorithm(String);
+#[error("no algorithm is called {name:?}; {}", advice(name))]
+pub struct UnknownAlgorithm {
+    name: String,
+}
 
 impl FromStr for Algorithm {
     type Err = UnknownAlgorithm;
@@ -244,7 +264,7 @@ impl FromStr for Algorithm {
         if let Some((_, algorithm)) = NAMES.iter().find(|(name, _)| *name == text) {
             return Ok(*algorithm);
         }
-        with_parameter(text).ok_or_else(|| UnknownAlgorithm(text.to_owned()))
+        with_parameter(text).ok_or_else(|| UnknownAlgorithm { name: text.to_owned() })
     }
 }
 
@@ -271,7 +291,6 @@ fn with_parameter(text: &str) -> Option<Algorithm> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Rank;
 
     #[test]
     fn every_name_is_read_back_as_the_algorithm_that_printed_it() {

@@ -9,6 +9,7 @@
 //! | [`generate`] | what does this rank do? |
 //! | [`verify`] | do all ranks together do what was asked, in any order, without a hang or a race? |
 //! | [`price`] | how long does it take on this machine? |
+//! | [`Choices`] | which algorithm was asked for by name, and for which sizes? |
 //! | [`select`], [`explain`] | which algorithm should be fastest, and what would the others cost? |
 //! | `Display`, `FromStr` | what does it look like; what does this text mean? |
 //!
@@ -70,6 +71,7 @@ mod algorithm;
 mod bruck;
 mod builder;
 mod butterfly;
+mod choice;
 mod estimate;
 mod generate;
 mod pairwise;
@@ -84,6 +86,7 @@ mod tree;
 mod verify;
 
 pub use algorithm::{Algorithm, FLAT, UnknownAlgorithm};
+pub use choice::{ChoiceError, Choices, Unfit};
 pub use generate::{generate, generate_all};
 pub use price::{Nanoseconds, price};
 pub use schedule::{Action, Schedule, Side, Slice, Space, StepIndex};

@@ -193,6 +193,14 @@ impl Communicator {
 
     /// Runs a collective to its end.
     pub(crate) fn run<T: Datatype>(&self, prepared: Prepared<'_, T>) -> Result<()> {
+        if self.plans.wanted().is_checked {
+            self.compare_calls(&prepared.shape)?;
+        }
+        self.run_unchecked(prepared)
+    }
+
+    /// The same, whatever the others call.
+    pub(crate) fn run_unchecked<T: Datatype>(&self, prepared: Prepared<'_, T>) -> Result<()> {
         let Prepared { shape, input, output, reducer } = prepared;
         if shape.count == 0 && shape.collective != Collective::Barrier {
             return Ok(());
@@ -203,7 +211,8 @@ impl Communicator {
         // SAFETY: as above; the output may be written.
         let (output, aftermath) = unsafe { claim_mut(output) };
         let mut collecting = None;
-        let started: Result<Option<Started>> = self.plans.with(&shape, |plan| {
+        let unfit = |misuse| Err(self.refuse(misuse));
+        let started: Result<Option<Started>> = self.plans.with(&shape, unfit, |plan| {
             let mut runtime = self.runtime.enter();
             if runtime.is_shared() {
                 collecting = Some(self.begin_collecting()?);

@@ -9,6 +9,7 @@ use selvedge_coll::Rank;
 use selvedge_engine::{Context, Envelope, Failure};
 use selvedge_transport::{Peer, Scope};
 
+use crate::algorithms::Wanted;
 use crate::error::{Error, ErrorHandler, Misuse, Result};
 use crate::extensions::Extensions;
 use crate::group::Group;
@@ -154,9 +155,9 @@ impl Drop for Communicator {
 }
 
 impl Communicator {
-    pub(crate) fn new(runtime: Entrance, core: Arc<Core>) -> Communicator {
+    pub(crate) fn new(runtime: Entrance, core: Arc<Core>, wanted: Wanted) -> Communicator {
         let Core { me, context, ref job, ref group, .. } = *core;
-        let plans = Plans::new(me, job.machine(group.size()));
+        let plans = Plans::new(me, job.machine(group.size()), wanted);
         Communicator {
             runtime,
             group: Arc::clone(group),

@@ -30,7 +30,7 @@ impl Communicator {
         let context = self.agree_on_context(None)?;
         let core = self.core.child(Arc::clone(&self.group), Rank(self.rank() as u32), context);
         core.extensions.pass_on(&self.core.extensions);
-        Ok(Communicator::new(self.runtime.clone(), core))
+        Ok(self.of_this_mind(core))
     }
 
     /// Divides the ranks by `color`; within a colour they are ordered by `key`, then by their rank here
@@ -126,13 +126,18 @@ impl Communicator {
     pub fn create_group(&self, group: &groups::Group, tag: i32) -> Result<Communicator> {
         self.check_subset(group)?;
         let me = group.rank().ok_or(Misuse::NotAMember).refused_by(self)?;
-        let meeting = Communicator::new(self.runtime.clone(), self.core.for_meetings(group.members(), me));
+        let meeting = self.of_this_mind(self.core.for_meetings(group.members(), me));
         let maker = u64::from(self.message_context().0) + tag as u64;
         let context = agree(&self.core.job.contexts, self.offer().has_threads, maker, None, |mine| {
             meeting.max_by_messages(mine, tag)
         })?;
         let made = self.with_members(Some(Arc::clone(group.members())), context);
         Ok(made.expect("this rank is in it"))
+    }
+
+    /// Another communicator, whose collectives are done as this one's.
+    fn of_this_mind(&self, core: Arc<Core>) -> Communicator {
+        Communicator::new(self.runtime.clone(), core, self.plans.wanted().clone())
     }
 
     fn offer(&self) -> Offer {
@@ -157,7 +162,7 @@ impl Communicator {
             return None;
         };
         let me = group.rank(self.peer_of(self.rank())).expect("a rank is in its own group");
-        Some(Communicator::new(self.runtime.clone(), self.core.child(group, me, context)))
+        Some(self.of_this_mind(self.core.child(group, me, context)))
     }
 
     fn check_subset(&self, group: &groups::Group) -> Result<()> {

@@ -188,6 +188,34 @@ pub enum Misuse {
         /// Bytes that this rank's own call expects.
         expected: u64,
     },
+    /// While ranks compare their calls ([`Communicator::checked`](crate::Communicator::checked)): they do not call the same.
+    #[error("rank {source_rank} calls {theirs}, and this rank {ours}; every rank must call the same")]
+    DifferentCalls {
+        /// The first rank that differs.
+        source_rank: usize,
+        /// What it calls.
+        theirs: String,
+        /// What this rank calls.
+        ours: String,
+    },
+    /// The algorithm that was asked for cannot do this.
+    #[error(
+        "{algorithm} was asked for and cannot do this: {why}; ask for another, or for this one for other messages only"
+    )]
+    UnfitAlgorithm {
+        /// Its name.
+        algorithm: String,
+        /// What it cannot do.
+        why: String,
+    },
+    /// The program's own algorithm does not do what was asked.
+    #[error("the schedules of {name} do not do what was asked: {flaw}")]
+    FlawedAlgorithm {
+        /// Its name.
+        name: String,
+        /// The rank, the step, and what is wrong.
+        flaw: String,
+    },
     /// A group with the same rank in two places.
     #[error("rank {rank} is named twice; a process has one place in a group")]
     RankTwice {

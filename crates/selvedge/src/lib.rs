@@ -147,6 +147,7 @@
 // What `#[derive(Datatype)]` writes says `selvedge`, also in here.
 extern crate self as selvedge;
 
+mod algorithms;
 mod blocking;
 mod buffered;
 mod cards;
@@ -192,6 +193,7 @@ mod wire_up;
 mod wishes;
 mod world;
 
+pub use algorithms::OwnAlgorithm;
 pub use buffered::SendBuffer;
 pub use communicator::Communicator;
 pub use datatype::{Datatype, Plain};
@@ -242,6 +244,19 @@ pub mod guide {
 mod pages {
     #[doc = include_str!("../../../README.md")]
     mod readme {}
+    #[doc = include_str!("../../../docs/guide-algorithms.md")]
+    mod guide_algorithms {}
+}
+
+/// Algorithms for collectives, by name.
+pub use selvedge_coll::{Algorithm, ChoiceError, Choices};
+
+/// Collectives as values: what is asked, and what a rank does about it. For [`OwnAlgorithm`].
+pub mod schedule {
+    pub use selvedge_coll::{
+        Action, Collective, Flaw, Rank, Schedule, Shape, Side, Slice, Space, StepIndex, explain, generate,
+        price, verify,
+    };
 }
 
 /// What went wrong in the world, and with whom; the inside of [`Error::Fault`].

@@ -407,7 +407,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// A barrier to be started many times (MPI_Barrier_init).
-    pub fn barrier_init(&'scope self) -> PersistentCollective<'scope, 'env, u8> {
+    pub fn barrier_init(&'scope self) -> Result<PersistentCollective<'scope, 'env, u8>> {
         let Prepared { shape, .. } = self.communicator.prepare_barrier();
         self.again(shape, None, &mut [], &mut [])
     }
@@ -420,7 +420,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         root: usize,
     ) -> Result<PersistentCollective<'scope, 'env, T>> {
         let Prepared { shape, .. } = self.communicator.prepare_broadcast(&mut *message, root)?;
-        Ok(self.again(shape, None, &mut [], message))
+        self.again(shape, None, &mut [], message)
     }
 
     /// A reduction to be started many times (MPI_Reduce_init).
@@ -433,7 +433,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ) -> Result<PersistentCollective<'scope, 'env, T>> {
         let prepared = self.communicator.prepare_reduce(&*input, output.as_deref_mut(), op, root)?;
         let Prepared { shape, reducer, .. } = prepared;
-        Ok(self.again(shape, reducer, input, output.unwrap_or_default()))
+        self.again(shape, reducer, input, output.unwrap_or_default())
     }
 
     /// A reduction to all to be started many times (MPI_Allreduce_init).
@@ -445,7 +445,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ) -> Result<PersistentCollective<'scope, 'env, T>> {
         let prepared = self.communicator.prepare_allreduce(&*input, &mut *output, op)?;
         let Prepared { shape, reducer, .. } = prepared;
-        Ok(self.again(shape, reducer, input, output))
+        self.again(shape, reducer, input, output)
     }
 
     /// An allgather to be started many times (MPI_Allgather_init).
@@ -455,7 +455,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         output: &'scope mut [T],
     ) -> Result<PersistentCollective<'scope, 'env, T>> {
         let Prepared { shape, .. } = self.communicator.prepare_allgather(&*input, &mut *output)?;
-        Ok(self.again(shape, None, input, output))
+        self.again(shape, None, input, output)
     }
 
     /// An all-to-all exchange to be started many times (MPI_Alltoall_init).
@@ -465,7 +465,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         output: &'scope mut [T],
     ) -> Result<PersistentCollective<'scope, 'env, T>> {
         let Prepared { shape, .. } = self.communicator.prepare_alltoall(&*input, &mut *output)?;
-        Ok(self.again(shape, None, input, output))
+        self.again(shape, None, input, output)
     }
 
     fn again<T: Datatype>(
@@ -474,10 +474,15 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         reducer: Option<Reducer>,
         input: &'scope mut [T],
         output: &'scope mut [T],
-    ) -> PersistentCollective<'scope, 'env, T> {
-        let moves = shape.count > 0 || shape.collective == Collective::Barrier;
-        let plan = moves.then(|| self.communicator.plans.with(&shape, Arc::clone));
-        PersistentCollective {
+    ) -> Result<PersistentCollective<'scope, 'env, T>> {
+        let (plans, moves) =
+            (&self.communicator.plans, shape.count > 0 || shape.collective == Collective::Barrier);
+        if plans.wanted().is_checked {
+            self.communicator.compare_calls(&shape)?;
+        }
+        let unfit = |misuse| Err(self.communicator.refuse(misuse));
+        let plan = moves.then(|| plans.with(&shape, unfit, |plan| Ok(Arc::clone(plan)))).transpose()?;
+        Ok(PersistentCollective {
             scope: self,
             input: Shared::new(input),
             output: Shared::new(output),
@@ -486,6 +491,6 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             number: self.communicator.next_persistent(),
             rounds: 0,
             round: None,
-        }
+        })
     }
 }

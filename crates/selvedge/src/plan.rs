@@ -4,8 +4,11 @@ use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use selvedge_coll::{Rank, Schedule, Shape, StepIndex, generate, select};
+use selvedge_coll::{Rank, Schedule, Shape, StepIndex};
 use selvedge_transport::Machine;
+
+use crate::algorithms::Wanted;
+use crate::error::Misuse;
 
 /// A schedule with, for each step, how many steps it waits for and which steps wait for it. Immutable; one plan can
 /// run many times at once.
@@ -86,32 +89,58 @@ const PLANS_MAX: usize = 128;
 pub(crate) struct Plans {
     me: Rank,
     machine: Machine,
+    wanted: Wanted,
     last: RefCell<Option<(Shape, Arc<Plan>)>>,
     known: RefCell<FxHashMap<Shape, Arc<Plan>>>,
 }
 
 impl Plans {
-    pub(crate) fn new(me: Rank, machine: Machine) -> Plans {
-        Plans { me, machine, last: RefCell::new(None), known: RefCell::default() }
+    pub(crate) fn new(me: Rank, machine: Machine, wanted: Wanted) -> Plans {
+        Plans { me, machine, wanted, last: RefCell::new(None), known: RefCell::default() }
+    }
+
+    /// What is asked of all of them.
+    pub(crate) fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// What communication costs here.
+    pub(crate) fn machine(&self) -> Machine {
+        self.machine
     }
 
     /// Shows `f` the plan for `shape`: a comparison when it is the same as last time, a look-up when it is known, else
-    /// chosen, generated and kept. Lent and not given, since to give it is to count it.
-    pub(crate) fn with<R>(&self, shape: &Shape, f: impl FnOnce(&Arc<Plan>) -> R) -> R {
+    /// chosen, generated and kept. Lent and not given, since to give it is to count it. Asks `unfit` for the result where the
+    /// algorithm that is wanted cannot do it.
+    #[inline]
+    pub(crate) fn with<R>(
+        &self,
+        shape: &Shape,
+        unfit: impl FnOnce(Misuse) -> R,
+        f: impl FnOnce(&Arc<Plan>) -> R,
+    ) -> R {
         let mut last = self.last.borrow_mut();
         match &mut *last {
             Some((known, plan)) if known == shape => f(plan),
-            last => f(&last.insert((*shape, self.find(shape))).1),
+            last => match self.find(shape) {
+                Ok(plan) => f(&last.insert((*shape, plan)).1),
+                Err(misuse) => unfit(misuse),
+            },
         }
     }
 
     #[cold]
-    fn find(&self, shape: &Shape) -> Arc<Plan> {
+    fn find(&self, shape: &Shape) -> Result<Arc<Plan>, Misuse> {
         let mut known = self.known.borrow_mut();
-        if known.len() == PLANS_MAX && !known.contains_key(shape) {
+        if let Some(plan) = known.get(shape) {
+            return Ok(Arc::clone(plan));
+        }
+        let schedule = self.wanted.schedule(shape, &self.machine, self.me)?;
+        if known.len() == PLANS_MAX {
             known.clear();
         }
-        let make = || Arc::new(Plan::new(*shape, generate(select(shape, &self.machine), shape, self.me)));
-        known.entry(*shape).or_insert_with(make).clone()
+        let plan = Arc::new(Plan::new(*shape, schedule));
+        known.insert(*shape, Arc::clone(&plan));
+        Ok(plan)
     }
 }

@@ -370,12 +370,16 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         let input = unsafe { claim(input) };
         // SAFETY: as above; the output may be written.
         let (output, aftermath) = unsafe { claim_mut(output) };
-        let started = communicator.plans.with(&shape, |plan| {
+        let unfit = |misuse| Err(communicator.refuse(misuse));
+        let started = communicator.plans.with(&shape, unfit, |plan| {
             let mut runtime = communicator.runtime.enter();
             let (sequence, reducer) = (communicator.next_sequence(&runtime), reducer.as_ref());
-            runtime.collective(Call { plan, group, context, sequence, input, output, reducer })
+            Ok(runtime.collective(Call { plan, group, context, sequence, input, output, reducer }))
         });
-        self.request(started, Received::No, aftermath)
+        match started {
+            Ok(started) => self.request(started, Received::No, aftermath),
+            Err(error) => Request::complete(self, Err(error)),
+        }
     }
 
     #[inline]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use selvedge_gate::Pass;
 
+use crate::algorithms::Wanted;
 use crate::communicator::{Communicator, Core};
 use crate::station::{Alarm, Entrance, Station};
 
@@ -112,6 +113,7 @@ use crate::station::{Alarm, Entrance, Station};
 pub struct Team {
     pass: Pass<Station, Alarm>,
     core: Arc<Core>,
+    wanted: Wanted,
 }
 
 impl fmt::Debug for Team {
@@ -127,7 +129,7 @@ impl Communicator {
     /// # Panics
     /// Inside of a user's reduction.
     pub fn team(&self) -> Team {
-        Team { pass: self.runtime.pass(), core: Arc::clone(&self.core) }
+        Team { pass: self.runtime.pass(), core: Arc::clone(&self.core), wanted: self.plans.wanted().clone() }
     }
 }
 
@@ -143,6 +145,6 @@ impl Team {
     /// });
     /// ```
     pub fn communicator(&self) -> Communicator {
-        Communicator::new(Entrance::by(&self.pass), Arc::clone(&self.core))
+        Communicator::new(Entrance::by(&self.pass), Arc::clone(&self.core), self.wanted.clone())
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use selvedge_coll::Choices;
+
 use crate::error::ErrorHandler;
 
 /// A way for the bytes between two ranks, as users name it, the best first.
@@ -74,6 +76,10 @@ pub(crate) struct Wishes {
     pub(crate) devices: Vec<String>,
     /// `SELVEDGE_ERRORS`: what the world does about errors.
     pub(crate) errors: ErrorHandler,
+    /// `SELVEDGE_ALGORITHM`: algorithms for collectives.
+    pub(crate) algorithms: Choices,
+    /// `SELVEDGE_CHECK`: ranks compare what they call.
+    pub(crate) check: bool,
 }
 
 impl Wishes {
@@ -103,6 +109,11 @@ impl Wishes {
             devices: env("SELVEDGE_DEVICES")
                 .map_or_else(Vec::new, |list| list.split(',').map(|name| name.trim().to_owned()).collect()),
             errors: env("SELVEDGE_ERRORS").map(|name| errors(&name)).transpose()?.unwrap_or_default(),
+            algorithms: env("SELVEDGE_ALGORITHM")
+                .map(|list| algorithms(&list))
+                .transpose()?
+                .unwrap_or_default(),
+            check: env("SELVEDGE_CHECK").is_some_and(|value| value != "0"),
         })
     }
 
@@ -140,6 +151,10 @@ fn names(variable: &str, list: &str) -> Result<Vec<RoadName>, String> {
 
 fn errors(name: &str) -> Result<ErrorHandler, String> {
     ErrorHandler::parse(name).ok_or_else(|| format!("SELVEDGE_ERRORS={name}: expected return or abort"))
+}
+
+fn algorithms(list: &str) -> Result<Choices, String> {
+    list.parse().map_err(|error| format!("SELVEDGE_ALGORITHM={list}: {error}"))
 }
 
 fn report(wish: &str) -> Result<ReportWish, String> {
@@ -200,6 +215,16 @@ mod tests {
         assert!(matches!(errors("return"), Ok(ErrorHandler::Return)));
         assert!(matches!(errors("abort"), Ok(ErrorHandler::Abort)));
         assert_eq!(errors("fatal").unwrap_err(), "SELVEDGE_ERRORS=fatal: expected return or abort");
+    }
+
+    #[test]
+    fn an_algorithm_that_there_is_not_gets_the_nearest_one() {
+        let algorithms = |list| wishes(&[("SELVEDGE_ALGORITHM", list)]).map(|wishes| wishes.algorithms);
+        assert_eq!(algorithms("allreduce/ring@1KiB..").unwrap().to_string(), "allreduce/ring@1024..");
+        assert_eq!(
+            algorithms("allreduce/rings").unwrap_err(),
+            "SELVEDGE_ALGORITHM=allreduce/rings: no algorithm is called \"allreduce/rings\"; is allreduce/ring meant?"
+        );
     }
 
     #[test]

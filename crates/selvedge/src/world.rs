@@ -9,6 +9,7 @@ use selvedge_coll::Rank;
 use selvedge_engine::{Config, Engine, RoadConfig};
 use selvedge_transport::{Peer, Transport};
 
+use crate::algorithms::Wanted;
 use crate::communicator::{Communicator, Core, Road};
 use crate::contexts;
 use crate::error::Result;
@@ -56,6 +57,8 @@ pub struct World {
 /// | `SELVEDGE_REPORT` | `--report` | `text`, `json`, or `json:FILE`: rank 0 says which roads are taken, and why no better ones |
 /// | `SELVEDGE_QUIET` | `--quiet` | nothing is said at the start |
 /// | `SELVEDGE_ERRORS` | `--initial-errhandler` | what the world does about errors: `return` them, or `abort` the job |
+/// | `SELVEDGE_ALGORITHM` | `--algorithm` | algorithms for collectives, as [`Choices`](crate::Choices) are written: `allreduce/ring@64KiB..` |
+/// | `SELVEDGE_CHECK` | `--check` | ranks compare what they call before each blocking collective: [`Communicator::checked`] |
 /// | `SELVEDGE_LIBFABRIC` | | the libfabric to use: its file, or the folder it is in |
 /// | `SELVEDGE_INTERFACE` | | the network interface for `tcp`, by name or address |
 /// | `SELVEDGE_DEVICES` | | no other EFA devices than these, with commas |
@@ -72,18 +75,21 @@ pub struct World {
 /// [`crate::Error::Fault`] when a limit of the machine is in the way.
 pub fn init() -> Result<World> {
     let (road, job) = wire_up::join_job()?;
-    let world = World::new(road, job)?;
+    let mut world = World::new(road, job)?;
     let env = |name: &str| std::env::var(name).ok();
     let mut runtime = world.runtime.enter();
     if let Some(watch) = Watch::from_env(env, wire_up::duplicate) {
         runtime.set_watch(watch);
     }
+    let mut wanted = Wanted::default();
     // Who asks for nonsense has been refused by now.
     if let Ok(wishes) = Wishes::from_env(env) {
         runtime.set_remarks(Remarks::new(world.rank(), wishes.report));
         world.set_error_handler(wishes.errors);
+        wanted = Wanted::new(wishes.algorithms, wishes.check);
     }
     drop(runtime);
+    world.communicator = Communicator::new(world.runtime.clone(), Arc::clone(&world.core), wanted);
     Ok(world)
 }
 
@@ -98,7 +104,8 @@ impl World {
         let processors = job.processors() / ranks_here.max(1);
         let runtime = Runtime::new(Engine::new(road, config));
         let runtime = Entrance::new(runtime, Arc::clone(&job), processors)?;
-        Ok(World { communicator: Communicator::new(runtime, Core::new(job, group, me, context)) })
+        let core = Core::new(job, group, me, context);
+        Ok(World { communicator: Communicator::new(runtime, core, Wanted::default()) })
     }
 
     /// Who is where and which roads lead there, in a few lines; the same facts for every rank, told from this one.

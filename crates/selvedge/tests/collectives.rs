@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
-use selvedge::{Error, Misuse, Number, Op, World};
+use selvedge::{Algorithm, Communicator, Error, ErrorClass, Misuse, Number, Op, OwnAlgorithm, World};
 
 const COUNTS: [usize; 7] = [0, 1, 2, 3, 100, 4_097, 200_000];
 
@@ -230,4 +230,103 @@ fn wrong_lengths_and_roots_are_refused_before_anything_is_sent(world: World) {
     assert!(matches!(root, Err(Error::Misuse(Misuse::RankOutOfRange { what: "root", .. }))));
     let output = world.reduce(&[1u8], None, &Op::sum(), world.rank());
     assert!(matches!(output, Err(Error::Misuse(Misuse::RootOutput { .. }))));
+}
+
+#[selvedge::test(ranks = [1, 3, 4])]
+fn every_algorithm_that_fits_can_be_asked_for_and_one_that_does_not_says_why(world: World) {
+    let (me, size) = (world.rank(), world.size());
+    let expected: usize = (0..size).sum();
+    for algorithm in Algorithm::known() {
+        let world = world.with_algorithms(algorithm);
+        let (mut sums, mut all) = (vec![0; 5], vec![0; size]);
+        let outcomes = [
+            world.barrier(),
+            world.allreduce(&[me; 5], &mut sums, &Op::sum()),
+            world.allgather(&[me], &mut all),
+            world.broadcast(&mut [me], 0),
+        ];
+        let needs_a_power_of_two =
+            matches!(algorithm, Algorithm::AllgatherDoubling | Algorithm::BroadcastScatterDoubling);
+        if needs_a_power_of_two && size == 3 {
+            let error = outcomes.into_iter().find_map(Result::err).unwrap();
+            assert_eq!(error.class(), ErrorClass::Argument);
+            let said = format!(
+                "{algorithm} was asked for and cannot do this: it works among a power of two of ranks"
+            );
+            assert!(error.to_string().starts_with(&said), "{error}");
+        } else {
+            outcomes.into_iter().for_each(Result::unwrap);
+            assert_eq!((sums, all), (vec![expected; 5], (0..size).collect()));
+        }
+    }
+}
+
+#[selvedge::test(ranks = [3])]
+fn what_is_made_from_a_communicator_has_its_mind_about_algorithms(world: World) {
+    let tuned = world.with_algorithms(Algorithm::AllgatherDoubling);
+    let copy = tuned.with_algorithms(Algorithm::AllreduceDirect);
+    let unfit = |world: &Communicator| world.allgather(&[1], &mut [0; 3]).is_err();
+    assert!(unfit(&tuned) && unfit(&tuned.dup().unwrap()) && unfit(&tuned.team().communicator()));
+    assert!(
+        !unfit(&world) && !unfit(&copy),
+        "the last choice counts, and the first communicator stays as it is"
+    );
+    let mut all = [0; 3];
+    tuned.scope(|scope| assert!(scope.iallgather(&[1], &mut all).unwrap().wait().is_err()));
+}
+
+#[selvedge::test(ranks = [2, 3])]
+fn an_algorithm_of_the_programs_own_is_proved_before_it_runs(world: World) {
+    use selvedge::schedule::{Action, Collective, Rank, Schedule, Slice, Space};
+    // Down a line, but for what the last rank has: it passes on what it does not have yet.
+    let line = |hasty: bool| {
+        OwnAlgorithm::new("line", move |shape, me| {
+            let Collective::Broadcast { root: Rank(0) } = shape.collective else { return None };
+            let whole = Slice::new(Space::Output, 0, shape.bytes());
+            let mut steps = Schedule::new(0);
+            let came = (me.0 > 0)
+                .then(|| steps.push(Action::Recv { from: Rank(me.0 - 1), into: whole, label: 0 }, &[]));
+            if me.0 + 1 < shape.ranks {
+                let after: Vec<_> = came.filter(|_| !hasty).into_iter().collect();
+                steps.push(Action::Send { to: Rank(me.0 + 1), from: whole, label: 0 }, &after);
+            }
+            Some(steps)
+        })
+    };
+    let mut message = [world.rank(); 9];
+    world.with_own_algorithm(line(false)).broadcast(&mut message, 0).unwrap();
+    assert_eq!(message, [0; 9]);
+    // What it does not do is done by others.
+    let other = world.with_own_algorithm(line(true));
+    other.broadcast(&mut message, 1).unwrap();
+    if world.size() == 3 {
+        let error = other.broadcast(&mut message, 0).unwrap_err().to_string();
+        assert!(
+            error.starts_with("the schedules of line do not do what was asked: rank 1, step 1"),
+            "{error}"
+        );
+    }
+}
+
+#[selvedge::test(ranks = [2, 5])]
+fn ranks_that_compare_their_calls_are_told_who_calls_what(world: World) {
+    let world = world.checked();
+    let last = world.size() - 1;
+    let is_last = world.rank() == last;
+    let told = |outcome: selvedge::Result<()>, theirs: &str| {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::NotSame);
+        assert!(error.to_string().contains(theirs), "{error}");
+    };
+    let algorithm = if is_last { Algorithm::AllreduceRing } else { Algorithm::AllreduceDoubling };
+    let mut sum = [0; 3];
+    told(
+        world.with_algorithms(algorithm).allreduce(&[1; 3], &mut sum, &Op::sum()),
+        "allreduce/ring of 3 x 4 bytes",
+    );
+    told(world.broadcast(&mut sum, usize::from(is_last)), "at root 1");
+    told(world.broadcast(&mut sum[..if is_last { 0 } else { 3 }], 0), "of 0 x 4 bytes");
+    // Nothing is left over from that.
+    world.allreduce(&[1; 3], &mut sum, &Op::sum()).unwrap();
+    assert_eq!(sum, [world.size() as i32; 3]);
 }

@@ -91,7 +91,7 @@ fn collectives_are_called_many_times_and_started_in_any_order(world: World) {
         let (mut d, mut swapped) = (vec![me as u64; len * size], vec![0u64; len * size]);
         let mut word = vec![0u64; len];
         world.scope(|scope| {
-            let mut barrier = scope.barrier_init();
+            let mut barrier = scope.barrier_init().unwrap();
             let mut sum = scope.allreduce_init(&mut a, &mut sum, &Op::sum()).unwrap();
             let mut max =
                 scope.reduce_init(&mut b, (me == 0).then_some(&mut max[..]), &Op::max(), 0).unwrap();

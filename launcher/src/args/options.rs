@@ -84,6 +84,8 @@ pub(super) enum Opt {
     Transport,
     Require,
     Errors,
+    Algorithm,
+    Check,
     Report,
     Quiet,
     TimeLimit,
@@ -235,6 +237,11 @@ impl Line<'_> {
             Opt::Transport => self.roads(word, "SELVEDGE_TRANSPORT", job)?,
             Opt::Require => self.roads(word, "SELVEDGE_REQUIRE", job)?,
             Opt::Errors => self.errors(word, job)?,
+            Opt::Algorithm => {
+                let choices = self.value(word, "algorithms, with commas: allreduce/ring@64KiB..")?;
+                job.exports.push(Export::Value("SELVEDGE_ALGORITHM".into(), choices));
+            }
+            Opt::Check => job.exports.push(Export::Value("SELVEDGE_CHECK".into(), "1".into())),
             Opt::Report => {
                 let how = self.value(word, "text, json or json=FILE")?;
                 let wish = match how.as_bytes().split(|byte| *byte == b'=').collect::<Vec<_>>()[..] {

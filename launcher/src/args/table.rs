@@ -357,6 +357,19 @@ const ROADS_OF_RANKS: &[Flag] = &[
     .often(),
     flag(&["quiet", "q"], Takes::Nothing, Opt::Quiet, "Say nothing about roads at the start."),
     flag(
+        &["algorithm"],
+        Takes::Text("LIST"),
+        Opt::Algorithm,
+        "Algorithms for collectives, each with the sizes it is for: allreduce/ring@64KiB..,broadcast/knomial:4. Ranks refuse \
+         a name that there is not, with the nearest one.",
+    ),
+    flag(
+        &["check"],
+        Takes::Nothing,
+        Opt::Check,
+        "Ranks compare what they call before each blocking collective, and those that differ say so.",
+    ),
+    flag(
         &["initial-errhandler"],
         Takes::Words("NAME", &["mpi_errors_return", "mpi_errors_abort", "mpi_errors_are_fatal"]),
         Opt::Errors,

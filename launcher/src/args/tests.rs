@@ -107,6 +107,16 @@ fn the_first_error_handler_is_passed_on_to_the_ranks() {
 }
 
 #[test]
+fn wishes_for_collectives_are_passed_on_to_the_ranks() {
+    let exports = job("--algorithm allreduce/ring@64KiB.. --check prog").exports;
+    let value = |name: &str, value: &str| Export::Value(name.into(), value.into());
+    assert_eq!(
+        exports,
+        [value("SELVEDGE_ALGORITHM", "allreduce/ring@64KiB.."), value("SELVEDGE_CHECK", "1")]
+    );
+}
+
+#[test]
 fn what_is_so_anyway_is_accepted() {
     assert_eq!(job("--bind-to none --allow-run-as-root -oversubscribe -l prog").blocks.len(), 1);
     assert_eq!(job("--bind-to core prog").binding, Binding::Core);

@@ -132,7 +132,10 @@ impl Misuse {
             | Misuse::InvalidElement { .. }
             | Misuse::Encoding(_)
             | Misuse::NoValue { .. } => ErrorClass::Type,
-            Misuse::Disagreement { .. } | Misuse::Partitioning { .. } => ErrorClass::NotSame,
+            Misuse::Disagreement { .. } | Misuse::DifferentCalls { .. } | Misuse::Partitioning { .. } => {
+                ErrorClass::NotSame
+            }
+            Misuse::UnfitAlgorithm { .. } | Misuse::FlawedAlgorithm { .. } => ErrorClass::Argument,
             Misuse::PartitionWithheld { .. } | Misuse::PartitionLost { .. } => ErrorClass::Request,
             Misuse::NotAMember => ErrorClass::Group,
             Misuse::Grid { .. } => ErrorClass::Dims,
