@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
-use selvedge::{ANY_SOURCE, ANY_TAG, Op, World};
+use selvedge::{ANY_SOURCE, ANY_TAG, Intercommunicator, Op, Spawn, World};
 
 fn main() -> selvedge::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -18,6 +18,9 @@ fn main() -> selvedge::Result<()> {
         ["circle"] => circle(&world),
         ["hang", rank, how] => hang(&world, rank.parse().expect("a rank"), how),
         ["astray", rank, how] => astray(&world, rank.parse().expect("a rank"), how),
+        ["spawn", count] => spawn(&world, count.parse().expect("a number of ranks")),
+        ["spawned", word] => spawned(&world, word),
+        ["spawn-nothing"] => spawn_nothing(&world),
         ["talk"] => talk(&world, |_| ()),
         ["die", rank, how] => {
             let rank: usize = rank.parse().expect("a rank");
@@ -28,7 +31,7 @@ fn main() -> selvedge::Result<()> {
             })
         }
         _ => panic!(
-            "ranks sum | memory | forsaken | idle SECONDS | circle | hang RANK HOW | astray RANK HOW | talk | die RANK HOW"
+            "ranks sum | memory | forsaken | idle SECONDS | circle | hang RANK HOW | astray RANK HOW | spawn COUNT | spawned WORD | spawn-nothing | talk | die RANK HOW"
         ),
     }
 }
@@ -136,6 +139,77 @@ fn astray(world: &World, rank: usize, how: &str) -> selvedge::Result<()> {
         ("broadcast", false) => world.allreduce(&[1u64], &mut [0u64], &Op::sum()),
         _ => panic!("astray RANK communicator | broadcast"),
     }
+}
+
+/// Spawns ranks of this program, two commands of them; talks to them, and they to it.
+fn spawn(world: &World, count: u32) -> selvedge::Result<()> {
+    assert!(world.parent().is_none(), "the command line has started this one");
+    let program = std::env::current_exe().expect("a program has a path").display().to_string();
+    let what =
+        Spawn::new(&program, count).args(["spawned", "warp"]).and(program, 1).args(["spawned", "a weft = 2"]);
+    let children = world.spawn(&what)?;
+    let me = world.rank();
+    if me == 0 {
+        for child in 0..children.remote_size() {
+            let (word, status) = children.recv_value::<String>(child, ANY_TAG)?;
+            println!("child {} of {}: {word}", status.source, children.remote_size());
+        }
+    }
+    exchange(&children, me)?;
+    meet(&children, false)
+}
+
+/// Spawns a program that there is not, and says what it is told.
+fn spawn_nothing(world: &World) -> selvedge::Result<()> {
+    let refused = world.spawn(&Spawn::new("./no-such-program", 1)).expect_err("there is none");
+    world.barrier()?;
+    if world.rank() == 0 {
+        println!("{refused}");
+    }
+    Ok(())
+}
+
+/// Says its word to the first of its parents.
+fn spawned(world: &World, word: &str) -> selvedge::Result<()> {
+    let parents = world.parent().expect("somebody has spawned this");
+    parents.send_value(word, 0, 1)?;
+    exchange(parents, world.rank())?;
+    meet(parents, true)
+}
+
+/// Everybody sends everybody over there something small and something large.
+fn exchange(there: &Intercommunicator, me: usize) -> selvedge::Result<()> {
+    let large = vec![me as u64; 100_000];
+    assert!(there.rank() == me && there.iprobe(ANY_SOURCE, 99)?.is_none());
+    for rank in 0..there.remote_size() {
+        there.send(&[me], rank, 2)?;
+    }
+    for _ in 0..there.remote_size() {
+        let (from, status) = there.recv_vec::<usize>(ANY_SOURCE, 2)?;
+        assert_eq!(from, [status.source], "ranks are those of the other side");
+    }
+    there.barrier()?;
+    if me == 0 {
+        let mut got = vec![1u64; 100_000];
+        match there.size() < there.remote_size() {
+            true => there.send(&large, 0, 3)?,
+            false => assert_eq!(there.recv(&mut got, 0, 3)?.source, 0),
+        }
+    }
+    Ok(())
+}
+
+/// One communicator of both worlds: the parents first.
+fn meet(there: &Intercommunicator, high: bool) -> selvedge::Result<()> {
+    let all = there.merge(high)?;
+    let expected = if high { there.remote_size() + there.rank() } else { there.rank() };
+    assert_eq!((all.rank(), all.size()), (expected, there.size() + there.remote_size()));
+    let mut sum = [0];
+    all.allreduce(&[all.rank()], &mut sum, &Op::sum())?;
+    if all.rank() == 0 {
+        println!("together {} ranks, sum {}", all.size(), sum[0]);
+    }
+    Ok(())
 }
 
 /// Talks for ever, in every way there is: small and large messages, wildcards, collectives.

@@ -35,6 +35,30 @@ fn ranks_find_each_other_and_communicate() {
 }
 
 #[test]
+fn ranks_spawn_others_talk_to_them_and_become_one_with_them() {
+    for (parents, children) in [(1, 1), (2, 3)] {
+        let done = ranks(parents, &["spawn", &children.to_string()]).run();
+        assert_eq!(done.code(), 0, "{}", done.err);
+        let (all, text) = (parents + children + 1, done.text());
+        let mut lines = text.lines();
+        for child in 0..=children {
+            let word = if child < children { "warp" } else { "a weft = 2" };
+            assert_eq!(lines.next(), Some(&*format!("child {child} of {}: {word}", children + 1)), "{text}");
+        }
+        let sum = all * (all - 1) / 2;
+        assert_eq!(lines.next(), Some(&*format!("together {all} ranks, sum {sum}")), "{text}");
+    }
+}
+
+#[test]
+fn a_spawn_that_is_refused_is_an_error_of_all_ranks_and_the_job_goes_on() {
+    let done = ranks(2, &["spawn-nothing"]).run();
+    assert_eq!(done.code(), 0, "{}", done.err);
+    let text = done.text();
+    assert!(text.starts_with("cannot join the job: the launcher refused spawn (rc=1 "), "{text}");
+}
+
+#[test]
 fn a_rank_that_dies_while_all_are_talking_ends_the_job_within_a_second() {
     for (how, code, why) in [
         ("panic", 101, "exited with code 101"),

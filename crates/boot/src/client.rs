@@ -1,5 +1,7 @@
 //! A rank's side of the conversation: who am I, who else is there, and a store to leave addresses in.
 
+mod worlds;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -475,13 +477,16 @@ impl Wire {
 
     fn send(&mut self, request: &Request) -> Result<&'static str, BootError> {
         let during = name(request);
-        let line = request.encode();
+        self.write(during, &request.encode())?;
+        Ok(during)
+    }
+
+    fn write(&mut self, during: &'static str, lines: &str) -> Result<(), BootError> {
         let stream: &mut dyn Write = match &mut self.stream {
             Stream::Unix(stream) => stream,
             Stream::Tcp(stream) => stream,
         };
-        stream.write_all(line.as_bytes()).map_err(|source| BootError::Lost { during, source })?;
-        Ok(during)
+        stream.write_all(lines.as_bytes()).map_err(|source| BootError::Lost { during, source })
     }
 
     fn receive(&mut self, during: &'static str) -> Result<Reply, BootError> {

@@ -83,6 +83,17 @@ pub enum BootError {
         /// Its reason; may be empty.
         message: String,
     },
+    /// This process is under no launcher, or under one that starts nothing for it.
+    #[error("nobody here starts more ranks; start the program with mpirun of Selvedge, MPICH or Intel MPI")]
+    NoWorlds,
+    /// The caller's mistake: a word of a spawn that does not travel.
+    #[error(
+        "{word:?} cannot be part of a command to spawn: words have no line breaks, keys neither blanks nor ="
+    )]
+    Spawn {
+        /// The word.
+        word: String,
+    },
     /// The map of ranks to nodes makes no sense.
     #[error(transparent)]
     Map(#[from] MapFault),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::BootError;
 use crate::lex::{LineFault, parse_number};
 
 /// A spawn: more processes to start, as a job of their own.
@@ -41,6 +42,34 @@ pub struct SpawnCommand {
 }
 
 impl SpawnRequest {
+    /// The lines for it, one block for each command.
+    ///
+    /// # Errors
+    /// [`BootError::Spawn`] for what no line can carry: nothing to start, a line break or a zero in a word, blanks or `=` in a
+    /// key.
+    pub fn encode(&self) -> Result<String, BootError> {
+        let total = self.commands.len();
+        let mut lines = Lines::default();
+        if total == 0 {
+            return Err(BootError::Spawn { word: String::new() });
+        }
+        for (index, command) in self.commands.iter().enumerate() {
+            lines.text.push_str("mcmd=spawn\n");
+            lines.add("nprocs", &command.processes.to_string())?;
+            lines.add("execname", &command.program)?;
+            lines.add("totspawns", &total.to_string())?;
+            lines.add("spawnssofar", &(index + 1).to_string())?;
+            lines.add("argcnt", &command.args.len().to_string())?;
+            for (index, arg) in command.args.iter().enumerate() {
+                lines.add(&format!("arg{}", index + 1), arg)?;
+            }
+            lines.pairs("preput", &self.preput)?;
+            lines.pairs("info", &command.info)?;
+            lines.text.push_str("endcmd\n");
+        }
+        Ok(lines.text)
+    }
+
     pub(crate) fn add(&mut self, command: SpawnCommand, preput: Vec<(String, String)>) {
         self.commands.push(command);
         for (key, value) in preput {
@@ -48,6 +77,34 @@ impl SpawnRequest {
                 self.preput.push((key, value));
             }
         }
+    }
+}
+
+/// The lines of a request under construction.
+#[derive(Debug, Default)]
+struct Lines {
+    text: String,
+}
+
+impl Lines {
+    fn add(&mut self, key: &str, value: &str) -> Result<(), BootError> {
+        if value.contains(['\n', '\r', '\0']) {
+            return Err(BootError::Spawn { word: value.to_owned() });
+        }
+        self.text.push_str(&format!("{key}={value}\n"));
+        Ok(())
+    }
+
+    fn pairs(&mut self, what: &str, pairs: &[(String, String)]) -> Result<(), BootError> {
+        self.add(&format!("{what}_num"), &pairs.len().to_string())?;
+        for (index, (key, value)) in pairs.iter().enumerate() {
+            if key.is_empty() || key.contains([' ', '=']) {
+                return Err(BootError::Spawn { word: key.clone() });
+            }
+            self.add(&format!("{what}_key_{index}"), key)?;
+            self.add(&format!("{what}_val_{index}"), value)?;
+        }
+        Ok(())
     }
 }
 
@@ -139,6 +196,24 @@ mod tests {
     }
 
     #[test]
+    fn words_that_no_line_carries_are_refused() {
+        let command = |program: &str, key: &str| SpawnRequest {
+            commands: vec![SpawnCommand {
+                processes: 1,
+                program: program.to_owned(),
+                args: Vec::new(),
+                info: vec![(key.to_owned(), "x".to_owned())],
+            }],
+            preput: Vec::new(),
+        };
+        for request in
+            [command("a\nendcmd", "wdir"), command("a", "a b"), command("a", ""), SpawnRequest::default()]
+        {
+            assert!(matches!(request.encode(), Err(BootError::Spawn { .. })), "{request:?}");
+        }
+    }
+
+    #[test]
     fn a_block_that_lies_about_its_counts_is_refused() {
         let mut reader = SpawnReader::default();
         for line in ["mcmd=spawn", "nprocs=1", "execname=a", "argcnt=4000000000"] {
@@ -153,6 +228,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_was_written_is_read(
+            commands in prop::collection::vec((1..9_u32, "[ -~]{1,20}", prop::collection::vec("[ -~]{0,20}", 0..4)), 1..4),
+            preput in prop::collection::btree_map("[a-z.]{1,9}", "[ -~]{0,20}", 0..3),
+        ) {
+            let commands = commands.into_iter().map(|(processes, program, args)| {
+                let info = vec![("wdir".to_owned(), program.clone())];
+                SpawnCommand { processes, program, args, info }
+            });
+            let request = SpawnRequest { commands: commands.collect(), preput: preput.into_iter().collect() };
+            let text = request.encode().unwrap();
+            let mut reader = SpawnReader::default();
+            let read: Vec<SpawnRequest> = text.lines().filter_map(|line| reader.handle_line(line).unwrap()).collect();
+            prop_assert_eq!(read, [request]);
+        }
+
         #[test]
         fn random_lines_never_panic(lines in prop::collection::vec("(mcmd=spawn|endcmd|[a-z_0-9]{0,12}=?[0-9a-z]{0,8})", 0..30)) {
             let mut reader = SpawnReader::default();

@@ -1,5 +1,6 @@
 //! What all communicators of a process share: who is where, and how to leave.
 
+use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use selvedge_transport::{Link, Machine, Peer};
@@ -34,6 +35,8 @@ pub(crate) struct Job {
     pub(crate) far: Option<FarRoad>,
     /// Those of this rank's communicators.
     pub(crate) contexts: Mutex<Contexts>,
+    /// How many times this rank has spawned others.
+    pub(crate) spawns: AtomicU32,
 }
 
 /// The road to other hosts, and who is not reached by it.

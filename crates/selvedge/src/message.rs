@@ -57,6 +57,19 @@ pub const ANY_SOURCE: Source = Source(Who::Anybody);
 /// ```
 pub const PROC_NULL: Option<usize> = None;
 
+impl Source {
+    /// The same, where a rank is called otherwise.
+    pub(crate) fn map_rank<E>(
+        self,
+        f: impl FnOnce(usize) -> std::result::Result<usize, E>,
+    ) -> std::result::Result<Source, E> {
+        match self.0 {
+            Who::Rank(rank) => f(rank).map(Source::from),
+            Who::Anybody | Who::Nobody => Ok(self),
+        }
+    }
+}
+
 impl From<usize> for Source {
     #[inline]
     fn from(rank: usize) -> Source {

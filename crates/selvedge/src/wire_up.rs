@@ -14,6 +14,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
 use selvedge_boot::{Boot, Host};
@@ -41,11 +42,16 @@ const NO_ROAD_CODE: i32 = 69;
 /// Joins the job of this process: PMI, then the roads between its ranks.
 pub(crate) fn join_job() -> Result<(Road, Job)> {
     let env = |name: &str| std::env::var(name).ok();
-    let mut boot = Boot::from_env_or_pmix(env, duplicate, || pmix::space(env)).map_err(start_error)?;
+    let boot = Boot::from_env_or_pmix(env, duplicate, || pmix::space(env)).map_err(start_error)?;
     let wishes = match Wishes::from_env(env) {
         Ok(wishes) => wishes,
         Err(complaint) => return refuse(boot, &complaint),
     };
+    join_ranks_of(boot, &wishes)
+}
+
+/// The roads between the ranks that `boot` speaks of.
+pub(crate) fn join_ranks_of(mut boot: Boot, wishes: &Wishes) -> Result<(Road, Job)> {
     let host = match &wishes.host {
         Some(name) => Host::here().called(name),
         None => Host::here(),
@@ -55,9 +61,9 @@ pub(crate) fn join_job() -> Result<(Road, Job)> {
     if (is_alone || (wishes.shared_memory_will_do() && !is_elsewhere))
         && let Some((joined, segment)) = share_memory(&mut boot, &host)?
     {
-        return on_one_host(boot, &wishes, host, joined, &segment);
+        return on_one_host(boot, wishes, host, joined, &segment);
     }
-    on_several_hosts(boot, &wishes, host)
+    on_several_hosts(boot, wishes, host)
 }
 
 /// Tries to share memory with rank 0. `None` when not every rank of the job can.
@@ -109,6 +115,7 @@ pub(crate) fn job(start: Start, segment: &Segment, me: u32, host: String) -> Job
         cores: vec![segment.processors()],
         far: None,
         contexts: Mutex::default(),
+        spawns: AtomicU32::new(0),
     }
 }
 
@@ -166,6 +173,7 @@ fn on_several_hosts(mut boot: Boot, wishes: &Wishes, host: Host) -> Result<(Road
         me: Peer(me),
         cores: routes.cores,
         contexts: Mutex::default(),
+        spawns: AtomicU32::new(0),
     };
     Ok((road, job))
 }

@@ -14,9 +14,11 @@ use crate::communicator::{Communicator, Core, Road};
 use crate::contexts;
 use crate::error::Result;
 use crate::group::Group;
+use crate::inter::Intercommunicator;
 use crate::job::Job;
 use crate::report::Remarks;
 use crate::runtime::Runtime;
+use crate::spawn;
 use crate::station::Entrance;
 use crate::watch::Watch;
 use crate::wire_up;
@@ -37,6 +39,8 @@ use crate::wishes::Wishes;
 /// ```
 #[derive(Debug)]
 pub struct World {
+    /// Left before the world is.
+    parent: Option<Intercommunicator>,
     communicator: Communicator,
 }
 
@@ -90,6 +94,7 @@ pub fn init() -> Result<World> {
     }
     drop(runtime);
     world.communicator = Communicator::new(world.runtime.clone(), Arc::clone(&world.core), wanted);
+    world.parent = spawn::meet_parents(&world)?;
     Ok(world)
 }
 
@@ -105,7 +110,17 @@ impl World {
         let runtime = Runtime::new(Engine::new(road, config));
         let runtime = Entrance::new(runtime, Arc::clone(&job), processors)?;
         let core = Core::new(job, group, me, context);
-        Ok(World { communicator: Communicator::new(runtime, core, Wanted::default()) })
+        Ok(World { parent: None, communicator: Communicator::new(runtime, core, Wanted::default()) })
+    }
+
+    /// Those who spawned this world, with whom the ranks of this one share a start
+    /// (MPI_Comm_get_parent); `None` where nobody did. See [`Communicator::spawn`].
+    pub fn parent(&self) -> Option<&Intercommunicator> {
+        self.parent.as_ref()
+    }
+
+    pub(crate) fn into_communicator(self) -> Communicator {
+        self.communicator
     }
 
     /// Who is where and which roads lead there, in a few lines; the same facts for every rank, told from this one.

@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use selvedge::{ANY_SOURCE, ANY_TAG, Cause, Error, ErrorClass, ErrorHandler, Op, World, local, wait_any};
+use selvedge::{
+    ANY_SOURCE, ANY_TAG, Cause, Error, ErrorClass, ErrorHandler, Op, Spawn, World, local, wait_any,
+};
 
 #[selvedge::test(ranks = [1, 2, 3, 5, 8])]
 fn a_split_keeps_colours_apart_and_orders_by_key(world: World) {
@@ -285,4 +287,12 @@ fn under_abort_the_first_error_ends_the_job_with_its_own_words() {
     });
     let words = ended.unwrap_err().downcast::<String>().unwrap();
     assert!(words.starts_with("rank "), "{words}");
+}
+
+#[selvedge::test(ranks = [1, 2])]
+fn who_has_no_launcher_is_told_so_when_it_spawns(world: World) {
+    let error = world.spawn(&Spawn::new("worker", 2).arg("--quick").info("wdir", "/")).unwrap_err();
+    assert!(matches!(error, Error::Start(_)), "{error}");
+    assert!(error.to_string().contains("nobody here starts more ranks"), "{error}");
+    assert!(world.parent().is_none());
 }
