@@ -10,18 +10,28 @@ use serde::de::DeserializeOwned;
 
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
-use crate::error::{Misuse, Result};
+use crate::error::{Misuse, Refused, Result};
 use crate::message::{Source, Status, Tag};
+use crate::op::Op;
 
 /// A connection between two groups of ranks: sources and destinations are ranks of the *other* group.
 ///
-/// [`Communicator::spawn`] gives one to those who spawned, [`World::parent`](crate::World::parent) to those who were spawned.
+/// [`Communicator::spawn`] gives one to those who spawned, [`World::parent`](crate::World::parent) to those who were spawned,
+/// and [`Communicator::intercommunicator`] one to two groups of a communicator.
 pub struct Intercommunicator {
-    /// Both groups, the parents' first.
+    /// Both groups, one after the other.
     both: Communicator,
+    /// The same, for the messages of its collectives.
+    inner: Communicator,
+    /// The own group.
+    local: Communicator,
     /// Ranks of the first group.
     first: usize,
 }
+
+/// Tags of messages of collectives, each between ranks 0 and a root or ranks 0.
+const BROADCAST: i32 = 0;
+const ALLREDUCE: i32 = 1;
 
 impl fmt::Debug for Intercommunicator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,9 +46,18 @@ impl fmt::Debug for Intercommunicator {
 }
 
 impl Intercommunicator {
-    pub(crate) fn new(both: Communicator, first: usize) -> Intercommunicator {
+    /// Of a communicator whose first ranks, so many, are one of the groups. Collective.
+    pub(crate) fn new(both: Communicator, first: usize) -> Result<Intercommunicator> {
         assert!((1..both.size()).contains(&first), "both groups have ranks");
-        Intercommunicator { both, first }
+        let inner = both.dup()?;
+        let is_first = both.rank() < first;
+        let local = both.split(Some(u32::from(!is_first)), 0)?.expect("every rank has a colour");
+        Ok(Intercommunicator { both, inner, local, first })
+    }
+
+    /// The own group as a communicator of its own (MPI_Comm_group, for whoever wants to talk in it).
+    pub fn local(&self) -> &Communicator {
+        &self.local
     }
 
     fn is_first(&self) -> bool {
@@ -52,12 +71,12 @@ impl Intercommunicator {
 
     /// This process's rank in its own group (MPI_Comm_rank).
     pub fn rank(&self) -> usize {
-        if self.is_first() { self.both.rank() } else { self.both.rank() - self.first }
+        self.local.rank()
     }
 
     /// Ranks of the own group (MPI_Comm_size).
     pub fn size(&self) -> usize {
-        if self.is_first() { self.first } else { self.both.size() - self.first }
+        self.local.size()
     }
 
     /// Ranks of the other group (MPI_Comm_remote_size).
@@ -147,20 +166,125 @@ impl Intercommunicator {
         Ok(seen.map(|status| self.status(status)))
     }
 
+    /// Gives `message` of rank `root` of this group to every rank of the other one, which calls
+    /// [`broadcast_from`](Intercommunicator::broadcast_from) (MPI_Bcast on an intercommunicator, with MPI_ROOT and MPI_PROC_NULL).
+    /// All ranks of this group call it; the messages of the others do not count.
+    ///
+    /// # Errors
+    /// As [`Communicator::send`].
+    pub fn broadcast_to<T: Datatype>(&self, message: &[T], root: usize) -> Result<()> {
+        let root = self.local.checked_peer("root", root).map(|_| root)?;
+        if self.rank() == root { self.inner.send(message, self.offset(), BROADCAST) } else { Ok(()) }
+    }
+
+    /// The other half of [`broadcast_to`](Intercommunicator::broadcast_to): `root` is a rank of the other group. Cost: one message
+    /// between the groups, and a broadcast in this one.
+    ///
+    /// # Errors
+    /// As [`Communicator::recv`] and [`Communicator::broadcast`].
+    pub fn broadcast_from<T: Datatype>(&self, message: &mut [T], root: usize) -> Result<()> {
+        let root = self.there("root", root)?;
+        if self.rank() == 0 {
+            self.inner.recv(message, root, BROADCAST)?;
+        }
+        self.local.broadcast(message, 0)
+    }
+
+    /// Combines the input of the *other* group's ranks into everybody's `output` (MPI_Allreduce on an intercommunicator, MPI
+    /// 5.0 section 6.9.6). Inputs and outputs of both groups are as long as each other. Cost: a reduction, one message each way
+    /// between the groups, and a broadcast.
+    ///
+    /// # Errors
+    /// As [`Communicator::reduce`] and [`Communicator::broadcast`].
+    pub fn allreduce<T: Datatype>(&self, input: &[T], output: &mut [T], op: &Op<T>) -> Result<()> {
+        let (size, here) = (self.offset(), self.rank());
+        if here != 0 {
+            self.local.reduce(input, None, op, 0)?;
+        } else {
+            let mut ours = input.to_vec();
+            self.local.reduce(input, Some(&mut ours), op, 0)?;
+            self.inner.sendrecv(&ours, size, ALLREDUCE, output, size, ALLREDUCE)?;
+        }
+        self.local.broadcast(output, 0)
+    }
+
     /// Returns after every rank of both groups has called it (MPI_Barrier on an intercommunicator).
     ///
     /// # Errors
     /// As [`Communicator::barrier`].
     pub fn barrier(&self) -> Result<()> {
-        self.both.barrier()
+        self.inner.barrier()
     }
 
     /// One communicator of both groups (MPI_Intercomm_merge): first the ranks of the group that says `high: false`, then the
-    /// others; where both say the same, those who spawned come first. All ranks of a group say the same. Collective over both.
+    /// others; where both say the same, those who spawned come first, or those whose leader has the lower rank. All ranks of a group say the same. Collective over both.
     ///
     /// # Errors
     /// As [`Communicator::split`].
     pub fn merge(&self, high: bool) -> Result<Communicator> {
-        Ok(self.both.split(Some(0), i64::from(high))?.expect("every rank has a colour"))
+        Ok(self.inner.split(Some(0), i64::from(high))?.expect("every rank has a colour"))
+    }
+}
+
+impl Communicator {
+    /// Connects this group to another one (MPI_Intercomm_create). `all`: a communicator that has all ranks of both groups, which
+    /// have none in common. `leader`: a rank of this group, `other_leader`: that of the other group's leader in `all`. Collective
+    /// over both groups; all ranks of a group say the same, and both the same tag, under which the leaders talk on `all`.
+    ///
+    /// ```
+    /// selvedge::local::run(5, |world| {
+    ///     let is_low = world.rank() < 2;
+    ///     let half = world.split(Some(u32::from(is_low)), 0).unwrap().unwrap();
+    ///     let there = half.intercommunicator(0, &world, if is_low { 2 } else { 0 }, 7).unwrap();
+    ///     assert_eq!((there.size(), there.remote_size()), if is_low { (2, 3) } else { (3, 2) });
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// [`Misuse::RankOutOfRange`] for a leader that there is not, [`Misuse::NotAMember`] when `all` has not all of this group,
+    /// [`Misuse::RankTwice`] when the groups have a rank in common.
+    pub fn intercommunicator(
+        &self,
+        leader: usize,
+        all: &Communicator,
+        other_leader: usize,
+        tag: i32,
+    ) -> Result<Intercommunicator> {
+        self.checked_peer("leader", leader)?;
+        all.checked_peer("other leader", other_leader)?;
+        let (group, everybody) = (self.group(), all.group());
+        let mine: Option<Vec<usize>> =
+            (0..self.size()).map(|rank| group.translate(rank, &everybody)).collect();
+        let mine = mine.ok_or(Misuse::NotAMember).refused_by(self)?;
+        if mine.contains(&other_leader) {
+            return Err(self.refuse(Misuse::RankTwice { rank: other_leader }));
+        }
+        let theirs = match self.rank() == leader {
+            true => {
+                let theirs = all.swap_values(&mine, other_leader, tag);
+                self.broadcast_value(Some(theirs.as_ref().ok().cloned()), leader)?;
+                theirs?
+            }
+            false => {
+                let theirs: Option<Vec<usize>> = self.broadcast_value(None, leader)?;
+                theirs.ok_or(Misuse::NothingGiven { source_rank: leader }).refused_by(self)?
+            }
+        };
+        if let Some(&rank) = theirs.iter().find(|rank| mine.contains(rank)) {
+            return Err(self.refuse(Misuse::RankTwice { rank }));
+        }
+        let (first, second) = if mine[leader] < other_leader { (mine, theirs) } else { (theirs, mine) };
+        let both = everybody.include(first.iter().chain(&second).copied())?;
+        Intercommunicator::new(all.create_group(&both, tag)?, first.len())
+    }
+
+    /// Sends a list and receives one, whatever their lengths.
+    fn swap_values(&self, mine: &Vec<usize>, other: usize, tag: i32) -> Result<Vec<usize>> {
+        self.scope(|scope| {
+            let sent = scope.isend_value(mine, other, tag)?;
+            let theirs = self.recv_value(other, tag)?.0;
+            sent.wait()?;
+            Ok(theirs)
+        })
     }
 }

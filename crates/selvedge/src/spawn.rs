@@ -169,7 +169,7 @@ impl Communicator {
         if self.rank() == 0 {
             withdraw_all(line, name, side);
         }
-        Ok(Intercommunicator::new(both, parents as usize))
+        Intercommunicator::new(both, parents as usize)
     }
 }
 
@@ -246,7 +246,7 @@ type Value = (String, Vec<u8>);
 
 impl fmt::Debug for Bridge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Bridge({} at rank {} of {}, round {})", self.name, self.rank, self.size, self.round)
+        write!(f, "Bridge({}, {} of {})", self.name, self.rank, self.size)
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use selvedge::{
-    ANY_SOURCE, ANY_TAG, Cause, Error, ErrorClass, ErrorHandler, Op, Spawn, World, local, wait_any,
+    ANY_SOURCE, ANY_TAG, Cause, Error, ErrorClass, ErrorHandler, Intercommunicator, Misuse, Op, Spawn, World,
+    local, wait_any,
 };
 
 #[selvedge::test(ranks = [1, 2, 3, 5, 8])]
@@ -295,4 +296,56 @@ fn who_has_no_launcher_is_told_so_when_it_spawns(world: World) {
     assert!(matches!(error, Error::Start(_)), "{error}");
     assert!(error.to_string().contains("nobody here starts more ranks"), "{error}");
     assert!(world.parent().is_none());
+}
+
+/// The even ranks and the odd ones, connected.
+fn even_and_odd(world: &World) -> Intercommunicator {
+    let half = world.split(Some((world.rank() % 2) as u32), 0).unwrap().unwrap();
+    half.intercommunicator(0, world, 1 - world.rank() % 2, 5).unwrap()
+}
+
+#[selvedge::test(ranks = [2, 3, 5])]
+fn two_groups_name_each_other_by_their_own_ranks(world: World) {
+    let there = even_and_odd(&world);
+    let (me, others) = (world.rank(), world.size() - there.size());
+    assert_eq!((there.rank(), there.remote_size(), there.local().size()), (me / 2, others, there.size()));
+    (0..others).for_each(|rank| there.send(&[me], rank, 1).unwrap());
+    for _ in 0..others {
+        let (from, status) = there.recv_vec::<usize>(ANY_SOURCE, ANY_TAG).unwrap();
+        assert_eq!(from, [2 * status.source + 1 - me % 2]);
+    }
+    assert!(there.send(&[me], others, 1).is_err() && there.iprobe(0, 1).unwrap().is_none());
+    // A word from the last rank of the even ones, and one back.
+    let mut word = [me; 3];
+    let (root, last) = ((world.size() - 1) / 2, (world.size() - 1) / 2 * 2);
+    match me % 2 {
+        0 => there.broadcast_to(&word, root).unwrap(),
+        _ => there.broadcast_from(&mut word, root).unwrap(),
+    }
+    assert_eq!(word, [if me % 2 == 0 { me } else { last }; 3]);
+    let mut sum = [0; 2];
+    there.allreduce(&[me, 1], &mut sum, &Op::sum()).unwrap();
+    let expected: usize = (0..world.size()).filter(|rank| rank % 2 != me % 2).sum();
+    assert_eq!(sum, [expected, others]);
+    there.barrier().unwrap();
+    let odd_first = there.merge(me % 2 == 0).unwrap();
+    let odd = world.size() / 2;
+    assert_eq!(odd_first.rank(), if me % 2 == 0 { odd + me / 2 } else { me / 2 });
+}
+
+#[selvedge::test(ranks = [4])]
+fn groups_that_cannot_be_connected_say_why(world: World) {
+    let half = world.split(Some((world.rank() / 2) as u32), 0).unwrap().unwrap();
+    let misuse = |made: selvedge::Result<Intercommunicator>| match made {
+        Err(Error::Misuse(misuse)) => misuse,
+        other => panic!("{other:?}"),
+    };
+    let own_leader = world.rank() / 2 * 2;
+    assert_eq!(
+        misuse(half.intercommunicator(0, &world, own_leader, 0)),
+        Misuse::RankTwice { rank: own_leader }
+    );
+    assert_eq!(misuse(world.intercommunicator(0, &half, 0, 0)), Misuse::NotAMember);
+    let nobody = Misuse::RankOutOfRange { what: "other leader", given: 9, size: 4 };
+    assert_eq!(misuse(half.intercommunicator(0, &world, 9, 0)), nobody);
 }
