@@ -7,7 +7,8 @@ use selvedge_coll::{Algorithm, Choices, Rank, Schedule, Shape, generate, select,
 use selvedge_transport::Machine;
 
 use crate::communicator::Communicator;
-use crate::error::{Misuse, Result};
+use crate::error::{Misuse, Refused, Result};
+use crate::plan::Plan;
 
 /// A way to do collectives that is the program's own: a name, and a function from what is asked and who asks to what this rank
 /// does about it.
@@ -186,15 +187,31 @@ impl Communicator {
         Communicator::new(self.runtime.clone(), Arc::clone(&self.core), wanted)
     }
 
-    /// Compares what this rank is about to call with what the others are.
+    /// The plan for a call that may wait for the other ranks.
+    #[cold]
+    pub(crate) fn plan(&self, shape: &Shape) -> Result<Arc<Plan>> {
+        self.compare_calls(shape)?;
+        self.plans.find(shape).refused_by(self)
+    }
+
+    /// Compares what this rank is about to call with what the others are, where that is wanted.
     #[cold]
     pub(crate) fn compare_calls(&self, shape: &Shape) -> Result<()> {
+        if !self.plans.begin_comparing() {
+            return Ok(());
+        }
+        let outcome = self.compare_now(shape);
+        self.plans.compared();
+        outcome
+    }
+
+    fn compare_now(&self, shape: &Shape) -> Result<()> {
         let ours = self.call_in_words(shape);
         let mut mine = [[0; CALL_BYTES]];
         let bytes = ours.len().min(CALL_BYTES);
         mine[0][..bytes].copy_from_slice(&ours.as_bytes()[..bytes]);
         let mut all = vec![[0; CALL_BYTES]; self.size()];
-        self.run_unchecked(self.prepare_allgather(&mine, &mut all)?)?;
+        self.allgather(&mine, &mut all)?;
         let Some(source_rank) = all.iter().position(|call| *call != mine[0]) else { return Ok(()) };
         let theirs = String::from_utf8_lossy(&all[source_rank]).trim_end_matches('\0').to_owned();
         Err(self.refuse(Misuse::DifferentCalls { source_rank, theirs, ours }))

@@ -193,17 +193,9 @@ impl Communicator {
 
     /// Runs a collective to its end.
     pub(crate) fn run<T: Datatype>(&self, prepared: Prepared<'_, T>) -> Result<()> {
-        if self.plans.wanted().is_checked {
-            self.compare_calls(&prepared.shape)?;
-        }
-        self.run_unchecked(prepared)
-    }
-
-    /// The same, whatever the others call.
-    pub(crate) fn run_unchecked<T: Datatype>(&self, prepared: Prepared<'_, T>) -> Result<()> {
         let Prepared { shape, input, output, reducer } = prepared;
         if shape.count == 0 && shape.collective != Collective::Barrier {
-            return Ok(());
+            return self.compare_calls(&shape);
         }
         // SAFETY: the borrow lasts until this function returns, `finish` returns after the operation is complete, and a
         // verified schedule does not write its input.
@@ -211,20 +203,23 @@ impl Communicator {
         // SAFETY: as above; the output may be written.
         let (output, aftermath) = unsafe { claim_mut(output) };
         let mut collecting = None;
-        let unfit = |misuse| Err(self.refuse(misuse));
-        let started: Result<Option<Started>> = self.plans.with(&shape, unfit, |plan| {
-            let mut runtime = self.runtime.enter();
-            if runtime.is_shared() {
-                collecting = Some(self.begin_collecting()?);
-            }
-            let (group, context, reducer) = (&self.group, self.collective_context(), reducer.as_ref());
-            // Counted also where this rank has nothing to do, because others may.
-            let sequence = self.next_sequence(&runtime);
-            if plan.schedule().is_empty() {
-                return Ok(None);
-            }
-            Ok(Some(runtime.collective(Call { plan, group, context, sequence, input, output, reducer })))
-        });
+        let started: Result<Option<Started>> = self.plans.with(
+            &shape,
+            || self.plan(&shape),
+            |plan| {
+                let mut runtime = self.runtime.enter();
+                if runtime.is_shared() {
+                    collecting = Some(self.begin_collecting()?);
+                }
+                let (group, context, reducer) = (&self.group, self.collective_context(), reducer.as_ref());
+                // Counted also where this rank has nothing to do, because others may.
+                let sequence = self.next_sequence(&runtime);
+                if plan.schedule().is_empty() {
+                    return Ok(None);
+                }
+                Ok(Some(runtime.collective(Call { plan, group, context, sequence, input, output, reducer })))
+            },
+        );
         let Some(started) = started? else { return Ok(()) };
         let outcome = self.finish(started);
         drop(collecting);

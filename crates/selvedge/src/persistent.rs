@@ -477,11 +477,12 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ) -> Result<PersistentCollective<'scope, 'env, T>> {
         let (plans, moves) =
             (&self.communicator.plans, shape.count > 0 || shape.collective == Collective::Barrier);
-        if plans.wanted().is_checked {
+        if !moves {
             self.communicator.compare_calls(&shape)?;
         }
-        let unfit = |misuse| Err(self.communicator.refuse(misuse));
-        let plan = moves.then(|| plans.with(&shape, unfit, |plan| Ok(Arc::clone(plan)))).transpose()?;
+        let plan =
+            moves.then(|| plans.with(&shape, || self.communicator.plan(&shape), |plan| Ok(Arc::clone(plan))));
+        let plan = plan.transpose()?;
         Ok(PersistentCollective {
             scope: self,
             input: Shared::new(input),

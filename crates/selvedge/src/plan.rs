@@ -1,14 +1,14 @@
 //! A schedule made ready to run: the same graph with its edges turned round.
 
 use rustc_hash::FxHashMap;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use selvedge_coll::{Rank, Schedule, Shape, StepIndex};
 use selvedge_transport::Machine;
 
 use crate::algorithms::Wanted;
-use crate::error::Misuse;
+use crate::error::{Misuse, Result};
 
 /// A schedule with, for each step, how many steps it waits for and which steps wait for it. Immutable; one plan can
 /// run many times at once.
@@ -90,13 +90,22 @@ pub(crate) struct Plans {
     me: Rank,
     machine: Machine,
     wanted: Wanted,
+    /// This rank's call is just being compared, by a call of its own.
+    is_comparing: Cell<bool>,
     last: RefCell<Option<(Shape, Arc<Plan>)>>,
     known: RefCell<FxHashMap<Shape, Arc<Plan>>>,
 }
 
 impl Plans {
     pub(crate) fn new(me: Rank, machine: Machine, wanted: Wanted) -> Plans {
-        Plans { me, machine, wanted, last: RefCell::new(None), known: RefCell::default() }
+        Plans {
+            me,
+            machine,
+            wanted,
+            is_comparing: Cell::new(false),
+            last: RefCell::new(None),
+            known: RefCell::default(),
+        }
     }
 
     /// What is asked of all of them.
@@ -109,28 +118,47 @@ impl Plans {
         self.machine
     }
 
-    /// Shows `f` the plan for `shape`: a comparison when it is the same as last time, a look-up when it is known, else
-    /// chosen, generated and kept. Lent and not given, since to give it is to count it. Asks `unfit` for the result where the
-    /// algorithm that is wanted cannot do it.
+    /// Shows `f` the plan for `shape`: a comparison when it is the same as last time, else the one that `find` gives, which is
+    /// kept. Lent and not given, since to give it is to count it. While ranks compare their calls none is kept here, so that
+    /// each call comes by `find`.
     #[inline]
     pub(crate) fn with<R>(
         &self,
         shape: &Shape,
-        unfit: impl FnOnce(Misuse) -> R,
-        f: impl FnOnce(&Arc<Plan>) -> R,
-    ) -> R {
+        find: impl FnOnce() -> Result<Arc<Plan>>,
+        f: impl FnOnce(&Arc<Plan>) -> Result<R>,
+    ) -> Result<R> {
         let mut last = self.last.borrow_mut();
-        match &mut *last {
-            Some((known, plan)) if known == shape => f(plan),
-            last => match self.find(shape) {
-                Ok(plan) => f(&last.insert((*shape, plan)).1),
-                Err(misuse) => unfit(misuse),
-            },
+        if !matches!(&*last, Some((known, _)) if known == shape) {
+            drop(last);
+            let plan = find()?;
+            last = self.last.borrow_mut();
+            *last = Some((self.key(shape), plan));
         }
+        let Some((_, plan)) = &*last else { unreachable!("it was put there") };
+        f(plan)
     }
 
+    /// What a plan is kept under.
     #[cold]
-    fn find(&self, shape: &Shape) -> Result<Arc<Plan>, Misuse> {
+    fn key(&self, shape: &Shape) -> Shape {
+        // Nobody asks for a collective of no ranks.
+        Shape { ranks: if self.wanted.is_checked { 0 } else { shape.ranks }, ..*shape }
+    }
+
+    /// Says whether calls are to be compared now; until [`Plans::compared`] they are not.
+    pub(crate) fn begin_comparing(&self) -> bool {
+        self.wanted.is_checked && !self.is_comparing.replace(true)
+    }
+
+    /// The comparison is over.
+    pub(crate) fn compared(&self) {
+        self.is_comparing.set(false);
+    }
+
+    /// The plan for `shape`: a look-up when it is known, else chosen, generated and kept.
+    #[cold]
+    pub(crate) fn find(&self, shape: &Shape) -> Result<Arc<Plan>, Misuse> {
         let mut known = self.known.borrow_mut();
         if let Some(plan) = known.get(shape) {
             return Ok(Arc::clone(plan));

@@ -370,8 +370,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         let input = unsafe { claim(input) };
         // SAFETY: as above; the output may be written.
         let (output, aftermath) = unsafe { claim_mut(output) };
-        let unfit = |misuse| Err(communicator.refuse(misuse));
-        let started = communicator.plans.with(&shape, unfit, |plan| {
+        let find = || communicator.plans.find(&shape).refused_by(communicator);
+        let started = communicator.plans.with(&shape, find, |plan| {
             let mut runtime = communicator.runtime.enter();
             let (sequence, reducer) = (communicator.next_sequence(&runtime), reducer.as_ref());
             Ok(runtime.collective(Call { plan, group, context, sequence, input, output, reducer }))
