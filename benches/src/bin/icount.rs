@@ -71,14 +71,16 @@ impl Buffers {
 }
 
 const PATHS: [Path; 12] = [
+    // This and the next path take some 27 more, 1,178 and 1,520, since the persistent path stands in the same program: what a
+    // transport sends and receives by has one caller more and is called, where it was part of its callers.
     Path {
         name: "8 B: send, receive",
-        budget: 1_180,
+        budget: 1_200,
         what: What::Once(|world, buffers| send_receive(world, buffers, 8)),
     },
     // 90 more than before threads could share a rank and types could be refused: three ways through the gate, which is
     // open, three looks whether a receive has an aftermath, which it has not, and one whether this rank waits for itself.
-    Path { name: "8 B: receive posted, send, wait", budget: 1_520, what: What::Once(posted) },
+    Path { name: "8 B: receive posted, send, wait", budget: 1_550, what: What::Once(posted) },
     // Two requests in a scope, which cost 300 more than two blocking calls: each is entered in the scope and taken out again.
     Path { name: "8 B: persistent send, receive", budget: 1_490, what: What::Times(persistent) },
     Path {
