@@ -18,6 +18,23 @@ use crate::op::Op;
 ///
 /// [`Communicator::spawn`] gives one to those who spawned, [`World::parent`](crate::World::parent) to those who were spawned,
 /// and [`Communicator::intercommunicator`] one to two groups of a communicator.
+///
+/// ```
+/// selvedge::local::run(3, |world| {
+///     let is_first = world.rank() == 0;
+///     let group = world.split(Some(u32::from(is_first)), 0).unwrap().unwrap();
+///     let there = group.intercommunicator(0, &world, usize::from(is_first), 0).unwrap();
+///     let mut word = [7];
+///     if is_first {
+///         there.broadcast_to(&word, 0).unwrap();
+///     } else {
+///         word = [0];
+///         there.broadcast_from(&mut word, 0).unwrap();
+///     }
+///     assert_eq!(word, [7]);
+///     assert_eq!(there.merge(is_first).unwrap().size(), 3);
+/// });
+/// ```
 pub struct Intercommunicator {
     /// Both groups, one after the other.
     both: Communicator,

@@ -48,7 +48,11 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::fr
 /// use selvedge::Spawn;
 /// # fn main() -> selvedge::Result<()> {
 /// let world = selvedge::init()?;
-/// let workers = world.spawn(&Spawn::new("./worker", 4).arg("--quick").info("wdir", "/tmp"))?;
+/// if let Some(parent) = world.parent() {
+///     parent.send_value("here", 0, 0)?;
+/// }
+/// let what = Spawn::new("./worker", 4).arg("--quick").args(["-x", "3"]).info("wdir", "/tmp");
+/// let workers = world.spawn(&what)?;
 /// if world.rank() == 0 {
 ///     (0..workers.remote_size()).try_for_each(|worker| workers.send(&[worker], worker, 0))?;
 /// }

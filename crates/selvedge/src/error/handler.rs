@@ -98,6 +98,12 @@ impl Communicator {
     }
 
     /// What is done about errors (MPI_Comm_get_errhandler).
+    ///
+    /// ```
+    /// selvedge::local::run(1, |world| {
+    ///     assert!(matches!(world.error_handler(), selvedge::ErrorHandler::Return));
+    /// });
+    /// ```
     pub fn error_handler(&self) -> ErrorHandler {
         self.core.handler()
     }
