@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use selvedge_transport::{Buf, Event, Peer, Slot, Transport};
 
+use crate::body::{Bench, Body};
 use crate::config::{Allowance, Config, Limits, Mutant};
 use crate::credit::{self, ENTRY_UNITS, UNIT_BYTES};
 use crate::faults::Faults;
@@ -66,6 +67,7 @@ pub struct Engine<T: Transport> {
     pub(crate) trains: Trains,
     pub(crate) requests: Requests,
     pub(crate) completions: VecDeque<Completion>,
+    pub(crate) bench: Bench,
     /// Rendezvous that wait until the transport has room for a one-sided operation. Each at most once.
     pub(crate) one_sided: VecDeque<RequestId>,
     pub(crate) faults: Faults,
@@ -100,6 +102,7 @@ impl<T: Transport> Engine<T> {
             trains: Trains::default(),
             requests: Requests::new(),
             completions: VecDeque::new(),
+            bench: Bench::default(),
             one_sided: VecDeque::new(),
             faults: Faults::default(),
             stats: Stats::default(),
@@ -180,39 +183,42 @@ impl<T: Transport> Engine<T> {
                     peer.credit -= cost;
                     peer.return_owed();
                     self.stats.sent_eager += 1;
-                    return Submitted::Done(Ok(self.sent(context, tag, buf)));
+                    return Submitted::Done(Ok(self.sent(context, tag, buf.len())));
                 }
                 self.stats.busy += 1;
             }
         }
-        self.send_later(to, context, tag, order, buf, user, false)
+        self.send_later(to, context, tag, order, Body::One(buf), user, false)
     }
 
     /// As [`send`](Engine::send) in order, but over only when a receive has met the message (MPI 5.0, 3.4 synchronous
     /// mode). Cost: one packet more, back; an answer more where `send` would have made a train.
     pub fn send_sync(&mut self, to: Peer, context: Context, tag: Tag, buf: Buf, user: u64) -> Submitted {
         assert!(tag.0 >> 32 == 0, "the tag of an ordered message has 32 bits");
-        self.send_later(to, context, tag, Order::Ordered, buf, user, true)
+        self.send_later(to, context, tag, Order::Ordered, Body::One(buf), user, true)
     }
 
     #[cold]
     #[expect(clippy::too_many_arguments, reason = "a message, and whether its sender waits")]
-    fn send_later(
+    pub(crate) fn send_later(
         &mut self,
         to: Peer,
         context: Context,
         tag: Tag,
         order: Order,
-        buf: Buf,
+        body: Body,
         user: u64,
         sync: bool,
     ) -> Submitted {
         if self.peers.has(to, flag::FAULTY) {
             return Submitted::Done(Err(Failure::Fault(self.faults.of(to))));
         }
-        let mode = self.limits(to).mode(buf.len() as u64);
+        let mode = match body.whole() {
+            Some(buf) => self.limits(to).mode(buf.len() as u64),
+            None => Mode::Window,
+        };
         let stage = SendStage::Queued;
-        let send = Send { to, context, tag, order, buf, user, sync, mode, exposed: None, stage };
+        let send = Send { to, context, tag, order, body, user, sync, mode, exposed: None, stage };
         let id = self.requests.insert_with(|_| Request::Send(send));
         let first = !self.peers.has(to, flag::QUEUED | flag::READY);
         self.peers.push(to, LaneKind::Messages, Queued::Message(id));
@@ -224,8 +230,8 @@ impl<T: Transport> Engine<T> {
 
     /// What the sender of a message is told.
     #[inline]
-    pub(crate) fn sent(&self, context: Context, tag: Tag, buf: Buf) -> Envelope {
-        Envelope { source: self.me, context, tag, bytes: buf.len() as u64 }
+    pub(crate) fn sent(&self, context: Context, tag: Tag, bytes: usize) -> Envelope {
+        Envelope { source: self.me, context, tag, bytes: bytes as u64 }
     }
 
     /// Receives into `buf` the earliest message of `context` from `source` with `tag`; `None` is any. Done at once when
@@ -243,7 +249,7 @@ impl<T: Transport> Engine<T> {
     ) -> Submitted {
         let pattern = Pattern { context, source, tag };
         if let Some((name, item)) = self.matching.take(&pattern) {
-            return self.recv_unexpected(name, item, buf, user);
+            return self.recv_unexpected(name, item, Body::One(buf), user);
         }
         if self.faults.any()
             && let Some(fault) = self.hopeless(source)
@@ -256,14 +262,14 @@ impl<T: Transport> Engine<T> {
         }))
     }
 
-    pub(crate) fn recv_unexpected(&mut self, name: Name, item: Item, buf: Buf, user: u64) -> Submitted {
+    pub(crate) fn recv_unexpected(&mut self, name: Name, item: Item, body: Body, user: u64) -> Submitted {
         let envelope = envelope(&name, item.bytes());
         match item {
-            Item::Offer(offer) => self.begin_pull(envelope, offer, buf, user),
-            Item::Train { sender, .. } => self.take_train(envelope, sender, buf, user),
+            Item::Offer(offer) => self.begin_pull(envelope, offer, body, user),
+            Item::Train { sender, .. } => self.take_train(envelope, sender, body, user),
             Item::Eager(stored) => {
                 let (bytes, sender) = (stored.message(), stored.sender());
-                buf.fill_from(&bytes[..bytes.len().min(buf.len())]);
+                body.put(0, bytes);
                 let cost = self.forget_stored(stored);
                 match sender {
                     Some(sender) if self.mutant != Some(Mutant::AnsweredUnmatched) => {
@@ -271,7 +277,7 @@ impl<T: Transport> Engine<T> {
                     }
                     _ => self.owe(name.source, cost),
                 }
-                Submitted::Done(envelope.into_outcome(buf.len() as u64))
+                Submitted::Done(envelope.into_outcome(body.len() as u64))
             }
         }
     }
@@ -318,17 +324,19 @@ impl<T: Transport> Engine<T> {
     /// [`Failure::Cancelled`]. False, and nothing happens, when it is too late.
     pub fn cancel(&mut self, request: RequestId) -> bool {
         let user = match self.requests.get_mut(request) {
-            Some(Request::Posted(receive)) => {
-                let PostedReceive { posted, user, .. } = *receive;
-                self.matching.withdraw(posted);
-                user
-            }
             Some(Request::Send(send)) if matches!(send.stage, SendStage::Queued) => {
                 let (user, to, exposed) = (send.user, send.to, send.exposed.take());
                 exposed.into_iter().for_each(|key| self.transport.deregister(key, to));
                 user
             }
-            _ => return false,
+            Some(request) => match request.posted() {
+                Some(&PostedReceive { posted, user, .. }) => {
+                    self.matching.withdraw(posted);
+                    user
+                }
+                None => return false,
+            },
+            None => return false,
         };
         self.finish(request, user, Err(Failure::Cancelled));
         true
@@ -336,7 +344,8 @@ impl<T: Transport> Engine<T> {
 
     /// Whether a request is a receive from anyone that nothing has matched.
     pub fn waits_for_anyone(&mut self, request: RequestId) -> bool {
-        matches!(self.requests.get_mut(request), Some(Request::Posted(PostedReceive { source: None, .. })))
+        let receive = self.requests.get_mut(request).and_then(|request| request.posted());
+        receive.is_some_and(|receive| receive.source.is_none())
     }
 
     /// Moves what can move and returns the next operation that has ended, if there is one.
@@ -426,7 +435,9 @@ impl<T: Transport> Engine<T> {
             }
             return None;
         };
-        let receive = self.requests.remove_posted(id).expect("a posted receive is a request");
+        let Some(receive) = self.requests.remove_posted(id) else {
+            return self.scatter_eager(id, name, slot, cost, catch_up);
+        };
         receive.buf.fill_from(&payload[..payload.len().min(receive.buf.len())]);
         let outcome = envelope(&name, payload.len() as u64).into_outcome(receive.buf.len() as u64);
         peer.owed += cost;
@@ -436,6 +447,28 @@ impl<T: Transport> Engine<T> {
             self.after_delivery(from, return_due, catch_up);
         }
         Some(Completion { user: receive.user, outcome })
+    }
+
+    /// An eager message whose receive lies in several places.
+    #[cold]
+    fn scatter_eager(
+        &mut self,
+        id: RequestId,
+        name: Name,
+        slot: Slot,
+        cost: u32,
+        catch_up: bool,
+    ) -> Option<Completion> {
+        let (body, user) = self.requests.take_posted(id).expect("a posted receive is a request");
+        let payload = &self.transport.packet(&slot)[wire::EAGER_HEADER_BYTES..];
+        body.put(0, payload);
+        let outcome = envelope(&name, payload.len() as u64).into_outcome(body.len() as u64);
+        self.transport.release(slot);
+        self.owe(name.source, cost);
+        if catch_up {
+            self.catch_up(name.source);
+        }
+        Some(Completion { user, outcome })
     }
 
     #[cold]
@@ -586,10 +619,7 @@ impl<T: Transport> Engine<T> {
             self.stats.unexpected += 1;
             return self.matching.keep(name, item);
         };
-        let receive = self.requests.remove_posted(id).expect("a posted receive is a request");
-        if let Submitted::Done(outcome) = self.recv_unexpected(name, item, receive.buf, receive.user) {
-            self.completions.push_back(Completion { user: receive.user, outcome });
-        }
+        self.meet(id, name, item);
     }
 
     /// Ends a request and tells its user.

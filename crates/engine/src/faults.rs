@@ -127,7 +127,10 @@ impl<T: Transport> Engine<T> {
     /// Ends what depends on `peer`. Cost: one pass over the operations in flight.
     fn fail_dependents(&mut self, peer: Peer, fault: &Fault, gone: bool, wildcards_too: bool) {
         let depends = |request: &Request| match request {
-            Request::Posted(receive) => receive.source.map_or(wildcards_too, |source| source == peer),
+            Request::Posted(PostedReceive { source, .. }) => {
+                source.map_or(wildcards_too, |source| source == peer)
+            }
+            Request::PostedScattered(both) => both.0.source.map_or(wildcards_too, |source| source == peer),
             Request::Send(send) => send.to == peer,
             Request::Pull(pull) => pull.envelope.source == peer,
             Request::Arriving(arriving) => arriving.envelope.source == peer,
@@ -143,10 +146,11 @@ impl<T: Transport> Engine<T> {
         let boxed = || Box::new(fault.clone());
         match self.requests.get_mut(id) {
             None => {}
-            Some(Request::Posted(receive)) => {
-                let PostedReceive { posted, user, .. } = *receive;
-                self.matching.withdraw(posted);
-                self.finish(id, user, Err(Failure::Fault(boxed())));
+            Some(request @ (Request::Posted(_) | Request::PostedScattered(_))) => {
+                if let Some(&PostedReceive { posted, user, .. }) = request.posted() {
+                    self.matching.withdraw(posted);
+                    self.finish(id, user, Err(Failure::Fault(boxed())));
+                }
             }
             Some(Request::Send(send)) => match &mut send.stage {
                 SendStage::Writing(_) | SendStage::Offered if !gone && send.exposed.is_some() => {}

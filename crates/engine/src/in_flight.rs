@@ -3,8 +3,9 @@
 use selvedge_transport::{Peer, Transport};
 
 use crate::engine::Engine;
+use crate::matching::Pattern;
 use crate::message::{Context, Tag};
-use crate::request::{Request, SendStage};
+use crate::request::{PostedReceive, Request, SendStage};
 
 /// An operation that is not over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,17 +44,8 @@ impl<T: Transport> Engine<T> {
     /// nothing is changed.
     pub fn in_flight(&self) -> impl Iterator<Item = InFlight> {
         self.requests.iter().map(|(_, request)| match request {
-            Request::Posted(receive) => {
-                let pattern = self.matching.pattern(receive.posted);
-                InFlight {
-                    user: receive.user,
-                    peer: pattern.source,
-                    context: pattern.context,
-                    tag: pattern.tag,
-                    bytes: receive.buf.len() as u64,
-                    stage: Stage::Unmatched,
-                }
-            }
+            Request::Posted(receive) => self.unmatched(receive, receive.buf.len()),
+            Request::PostedScattered(both) => self.unmatched(&both.0, both.1.len()),
             Request::Pull(pull) => InFlight {
                 user: pull.user,
                 peer: Some(pull.envelope.source),
@@ -75,7 +67,7 @@ impl<T: Transport> Engine<T> {
                 peer: Some(send.to),
                 context: send.context,
                 tag: Some(send.tag),
-                bytes: send.buf.len() as u64,
+                bytes: send.body.len() as u64,
                 stage: match send.stage {
                     SendStage::Queued => Stage::Queued,
                     SendStage::Offered | SendStage::Unmatched => Stage::Announced,
@@ -83,6 +75,18 @@ impl<T: Transport> Engine<T> {
                 },
             },
         })
+    }
+
+    fn unmatched(&self, receive: &PostedReceive, bytes: usize) -> InFlight {
+        let Pattern { source, context, tag } = self.matching.pattern(receive.posted);
+        InFlight {
+            user: receive.user,
+            peer: source,
+            context,
+            tag,
+            bytes: bytes as u64,
+            stage: Stage::Unmatched,
+        }
     }
 
     /// Messages that have arrived and that no receive has asked for.

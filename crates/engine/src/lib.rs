@@ -31,6 +31,7 @@
 
 #![forbid(unsafe_code)]
 
+mod body;
 mod config;
 pub mod credit;
 mod engine;

@@ -1,12 +1,13 @@
 //! Messages that were found by a probe and taken out of matching, so that nobody else receives them (MPI 5.0, 3.8.2
 //! "Matching Probe"); and the one case in which an engine knows that a wait is in vain: its caller waits for itself.
 
-use selvedge_transport::{Buf, Peer, Transport};
+use selvedge_transport::{Buf, Peer, Scattered, Transport};
 
 use crate::Engine;
+use crate::body::Body;
 use crate::engine::envelope;
 use crate::matching::{Arrival, Name, Pattern};
-use crate::message::{Completion, Context, Envelope, Failure, Order, Submitted, Tag};
+use crate::message::{Context, Envelope, Failure, Order, Submitted, Tag};
 use crate::peers::flag;
 use crate::request::{PostedReceive, Request, RequestId, SendStage};
 use crate::unexpected::Item;
@@ -50,7 +51,12 @@ impl<T: Transport> Engine<T> {
 
     /// Receives a message that a probe has taken out, as [`recv`](Engine::recv) would have.
     pub fn recv_matched(&mut self, message: Matched, buf: Buf, user: u64) -> Submitted {
-        self.recv_unexpected(message.name, message.item, buf, user)
+        self.recv_unexpected(message.name, message.item, Body::One(buf), user)
+    }
+
+    /// As [`recv_matched`](Engine::recv_matched), into several places.
+    pub fn recv_matched_scattered(&mut self, message: Matched, room: Scattered, user: u64) -> Submitted {
+        self.recv_unexpected(message.name, message.item, Body::Many(Box::new(room)), user)
     }
 
     /// Undoes the probe: the message is again what it was among those that arrived before and after it. A receive that
@@ -60,10 +66,7 @@ impl<T: Transport> Engine<T> {
         let Some(id) = self.matching.arrive(&name) else {
             return self.matching.put_back(arrival, name, item);
         };
-        let receive = self.requests.remove_posted(id).expect("a posted receive is a request");
-        if let Submitted::Done(outcome) = self.recv_unexpected(name, item, receive.buf, receive.user) {
-            self.completions.push_back(Completion { user: receive.user, outcome });
-        }
+        self.meet(id, name, item);
     }
 
     /// Whether a caller who does nothing but wait for this operation waits for a message that only it could send, or
@@ -74,11 +77,6 @@ impl<T: Transport> Engine<T> {
     pub fn give_up_on_oneself(&mut self, request: RequestId, alone: bool) -> bool {
         let (me, heard_all) = (self.me, self.has_heard_itself());
         match self.requests.get_mut(request) {
-            Some(Request::Posted(PostedReceive { source, .. }))
-                if heard_all && (*source == Some(me) || (alone && source.is_none())) =>
-            {
-                self.cancel(request)
-            }
             Some(Request::Send(send))
                 if heard_all
                     && send.to == me
@@ -88,7 +86,15 @@ impl<T: Transport> Engine<T> {
                 let name = Name { context: send.context, source: me, tag: send.tag };
                 self.recall(request, &name)
             }
-            _ => false,
+            Some(other) => match other.posted() {
+                Some(&PostedReceive { source, .. })
+                    if heard_all && (source == Some(me) || (alone && source.is_none())) =>
+                {
+                    self.cancel(request)
+                }
+                _ => false,
+            },
+            None => false,
         }
     }
 

@@ -155,7 +155,7 @@ impl<T: Transport> Engine<T> {
             context: send.context.0,
             tag: send.tag.0,
         };
-        let bytes = send.buf.len();
+        let bytes = send.body.len();
         let fits = bytes <= if send.sync { sync_bytes_max } else { peer.eager_bytes_max } as usize;
         let short = fits || bytes <= train_bytes_max;
         let whole_cost = match short {
@@ -180,12 +180,14 @@ impl<T: Transport> Engine<T> {
         }
         let sent = if whole && send.sync {
             let header = wire::sync(&head, id.to_bits());
-            transmit(&mut self.transport, &mut self.stats, send.to, &header, send.buf)
+            let payload = self.bench.lay_out(&send.body, 0, bytes);
+            transmit(&mut self.transport, &mut self.stats, send.to, &header, payload)
         } else if whole {
-            transmit(&mut self.transport, &mut self.stats, send.to, &wire::eager(&head), send.buf)
+            let payload = self.bench.lay_out(&send.body, 0, bytes);
+            transmit(&mut self.transport, &mut self.stats, send.to, &wire::eager(&head), payload)
         } else {
             let key = Self::expose(&mut self.transport, &mut self.stats, send);
-            let offer = Offer { mode: send.mode, bytes: send.buf.len() as u64, sender: id.to_bits(), key };
+            let offer = Offer { mode: send.mode, bytes: send.body.len() as u64, sender: id.to_bits(), key };
             transmit(&mut self.transport, &mut self.stats, send.to, &wire::rts(&head, &offer), Buf::EMPTY)
         };
         sent?;
@@ -204,8 +206,8 @@ impl<T: Transport> Engine<T> {
             self.stats.sent_rendezvous += 1;
             self.stats.sent_demoted += u64::from(short);
             if self.mutant == Some(Mutant::DoneBeforeFin) && Self::exposes(send.mode) {
-                let (context, tag, buf, user) = (send.context, send.tag, send.buf, send.user);
-                let outcome = Ok(self.sent(context, tag, buf));
+                let (context, tag, bytes, user) = (send.context, send.tag, send.body.len(), send.user);
+                let outcome = Ok(self.sent(context, tag, bytes));
                 self.completions.push_back(Completion { user, outcome });
             }
         }
@@ -214,8 +216,11 @@ impl<T: Transport> Engine<T> {
 
     /// Opens the memory of a message that its receiver will read. Once, however often the announcement is tried.
     fn expose(transport: &mut T, stats: &mut Stats, send: &mut Send) -> Key {
-        if send.exposed.is_none() && Self::exposes(send.mode) {
-            match transport.register(send.buf, send.to) {
+        if let Some(buf) = send.body.whole()
+            && send.exposed.is_none()
+            && Self::exposes(send.mode)
+        {
+            match transport.register(buf, send.to) {
                 Ok(key) => send.exposed = Some(key),
                 Err(_) => {
                     // No room for another registration: datagrams need none.
@@ -230,11 +235,11 @@ impl<T: Transport> Engine<T> {
     /// A send has ended well: closes its memory and tells its user.
     pub(crate) fn finish_send(&mut self, id: RequestId) {
         let Some(send) = self.requests.send_mut(id) else { return };
-        let (context, tag, buf, user) = (send.context, send.tag, send.buf, send.user);
+        let (context, tag, bytes, user) = (send.context, send.tag, send.body.len(), send.user);
         if let Some(key) = send.exposed.take() {
             self.transport.deregister(key, send.to);
         }
-        let outcome = Ok(self.sent(context, tag, buf));
+        let outcome = Ok(self.sent(context, tag, bytes));
         self.finish(id, user, outcome);
     }
 
@@ -270,18 +275,18 @@ impl<T: Transport> Engine<T> {
         let Some(send) = self.requests.send_mut(id) else { return Ok(false) };
         let SendStage::Train(train) = &mut send.stage else { return Ok(false) };
         let part_bytes = self.limits[self.peers.road(send.to)].part_bytes;
-        let end = send.buf.len().min(train.sent + part_bytes);
+        let end = send.body.len().min(train.sent + part_bytes);
         let peer = self.peers.get_mut(send.to);
         let head =
             Head { credit: peer.owed as u16, seq: train.seq, context: send.context.0, tag: send.tag.0 };
         // A train has less than 2^32 bytes: `Limits`.
-        let part = Part { sender: id.to_bits(), bytes: send.buf.len() as u32, offset: train.sent as u32 };
-        let payload = send.buf.slice(train.sent..end);
+        let part = Part { sender: id.to_bits(), bytes: send.body.len() as u32, offset: train.sent as u32 };
+        let payload = self.bench.lay_out(&send.body, train.sent, end);
         transmit(&mut self.transport, &mut self.stats, send.to, &wire::part(&head, &part), payload)?;
         peer.return_owed();
         peer.flags &= !flag::CREDIT_DUE;
         train.sent = end;
-        if end < send.buf.len() {
+        if end < send.body.len() {
             return Ok(true);
         }
         self.finish_send(id);
@@ -297,7 +302,7 @@ impl<T: Transport> Engine<T> {
         if bytes > 0 {
             let peer = self.peers.get_mut(send.to);
             let header = wire::data(peer.owed as u16, window.receiver, window.sent);
-            let piece = send.buf.slice(window.sent as usize..(window.sent + bytes) as usize);
+            let piece = self.bench.lay_out(&send.body, window.sent as usize, (window.sent + bytes) as usize);
             transmit(&mut self.transport, &mut self.stats, send.to, &header, piece)?;
             peer.return_owed();
             peer.flags &= !flag::CREDIT_DUE;

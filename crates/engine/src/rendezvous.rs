@@ -7,6 +7,7 @@
 use selvedge_transport::{Buf, Busy, Cause, Fault, Peer, RemoteSlice, Token, Transport};
 
 use crate::Engine;
+use crate::body::Body;
 use crate::config::Mutant;
 use crate::message::{Envelope, Failure, Submitted};
 use crate::peers::flag;
@@ -15,9 +16,15 @@ use crate::wire::{Control, Mode, Offer};
 
 impl<T: Transport> Engine<T> {
     /// A receive has met its announcement: asks for the payload.
-    pub(crate) fn begin_pull(&mut self, envelope: Envelope, offer: Offer, buf: Buf, user: u64) -> Submitted {
+    pub(crate) fn begin_pull(
+        &mut self,
+        envelope: Envelope,
+        offer: Offer,
+        body: Body,
+        user: u64,
+    ) -> Submitted {
         let from = envelope.source;
-        let capacity = buf.len() as u64;
+        let capacity = body.len() as u64;
         let wanted = offer.bytes.min(capacity);
         if self.peers.has(from, flag::GONE) {
             return Submitted::Done(Err(Failure::Fault(self.faults.of(from))));
@@ -26,19 +33,23 @@ impl<T: Transport> Engine<T> {
             self.control(from, Control::Fin { sender: offer.sender });
             return Submitted::Done(envelope.into_outcome(capacity));
         }
-        let buf = buf.slice(0..wanted as usize);
-        let reads_end = match offer.mode {
+        // What lies in several places is neither read into nor lent.
+        let whole = body.whole().map(|buf| buf.slice(0..wanted as usize));
+        let mode = if whole.is_some() { offer.mode } else { Mode::Window };
+        let buf = whole.unwrap_or(Buf::EMPTY);
+        let reads_end = match mode {
             Mode::Read => wanted,
             Mode::Both => wanted / 2,
             Mode::Write | Mode::Window => 0,
         };
         let pull = Pull {
             envelope,
-            buf,
+            body,
+            wanted,
             capacity,
             user,
             sender: offer.sender,
-            mode: offer.mode,
+            mode,
             key: offer.key,
             reads: Pieces::new(0, reads_end),
             lent: None,
@@ -46,7 +57,7 @@ impl<T: Transport> Engine<T> {
             write_refused: false,
         };
         let id = self.requests.insert_with(|_| Request::Pull(pull));
-        match offer.mode {
+        match mode {
             Mode::Window => self.open_window(id),
             Mode::Read => self.read_pieces(id),
             Mode::Write => {
@@ -86,7 +97,7 @@ impl<T: Transport> Engine<T> {
     /// Asks for datagrams: the one way that always works.
     fn open_window(&mut self, id: RequestId) {
         let Some(pull) = self.requests.pull_mut(id) else { return };
-        let wanted = pull.buf.len() as u64;
+        let wanted = pull.wanted;
         let (to, sender) = (pull.envelope.source, pull.sender);
         let granted = wanted.min(self.limits[self.peers.road(to)].window_bytes);
         pull.window = Some(PullWindow { received: 0, granted });
@@ -106,7 +117,8 @@ impl<T: Transport> Engine<T> {
             let misplaced = self.mutant == Some(Mutant::PieceOffset);
             let offset = if misplaced { at.saturating_sub(bytes) } else { at };
             let remote = RemoteSlice { key: pull.key, offset, len: bytes };
-            let local = pull.buf.slice(at as usize..(at + bytes) as usize);
+            let Some(buf) = pull.body.whole() else { return };
+            let local = buf.slice(at as usize..(at + bytes) as usize);
             let asked = self.transport.read(pull.envelope.source, remote, local, Token(id.to_bits()));
             if Self::count_piece(&mut pull.reads, bytes, asked) {
                 self.stats.busy += 1;
@@ -139,7 +151,8 @@ impl<T: Transport> Engine<T> {
             }
             let at = pieces.next;
             let remote = RemoteSlice { key: *key, offset: at - pieces.begin, len: bytes };
-            let local = send.buf.slice(at as usize..(at + bytes) as usize);
+            let Some(buf) = send.body.whole() else { return };
+            let local = buf.slice(at as usize..(at + bytes) as usize);
             let asked = self.transport.write(send.to, local, remote, Token(id.to_bits()));
             if Self::count_piece(pieces, bytes, asked) {
                 self.stats.busy += 1;
@@ -226,7 +239,7 @@ impl<T: Transport> Engine<T> {
             return self.finish(id, user, Err(Failure::Fault(fault)));
         }
         match pull.window {
-            Some(window) if window.received < pull.buf.len() as u64 => return,
+            Some(window) if window.received < pull.wanted => return,
             None if pull.reads.refused || pull.write_refused => {
                 self.stats.refused += 1;
                 return self.open_window(id);
@@ -293,7 +306,7 @@ impl<T: Transport> Engine<T> {
 
     fn on_cts(&mut self, from: Peer, id: RequestId, receiver: u64, wanted: u64, granted: u64) -> bool {
         let Some(send) = self.offered(from, id) else { return false };
-        if wanted > send.buf.len() as u64 || granted > wanted {
+        if wanted > send.body.len() as u64 || granted > wanted {
             return false;
         }
         let exposed = send.exposed.take();
@@ -310,7 +323,7 @@ impl<T: Transport> Engine<T> {
         if !asked_for
             || !writable
             || write.pieces.begin >= write.pieces.end
-            || write.pieces.end > send.buf.len() as u64
+            || write.pieces.end > send.body.len() as u64
         {
             return false;
         }
@@ -371,7 +384,7 @@ impl<T: Transport> Engine<T> {
         let window_bytes = self.limits(from).window_bytes;
         let forgetful = self.mutant == Some(Mutant::GrantForgotten);
         let Some(pull) = self.requests.pull_mut(id) else { return };
-        let wanted = pull.buf.len() as u64;
+        let wanted = pull.wanted;
         let Some(window) = &mut pull.window else { return };
         if window.received == wanted {
             return self.settle_pull(id);
@@ -394,12 +407,12 @@ impl Pull {
     /// Puts a piece into its place. False when it is none that was asked for.
     pub(crate) fn accept_data(&mut self, offset: u64, payload: &[u8]) -> bool {
         let Some(window) = &mut self.window else { return false };
-        let (bytes, wanted) = (payload.len() as u64, self.buf.len() as u64);
+        let (bytes, wanted) = (payload.len() as u64, self.wanted);
         let inside = offset.checked_add(bytes).is_some_and(|end| end <= window.granted);
         if !inside || window.received + bytes > wanted {
             return false;
         }
-        self.buf.slice(offset as usize..(offset + bytes) as usize).fill_from(payload);
+        self.body.put(offset as usize, payload);
         window.received += bytes;
         true
     }

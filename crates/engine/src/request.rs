@@ -1,7 +1,8 @@
 //! Operations that are not over yet.
 
-use selvedge_transport::{Buf, Fault, Key, Peer};
+use selvedge_transport::{Buf, Fault, Key, Peer, Scattered};
 
+use crate::body::Body;
 use crate::matching::Posted;
 use crate::message::{Context, Envelope, Order, Tag};
 use crate::wire::Mode;
@@ -34,12 +35,25 @@ impl RequestId {
 pub(crate) enum Request {
     /// A receive that waits for its message.
     Posted(PostedReceive),
+    /// The same, and the places where it goes.
+    PostedScattered(Box<(PostedReceive, Scattered)>),
     /// A send that the transport has not taken, or a rendezvous at its sender.
     Send(Send),
     /// A rendezvous at its receiver.
     Pull(Pull),
     /// A receive that has met a train of which parts are missing.
     Arriving(Arriving),
+}
+
+impl Request {
+    /// The receive, when it is one that waits for its message.
+    pub(crate) fn posted(&self) -> Option<&PostedReceive> {
+        match self {
+            Request::Posted(receive) => Some(receive),
+            Request::PostedScattered(both) => Some(&both.0),
+            Request::Send(_) | Request::Pull(_) | Request::Arriving(_) => None,
+        }
+    }
 }
 
 /// A receive that waits for its message.
@@ -59,7 +73,7 @@ pub(crate) struct Send {
     pub(crate) context: Context,
     pub(crate) tag: Tag,
     pub(crate) order: Order,
-    pub(crate) buf: Buf,
+    pub(crate) body: Body,
     pub(crate) user: u64,
     /// Whether it is over only when it is matched.
     pub(crate) sync: bool,
@@ -118,8 +132,10 @@ pub(crate) struct SendWrite {
 #[derive(Debug)]
 pub(crate) struct Pull {
     pub(crate) envelope: Envelope,
-    /// As much of the receive as the message fills.
-    pub(crate) buf: Buf,
+    /// The receive.
+    pub(crate) body: Body,
+    /// Bytes of it that the message fills.
+    pub(crate) wanted: u64,
     /// Bytes of the receive.
     pub(crate) capacity: u64,
     pub(crate) user: u64,
@@ -139,10 +155,10 @@ pub(crate) struct Pull {
 }
 
 /// A receive that has met a train of which parts are missing. Which, the trains know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Arriving {
     pub(crate) envelope: Envelope,
-    pub(crate) buf: Buf,
+    pub(crate) body: Body,
     pub(crate) user: u64,
 }
 
@@ -230,7 +246,8 @@ impl Requests {
         self.free = entry.next_free;
         self.len += 1;
         let id = RequestId { index, generation: entry.generation };
-        entry.request = Some(request(id));
+        // It was free: there is nothing to drop, which the compiler need not find out.
+        std::mem::forget(entry.request.replace(request(id)));
         id
     }
 
@@ -255,8 +272,8 @@ impl Requests {
         if let Some(Request::Pull(pull)) = self.get_mut(id) { Some(pull) } else { None }
     }
 
-    pub(crate) fn arriving(&mut self, id: RequestId) -> Option<Arriving> {
-        if let Some(Request::Arriving(arriving)) = self.get_mut(id) { Some(*arriving) } else { None }
+    pub(crate) fn arriving(&mut self, id: RequestId) -> Option<&mut Arriving> {
+        if let Some(Request::Arriving(arriving)) = self.get_mut(id) { Some(arriving) } else { None }
     }
 
     /// Takes out a posted receive, without moving the bytes of the larger kinds of request.
@@ -267,9 +284,22 @@ impl Requests {
         if entry.generation != id.generation {
             return None;
         }
+        // It has nothing to drop, which the compiler need not find out.
+        std::mem::forget(entry.request.take());
         entry.vacate(id, &mut self.free);
         self.len -= 1;
         Some(posted)
+    }
+
+    /// As [`Requests::remove_posted`], of both kinds: where the message goes, and whom to tell.
+    pub(crate) fn take_posted(&mut self, id: RequestId) -> Option<(Body, u64)> {
+        if let Some(receive) = self.remove_posted(id) {
+            return Some((Body::One(receive.buf), receive.user));
+        }
+        let Some(Request::PostedScattered(both)) = self.get_mut(id) else { return None };
+        let taken = (Body::Many(Box::new(both.1.clone())), both.0.user);
+        self.remove(id);
+        Some(taken)
     }
 
     /// Ends a request; does nothing if it is over already.

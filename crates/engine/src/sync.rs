@@ -35,13 +35,13 @@ impl<T: Transport> Engine<T> {
             }
             return self.arrive_in_turn(name, head.seq, Item::Eager(stored.with_sender()));
         };
-        let receive = self.requests.remove_posted(id).expect("a posted receive is a request");
+        let (body, user) = self.requests.take_posted(id).expect("a posted receive is a request");
         let payload = &self.transport.packet(&slot)[SYNC_HEADER_BYTES..];
-        receive.buf.fill_from(&payload[..len.min(receive.buf.len())]);
+        body.put(0, payload);
         self.transport.release(slot);
         self.acknowledge(from, sender, cost);
-        let outcome = envelope(&name, len as u64).into_outcome(receive.buf.len() as u64);
-        self.completions.push_back(Completion { user: receive.user, outcome });
+        let outcome = envelope(&name, len as u64).into_outcome(body.len() as u64);
+        self.completions.push_back(Completion { user, outcome });
         if head.seq.is_some() {
             let peer = self.peers.get_mut(from);
             peer.seq_expected = peer.seq_expected.wrapping_add(1);

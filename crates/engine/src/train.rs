@@ -17,9 +17,10 @@
 //! receive has taken holds its credit until its last part has come, so what is under way is bounded by credit as well.
 
 use rustc_hash::FxHashMap;
-use selvedge_transport::{Buf, Peer, Slot, Transport};
+use selvedge_transport::{Peer, Slot, Transport};
 
 use crate::Engine;
+use crate::body::Body;
 use crate::config::{Limits, Mutant};
 use crate::credit::{self, UNIT_BYTES};
 use crate::engine::{envelope, name};
@@ -48,12 +49,12 @@ struct Train {
     /// A bit for each part that has not come.
     missing: u64,
     bytes: u32,
-    place: Place,
+    home: Home,
 }
 
 /// Where the parts of a train go.
 #[derive(Debug)]
-enum Place {
+enum Home {
     /// No receive has taken it.
     Box(Box<[u8]>),
     /// A receive has. If that is over, because the sender is faulty, nobody wants the rest.
@@ -71,9 +72,9 @@ impl Trains {
 }
 
 impl Train {
-    fn new(bytes: u32, part_bytes: usize, place: Place) -> Train {
+    fn new(bytes: u32, part_bytes: usize, home: Home) -> Train {
         let parts = (bytes as usize).div_ceil(part_bytes);
-        Train { missing: u64::MAX >> (PARTS_MAX - parts), bytes, place }
+        Train { missing: u64::MAX >> (PARTS_MAX - parts), bytes, home }
     }
 }
 
@@ -131,22 +132,22 @@ impl<T: Transport> Engine<T> {
         let may_wait = !self.peers.has(from, flag::FAULTY);
         let name = name(from, head);
         let receive = if in_turn && may_wait { self.matching.arrive(&name) } else { None };
-        let place = match receive {
+        let home = match receive {
             Some(id) => {
-                let receive = self.requests.remove_posted(id).expect("a posted receive is a request");
+                let (body, user) = self.requests.take_posted(id).expect("a posted receive is a request");
                 let envelope = envelope(&name, part.bytes.into());
-                let arriving = Arriving { envelope, buf: receive.buf, user: receive.user };
-                Place::Receive(self.requests.insert_with(|_| Request::Arriving(arriving)))
+                let arriving = Arriving { envelope, body, user };
+                Home::Receive(self.requests.insert_with(|_| Request::Arriving(arriving)))
             }
             None => {
                 self.stats.unexpected_bytes += u64::from(cost) * UNIT_BYTES;
                 self.stats.unexpected_bytes_max =
                     self.stats.unexpected_bytes_max.max(self.stats.unexpected_bytes);
-                Place::Box(self.store.reserve(part.bytes as usize))
+                Home::Box(self.store.reserve(part.bytes as usize))
             }
         };
         let part_bytes = self.limits(from).part_bytes;
-        self.trains.by_number.insert((from, part.sender), Train::new(part.bytes, part_bytes, place));
+        self.trains.by_number.insert((from, part.sender), Train::new(part.bytes, part_bytes, home));
         true
     }
 
@@ -164,17 +165,16 @@ impl<T: Transport> Engine<T> {
         if self.mutant == Some(Mutant::TrainEndsEarly) && begin + payload.len() == part.bytes as usize {
             train.missing = 0;
         }
-        match &mut train.place {
-            Place::Box(stored) => {
+        match &mut train.home {
+            Home::Box(stored) => {
                 if self.mutant == Some(Mutant::PartMisplaced) {
                     begin = begin.saturating_sub(payload.len());
                 }
                 stored[begin..begin + payload.len()].copy_from_slice(payload);
             }
-            Place::Receive(id) => {
-                if let Some(Arriving { buf, .. }) = self.requests.arriving(*id) {
-                    let (begin, end) = (begin.min(buf.len()), buf.len().min(begin + payload.len()));
-                    buf.slice(begin..end).fill_from(&payload[..end - begin]);
+            Home::Receive(id) => {
+                if let Some(Arriving { body, .. }) = self.requests.arriving(*id) {
+                    body.put(begin, payload);
                 }
             }
         }
@@ -184,7 +184,7 @@ impl<T: Transport> Engine<T> {
     /// The first part is in its place: the message takes its turn.
     fn announce_train(&mut self, name: Name, seq: Option<u32>, part: &Part) {
         let train = &self.trains.by_number[&(name.source, part.sender)];
-        if matches!(train.place, Place::Box(_)) {
+        if matches!(train.home, Home::Box(_)) {
             let item = Item::Train { sender: part.sender, bytes: part.bytes };
             return self.arrive_in_turn(name, seq, item);
         }
@@ -196,30 +196,30 @@ impl<T: Transport> Engine<T> {
     }
 
     /// A receive has met a train in its box: takes over what is here and waits for the rest.
-    pub(crate) fn take_train(&mut self, envelope: Envelope, sender: u64, buf: Buf, user: u64) -> Submitted {
+    pub(crate) fn take_train(&mut self, envelope: Envelope, sender: u64, body: Body, user: u64) -> Submitted {
         let from = envelope.source;
         let number = (from, sender);
         let part_bytes = self.limits(from).part_bytes;
         let train = self.trains.by_number.get_mut(&number).expect("a train waits where its parts are");
-        let Place::Box(stored) = std::mem::replace(&mut train.place, Place::Receive(RequestId::OVER)) else {
+        let Home::Box(stored) = std::mem::replace(&mut train.home, Home::Receive(RequestId::OVER)) else {
             unreachable!("a train is taken once")
         };
         let (missing, bytes) = (train.missing, train.bytes);
         if missing == 0 || self.mutant != Some(Mutant::PartsForgotten) {
-            copy_present(&stored[..bytes as usize], missing, part_bytes, buf);
+            copy_present(&stored[..bytes as usize], missing, part_bytes, &body);
         }
         self.store.give_back(stored);
         self.stats.unexpected_bytes -= u64::from(credit::train_units(bytes as usize)) * UNIT_BYTES;
         if missing == 0 {
             self.trains.by_number.remove(&number);
             self.owe_train(from, bytes);
-            return Submitted::Done(envelope.into_outcome(buf.len() as u64));
+            return Submitted::Done(envelope.into_outcome(body.len() as u64));
         }
         if self.peers.has(from, flag::FAULTY) {
             return Submitted::Done(Err(Failure::Fault(self.faults.of(from))));
         }
-        let id = self.requests.insert_with(|_| Request::Arriving(Arriving { envelope, buf, user }));
-        train.place = Place::Receive(id);
+        let id = self.requests.insert_with(|_| Request::Arriving(Arriving { envelope, body, user }));
+        train.home = Home::Receive(id);
         if self.mutant == Some(Mutant::TrainCreditTwice) {
             self.owe_train(from, bytes);
         }
@@ -228,13 +228,14 @@ impl<T: Transport> Engine<T> {
 
     /// Ends a train that is whole, if a receive has taken it.
     fn settle_train(&mut self, number: Number) {
-        let Some(&Train { bytes, place: Place::Receive(id), .. }) = self.trains.by_number.get(&number) else {
+        let Some(&Train { bytes, home: Home::Receive(id), .. }) = self.trains.by_number.get(&number) else {
             return;
         };
         self.trains.by_number.remove(&number);
         self.owe_train(number.0, bytes);
-        if let Some(Arriving { envelope, buf, user }) = self.requests.arriving(id) {
-            self.finish(id, user, envelope.into_outcome(buf.len() as u64));
+        if let Some(&mut Arriving { envelope, ref body, user }) = self.requests.arriving(id) {
+            let outcome = envelope.into_outcome(body.len() as u64);
+            self.finish(id, user, outcome);
         }
     }
 
@@ -245,12 +246,10 @@ impl<T: Transport> Engine<T> {
     }
 }
 
-/// Copies the parts that are not missing to their places in `buf`, as far as they fit.
-fn copy_present(stored: &[u8], missing: u64, part_bytes: usize, buf: Buf) {
+/// Copies the parts that are not missing to where they belong, as far as they fit.
+fn copy_present(stored: &[u8], missing: u64, part_bytes: usize, body: &Body) {
     let parts = stored.chunks(part_bytes).enumerate();
     for (index, part) in parts.filter(|(index, _)| missing & 1 << index == 0) {
-        let begin = buf.len().min(index * part_bytes);
-        let end = buf.len().min(begin + part.len());
-        buf.slice(begin..end).fill_from(&part[..end - begin]);
+        body.put(index * part_bytes, part);
     }
 }

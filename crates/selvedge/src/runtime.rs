@@ -14,7 +14,7 @@ use std::time::Duration;
 use selvedge_coll::Rank;
 use selvedge_engine::matching::Pattern;
 use selvedge_engine::{Completion, Context, Engine, Envelope, Failure, Matched, Order, Submitted, Tag};
-use selvedge_transport::{Buf, Fault, Peer, Transport};
+use selvedge_transport::{Buf, Fault, Peer, Scattered, Transport};
 
 use crate::channel::Channel;
 pub use crate::channel::{Arrival, Board, Ends, PARTITIONS_MAX, hello};
@@ -267,6 +267,40 @@ impl<T: Transport> Runtime<T> {
     pub fn send_sync(&mut self, to: Peer, context: Context, tag: Tag, message: Buf) -> Started {
         let index = self.next_entry();
         let submitted = self.engine.send_sync(to, context, tag, message, u64::from(index));
+        self.started(index, submitted)
+    }
+
+    /// As [`Runtime::send`] or [`Runtime::send_sync`], of a message in several places.
+    pub fn send_scattered(
+        &mut self,
+        to: Peer,
+        context: Context,
+        tag: Tag,
+        is_sync: bool,
+        message: Scattered,
+    ) -> Started {
+        let index = self.next_entry();
+        let submitted = self.engine.send_scattered(to, (context, tag), is_sync, message, u64::from(index));
+        self.started(index, submitted)
+    }
+
+    /// As [`Runtime::recv`], into several places.
+    pub fn recv_scattered(
+        &mut self,
+        source: Option<Peer>,
+        context: Context,
+        tag: Option<Tag>,
+        room: Scattered,
+    ) -> Started {
+        let index = self.next_entry();
+        let submitted = self.engine.recv_scattered(source, context, tag, room, u64::from(index));
+        self.started(index, submitted)
+    }
+
+    /// As [`Runtime::recv_matched`], into several places.
+    pub fn recv_matched_scattered(&mut self, matched: Matched, room: Scattered) -> Started {
+        let index = self.next_entry();
+        let submitted = self.engine.recv_matched_scattered(matched, room, u64::from(index));
         self.started(index, submitted)
     }
 

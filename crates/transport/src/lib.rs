@@ -39,11 +39,12 @@
 //! ```
 //!
 //! What is *not* here: tags, messages larger than a datagram, requests, threads, clocks. Invariants of absence: this
-//! crate starts no thread, reads no clock and no environment, and all its unsafe code is in `buf.rs`.
+//! crate starts no thread, reads no clock and no environment, and all its unsafe code is in `buf.rs` and
+//! `scattered.rs`.
 
 #![deny(unsafe_code)]
 
-#[allow(unsafe_code, reason = "the one file with unsafe code")]
+#[allow(unsafe_code, reason = "claims on memory in one place")]
 mod buf;
 pub mod conformance;
 mod fault;
@@ -51,7 +52,10 @@ mod faulty;
 mod introduced;
 mod machine;
 mod memory;
+mod places;
 mod rng;
+#[allow(unsafe_code, reason = "claims on memory in several places")]
+mod scattered;
 pub mod sim;
 pub mod trace;
 mod transport;
@@ -62,7 +66,9 @@ pub use faulty::{Faulty, FaultyConfig};
 pub use introduced::{Acquaint, Directory, Introduced};
 pub use machine::{Link, Machine};
 pub use memory::Memory;
+pub use places::Places;
 pub use rng::{Digest, Rng};
+pub use scattered::Scattered;
 pub use sim::{Sim, SimConfig, SimPort};
 pub use trace::Trace;
 pub use transport::{Busy, Caps, Event, Peer, Slot, Token, Transport};

@@ -6,7 +6,7 @@ use selvedge::Op;
 use selvedge::runtime::{Call, Group, Operation, Outcome, Plan, Reducer, Runtime, Started, Trouble};
 use selvedge_coll::{Collective, Rank, Schedule, generate};
 use selvedge_engine::{Context, Failure, Tag};
-use selvedge_transport::{Buf, Cause, Fault, Memory, Peer, Rng, Scope, Transport};
+use selvedge_transport::{Buf, Cause, Fault, Memory, Peer, Places, Rng, Scope, Transport};
 
 use crate::drive::Tally;
 use crate::mutate::ScheduleMutant;
@@ -16,6 +16,9 @@ use crate::stream::{self, End, Step};
 
 /// Overwrites a buffer that its operation has given back, so that whoever still reads it reads this.
 const SPENT: u8 = 0xEE;
+
+/// What lies between the places of a message.
+const GAP: u8 = 0xA7;
 
 /// What all ranks of a program have in common.
 pub(crate) struct Scene<'a> {
@@ -138,19 +141,32 @@ impl Player {
                 notes.history.sending(index);
                 notes.tally.messages += 1;
                 let message = &program.messages[index];
-                let input = Memory::of(&message_bytes(program.seed, index, message.bytes));
+                let bytes = message_bytes(program.seed, index, message.bytes);
                 let to = Peer(message.dest as u32);
                 let (context, tag) = (context(message.context), Tag(u64::from(message.tag)));
-                let started = match message.is_sync {
-                    false => runtime.send(to, context, tag, input.buf()),
-                    true => runtime.send_sync(to, context, tag, input.buf()),
-                };
-                (started, input, Memory::zeroed(0))
+                if message.is_scattered {
+                    let input = wide(bytes.len());
+                    let places = input.scattered(1, spread(bytes.len()));
+                    places.scatter(0, &bytes);
+                    let started = runtime.send_scattered(to, context, tag, message.is_sync, places);
+                    (started, input, Memory::zeroed(0))
+                } else {
+                    let input = Memory::of(&bytes);
+                    let started = match message.is_sync {
+                        false => runtime.send(to, context, tag, input.buf()),
+                        true => runtime.send_sync(to, context, tag, input.buf()),
+                    };
+                    (started, input, Memory::zeroed(0))
+                }
             }
             Act::Recv(index) => {
                 notes.history.posting(self.rank, index);
                 let receive = &program.receives[index];
-                let output = Memory::zeroed(receive.capacity);
+                let output = match receive.is_scattered {
+                    true => wide(receive.capacity),
+                    false => Memory::zeroed(receive.capacity),
+                };
+                let places = receive.is_scattered.then(|| output.scattered(1, spread(receive.capacity)));
                 let source = receive.source.map(|source| Peer(source as u32));
                 let tag = receive.tag.map(|tag| Tag(u64::from(tag)));
                 let context = context(receive.context);
@@ -159,12 +175,16 @@ impl Player {
                     _ => runtime.probe_matched(source, context, tag),
                 };
                 let started = match found {
-                    Ok(Some(message)) if receive.probed == Probed::Matched => {
-                        runtime.recv_matched(message, output.buf())
-                    }
+                    Ok(Some(message)) if receive.probed == Probed::Matched => match places {
+                        Some(places) => runtime.recv_matched_scattered(message, places),
+                        None => runtime.recv_matched(message, output.buf()),
+                    },
                     Ok(found) => {
                         found.into_iter().for_each(|message| runtime.put_back(message));
-                        runtime.recv(source, context, tag, output.buf())
+                        match places {
+                            Some(places) => runtime.recv_scattered(source, context, tag, places),
+                            None => runtime.recv(source, context, tag, output.buf()),
+                        }
                     }
                     Err(trouble) => Started::Done(Err(trouble)),
                 };
@@ -312,24 +332,26 @@ impl Player {
             (Act::Stream(_), Ok(_)) => {}
             (Act::Recv(index), Ok(envelope)) => {
                 let len = envelope.bytes as usize;
-                if len > output.len() || program.receives[index].cancelled {
+                let arrived = arrived(&program.receives[index], output)?;
+                if len > arrived.len() || program.receives[index].cancelled {
                     return Err(format!(
                         "rank {rank}: receive {index} got {envelope:?}, which it cannot have"
                     ));
                 }
-                let bytes = output.bytes()[..len].to_vec();
+                let bytes = arrived[..len].to_vec();
                 let (source, tag) = (envelope.source.index(), envelope.tag.0 as u32);
                 notes.history.received(index, Received { source, tag, len, bytes });
             }
             (Act::Recv(index), Err(Trouble::Engine(Failure::Truncated { sent, capacity, envelope }))) => {
-                if capacity as usize != output.len() || sent <= capacity {
+                let bytes = arrived(&program.receives[index], output)?;
+                if capacity as usize != bytes.len() || sent <= capacity {
                     return Err(format!(
                         "rank {rank}: receive {index} of {} bytes was cut: {sent}",
-                        output.len()
+                        bytes.len()
                     ));
                 }
                 let (source, tag) = (envelope.source.index(), envelope.tag.0 as u32);
-                let (len, bytes) = (sent as usize, output.bytes());
+                let len = sent as usize;
                 notes.history.received(index, Received { source, tag, len, bytes });
             }
             (Act::Recv(index), Err(Trouble::Engine(Failure::Cancelled)))
@@ -365,6 +387,36 @@ fn may_fail(program: &Program, act: Act, fault: &Fault) -> bool {
         Act::Recv(index) => program.receives[index].source.is_none_or(|source| source == victim),
         Act::Call(_) => false,
         Act::Stream(index) => stream::may_fail(&program.streams[index], victim),
+    }
+}
+
+/// Places for so many bytes: some in threes, some alone, with gaps between.
+fn spread(bytes: usize) -> Places {
+    let threes = bytes / 6;
+    let ones = bytes - 3 * threes;
+    Places::of((0..threes).map(|at| (5 * at, 3)).chain((0..ones).map(|at| (5 * threes + 2 * at, 1))))
+}
+
+/// Memory with room for so many bytes at such places, all [`GAP`].
+fn wide(bytes: usize) -> Memory {
+    let memory = Memory::zeroed(3 * bytes);
+    memory.buf().fill_with(GAP);
+    memory
+}
+
+/// What a receive has brought together; fails when something else was written.
+fn arrived(receive: &Receive, output: &Memory) -> Result<Vec<u8>, String> {
+    if !receive.is_scattered {
+        return Ok(output.bytes());
+    }
+    let places = spread(receive.capacity);
+    let bytes = Memory::zeroed(receive.capacity);
+    output.scattered(1, places.clone()).gather(0, bytes.buf());
+    let mut gaps = output.bytes();
+    places.runs().for_each(|(start, len)| gaps[start..start + len].fill(GAP));
+    match gaps.iter().position(|&byte| byte != GAP) {
+        Some(at) => Err(format!("rank {}: a receive has written between its places, at {at}", receive.rank)),
+        None => Ok(bytes.bytes()),
     }
 }
 

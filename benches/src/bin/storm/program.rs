@@ -51,6 +51,8 @@ pub(crate) struct Message {
     pub(crate) bytes: usize,
     /// Whether its sender waits until it is matched.
     pub(crate) is_sync: bool,
+    /// Whether it lies in several places there.
+    pub(crate) is_scattered: bool,
     /// Whether its sender goes on without waiting for its end, as with buffered sends and abandoned requests.
     pub(crate) is_left: bool,
 }
@@ -98,6 +100,8 @@ pub(crate) struct Receive {
     pub(crate) capacity: usize,
     /// Whether nobody sends to it and it is to be cancelled.
     pub(crate) cancelled: bool,
+    /// Whether it goes to several places.
+    pub(crate) is_scattered: bool,
     /// Whether a probe goes before it that takes the message out if it is here.
     pub(crate) probed: Probed,
 }
@@ -168,6 +172,8 @@ const FIRST_OWN_TAG: u32 = 100;
 /// Streams of random numbers of their own; see [`message_bytes`] for others.
 const SENDS: u64 = 3;
 const RECEIVES: u64 = 4;
+const SCATTERED_SENDS: u64 = 8;
+const SCATTERED_RECEIVES: u64 = 9;
 const LEFT: u64 = 7;
 const STREAMS: u64 = 5;
 /// Tags are drawn from so few that they collide.
@@ -256,6 +262,7 @@ impl Program {
                 tag: rng.below(TAGS) as u32,
                 bytes: self.length(rng),
                 is_sync: self.mode(SENDS, self.messages.len()) == 0,
+                is_scattered: self.mode(SCATTERED_SENDS, self.messages.len()) == 0,
                 is_left: self.mode(LEFT, self.messages.len()) == 0,
             };
             starts[message.source].push(Act::Send(self.messages.len()));
@@ -326,6 +333,7 @@ impl Program {
                 tag,
                 capacity,
                 cancelled: false,
+                is_scattered: self.mode(SCATTERED_RECEIVES, index) == 0,
                 probed: match self.mode(RECEIVES, index) {
                     0 => Probed::Matched,
                     1 => Probed::PutBack,
@@ -338,8 +346,19 @@ impl Program {
             let context = FIRST_MESSAGE_CONTEXT - 1;
             let source = rng.one_in(2).then_some(rng.index(starts.len()));
             starts[rank].push(Act::Recv(self.receives.len()));
+            let is_scattered = self.mode(SCATTERED_RECEIVES, self.receives.len()) == 0;
             let (tag, capacity, probed) = (Some(9), 8, Probed::No);
-            self.receives.push(Receive { rank, context, source, tag, capacity, cancelled: true, probed });
+            let cancelled = true;
+            self.receives.push(Receive {
+                rank,
+                context,
+                source,
+                tag,
+                capacity,
+                cancelled,
+                is_scattered,
+                probed,
+            });
         }
     }
 
