@@ -109,6 +109,11 @@ fn derive_struct(input: &DeriveInput, data: &DataStruct, repr: &Repr) -> Result<
             fn is_valid(bytes: &[u8]) -> bool {
                 true #(#valid)*
             }
+
+            #[allow(unused_variables, reason = "a struct without fields")]
+            fn describe(signature: &mut ::selvedge::Signature) {
+                #(signature.elements::<#types>(1);)*
+            }
         }
         #check_now
     })
@@ -150,6 +155,10 @@ fn derive_enum(input: &DeriveInput, data: &DataEnum, repr: &Repr) -> Result<Toke
                 #(const #names: #integer = #name::#variants as #integer;)*
                 let bytes = ::core::convert::TryInto::try_into(bytes).expect("the bytes of the integer");
                 ::core::matches!(#integer::from_ne_bytes(bytes), #(#names)|*)
+            }
+
+            fn describe(signature: &mut ::selvedge::Signature) {
+                signature.elements::<#integer>(1);
             }
         }
     })

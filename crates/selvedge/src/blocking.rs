@@ -2,73 +2,138 @@
 
 use std::time::{Duration, Instant};
 
-use selvedge_coll::Collective;
+use selvedge_coll::{Collective, Shape};
 use selvedge_engine::{Context, Failure, Matched, Tag};
-use selvedge_transport::Peer;
+use selvedge_transport::{Buf, Peer};
 
 use crate::collective::Prepared;
 use crate::communicator::{Communicator, Road};
 use crate::datatype::Datatype;
-use crate::error::{Refused, Result};
-use crate::memory::{Aftermath, Arriving, claim, claim_mut};
+use crate::error::{Error, Refused, Result};
+use crate::memory::{Aftermath, Arriving, Settled, Unfit, claim, claim_mut};
 use crate::message::{Address, Pattern, Status};
+use crate::op::Reducer;
 use crate::runtime::{Call, Operation, Outcome, Runtime, Started, Trouble};
+use crate::staged::{scattered_room, stamped_claim};
+use crate::view::{Buffer, View, ViewMut};
 
 /// Longest sleep of a rank that waits, between two looks around. Nothing depends on it: whatever ends the wait also
 /// ends the sleep.
 pub(crate) const SLEEP_MAX: Duration = Duration::from_millis(500);
 
 impl Communicator {
-    #[inline]
-    pub(crate) fn send_and_wait<T: Datatype>(&self, message: &[T], peer: Peer, tag: Tag) -> Result<()> {
+    #[inline(always)]
+    pub(crate) fn send_and_wait<T: Datatype>(
+        &self,
+        message: View<'_, T>,
+        peer: Peer,
+        tag: Tag,
+    ) -> Result<()> {
+        let Some(slice) = self.direct(&message) else { return self.send_body_and_wait(message, peer, tag) };
         // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
-        let buf = unsafe { claim(message) };
+        let buf = unsafe { claim(slice) };
         let started = self.runtime.enter().send(peer, self.message_context(), tag, buf);
         self.finish(started).map(drop).map_err(|trouble| self.explain(trouble))
     }
 
-    pub(crate) fn ssend_and_wait<T: Datatype>(&self, message: &[T], peer: Peer, tag: Tag) -> Result<()> {
+    #[cold]
+    fn send_body_and_wait<T: Datatype>(&self, message: View<'_, T>, peer: Peer, tag: Tag) -> Result<()> {
         // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
-        let buf = unsafe { claim(message) };
-        let started = self.runtime.enter().send_sync(peer, self.message_context(), tag, buf);
-        self.finish(started).map(drop).map_err(|trouble| self.explain(trouble))
+        let (buf, aftermath) = unsafe { self.outgoing(&message) };
+        let started = self.runtime.enter().send_body(peer, self.message_context(), tag, buf);
+        let outcome = self.finish(started);
+        drop(aftermath);
+        outcome.map(drop).map_err(|trouble| self.explain(trouble))
     }
 
-    #[inline]
-    pub(crate) fn recv_and_wait<T: Datatype>(&self, message: &mut [T], pattern: Pattern) -> Result<Status> {
+    pub(crate) fn ssend_and_wait<T: Datatype>(
+        &self,
+        message: View<'_, T>,
+        peer: Peer,
+        tag: Tag,
+    ) -> Result<()> {
         // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
-        let (buf, aftermath) = unsafe { claim_mut(message) };
+        let (buf, aftermath) = unsafe { self.outgoing(&message) };
+        let started = self.runtime.enter().send_body_sync(peer, self.message_context(), tag, buf);
+        let outcome = self.finish(started);
+        drop(aftermath);
+        outcome.map(drop).map_err(|trouble| self.explain(trouble))
+    }
+
+    #[inline(always)]
+    pub(crate) fn recv_and_wait<T: Datatype>(
+        &self,
+        message: ViewMut<'_, T>,
+        pattern: Pattern,
+    ) -> Result<Status> {
+        let slice = match self.direct_mut(message) {
+            Ok(slice) => slice,
+            Err(message) => return self.recv_body_and_wait(message, pattern),
+        };
+        // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
+        let (buf, aftermath) = unsafe { claim_mut(slice) };
         let started = self.runtime.enter().recv(pattern.0, self.message_context(), pattern.1, buf);
         let outcome = self.finish(started);
         self.received(outcome, aftermath)
     }
 
+    #[cold]
+    fn recv_body_and_wait<T: Datatype>(&self, message: ViewMut<'_, T>, pattern: Pattern) -> Result<Status> {
+        // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
+        let (buf, aftermath) = unsafe { self.incoming(message) };
+        let started = self.runtime.enter().recv_body(pattern.0, self.message_context(), pattern.1, buf);
+        let outcome = self.finish(started);
+        self.received(outcome, aftermath)
+    }
+
     /// What the end of a receive means to the caller.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn received(&self, outcome: Outcome, aftermath: Aftermath) -> Result<Status> {
-        let settled = aftermath.settle();
-        let status = self.status(outcome.map_err(|trouble| self.explain(trouble))?);
-        settled.map_err(|invalid| invalid.from(status.source)).refused_by(self)?;
+        self.told(outcome, aftermath.settle())
+    }
+
+    /// As [`Communicator::received`], when what was left to do has been done.
+    #[inline(always)]
+    pub(crate) fn told(&self, outcome: Outcome, settled: Settled) -> Result<Status> {
+        let status = match outcome {
+            Ok(envelope) => self.status(envelope),
+            Err(trouble) => return Err(self.explain_receive(trouble, settled)),
+        };
+        settled.map_err(|unfit| unfit.of_message(status, self.rank())).refused_by(self)?;
         Ok(status)
+    }
+
+    /// Where a message is too long its stamp says more than its length.
+    #[cold]
+    fn explain_receive(&self, trouble: Trouble, settled: Settled) -> Error {
+        match (trouble, settled) {
+            (Trouble::Engine(Failure::Truncated { envelope, .. }), Err(unfit))
+                if matches!(*unfit, Unfit::Mismatch { .. }) =>
+            {
+                unfit.of_message(self.status(envelope), self.rank()).into()
+            }
+            (trouble, _) => self.explain(trouble),
+        }
     }
 
     pub(crate) fn send_recv_and_wait<T: Datatype, U: Datatype>(
         &self,
-        send: &[T],
+        send: View<'_, T>,
         (peer, tag): Address,
-        recv: &mut [U],
+        recv: ViewMut<'_, U>,
         pattern: Pattern,
     ) -> Result<Status> {
         // SAFETY: the borrow lasts until this function returns, and both `finish` return after their operations.
-        let from = unsafe { claim(send) };
+        let (from, kept) = unsafe { self.outgoing(&send) };
         // SAFETY: as above.
-        let (into, aftermath) = unsafe { claim_mut(recv) };
+        let (into, aftermath) = unsafe { self.incoming(recv) };
         let (receiving, sending) = {
             let mut runtime = self.runtime.enter();
-            let receiving = runtime.recv(pattern.0, self.message_context(), pattern.1, into);
-            (receiving, runtime.send(peer, self.message_context(), tag, from))
+            let receiving = runtime.recv_body(pattern.0, self.message_context(), pattern.1, into);
+            (receiving, runtime.send_body(peer, self.message_context(), tag, from))
         };
         let sent = self.finish(sending);
+        drop(kept);
         let received = self.finish(receiving);
         let received = self.received(received, aftermath);
         sent.map_err(|trouble| self.explain(trouble))?;
@@ -77,17 +142,21 @@ impl Communicator {
 
     pub(crate) fn replace_and_wait<T: Datatype>(
         &self,
-        message: &mut [T],
+        message: ViewMut<'_, T>,
         (peer, tag): Address,
         pattern: Pattern,
     ) -> Result<Status> {
+        if self.stamp_bytes > 0 {
+            // A stamped message is copied before it leaves: its place is free at once.
+            return self.replace_stamped(message, (peer, tag), pattern);
+        }
         let context = self.message_context();
         // SAFETY: the borrow lasts until this function returns, and all `finish` return after their operations. Those
         // that write to this claim are started when those that read it are complete.
-        let (buf, aftermath) = unsafe { claim_mut(message) };
-        let sending = self.runtime.enter().send(peer, context, tag, buf);
+        let (buf, aftermath) = unsafe { self.incoming(message) };
+        let sending = self.runtime.enter().send_body(peer, context, tag, buf.again());
         if let Started::Done(Ok(_)) = sending {
-            let receiving = self.runtime.enter().recv(pattern.0, context, pattern.1, buf);
+            let receiving = self.runtime.enter().recv_body(pattern.0, context, pattern.1, buf);
             let received = self.finish(receiving);
             return self.received(received, aftermath);
         }
@@ -106,15 +175,37 @@ impl Communicator {
         self.received(received, aftermath)
     }
 
+    #[cold]
+    fn replace_stamped<T: Datatype>(
+        &self,
+        message: ViewMut<'_, T>,
+        (peer, tag): Address,
+        pattern: Pattern,
+    ) -> Result<Status> {
+        let context = self.message_context();
+        // SAFETY: a copy is claimed, which lasts until this function returns, after `finish` has for it.
+        let (from, kept) = unsafe { self.outgoing(&message.as_view()) };
+        // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
+        let (into, aftermath) = unsafe { self.incoming(message) };
+        let receiving = self.runtime.enter().recv_body(pattern.0, context, pattern.1, into);
+        let sending = self.runtime.enter().send_body(peer, context, tag, from);
+        let sent = self.finish(sending);
+        drop(kept);
+        let received = self.finish(receiving);
+        let received = self.received(received, aftermath);
+        sent.map_err(|trouble| self.explain(trouble))?;
+        received
+    }
+
     /// Receives a message that a probe has taken out.
     pub(crate) fn recv_matched_and_wait<T: Datatype>(
         &self,
-        message: &mut [T],
+        message: ViewMut<'_, T>,
         matched: Matched,
     ) -> Result<Status> {
         // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
-        let (buf, aftermath) = unsafe { claim_mut(message) };
-        let started = self.runtime.enter().recv_matched(matched, buf);
+        let (buf, aftermath) = unsafe { self.incoming(message) };
+        let started = self.runtime.enter().recv_matched_body(matched, buf);
         let outcome = self.finish(started);
         self.received(outcome, aftermath)
     }
@@ -125,10 +216,13 @@ impl Communicator {
         message: &mut Arriving<T>,
         matched: Matched,
     ) -> Result<Status> {
-        let buf = message.claim();
+        let (buf, aftermath) = match self.stamp_bytes {
+            0 => (message.claim(), Aftermath::NOTHING),
+            _ => stamped_claim::<T>(message.claim()),
+        };
         let started = self.runtime.enter().recv_matched(matched, buf);
         let outcome = self.finish(started);
-        self.received(outcome, Aftermath::NOTHING)
+        self.received(outcome, aftermath)
     }
 
     pub(crate) fn probe_and_wait(&self, pattern: Pattern) -> Result<Status> {
@@ -202,6 +296,28 @@ impl Communicator {
         let input = unsafe { claim(input) };
         // SAFETY: as above; the output may be written.
         let (output, aftermath) = unsafe { claim_mut(output) };
+        self.run_claimed(shape, input, (output, aftermath), reducer)
+    }
+
+    /// As [`Communicator::run`], of a message in several places.
+    #[cold]
+    pub(crate) fn run_scattered<T: Datatype>(&self, shape: Shape, message: ViewMut<'_, T>) -> Result<()> {
+        if shape.count == 0 {
+            return Ok(());
+        }
+        // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
+        let claimed = unsafe { scattered_room(message) };
+        self.run_claimed(shape, Buf::EMPTY, claimed, None)
+    }
+
+    #[inline(always)]
+    fn run_claimed(
+        &self,
+        shape: Shape,
+        input: Buf,
+        (output, aftermath): (Buf, Aftermath),
+        reducer: Option<Reducer>,
+    ) -> Result<()> {
         let mut collecting = None;
         let started: Result<Option<Started>> = self.plans.with(
             &shape,

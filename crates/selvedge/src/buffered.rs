@@ -6,10 +6,12 @@ use std::mem;
 use selvedge_transport::Buf;
 
 use crate::communicator::Communicator;
-use crate::datatype::Datatype;
 use crate::error::{Error, Misuse, Refused, Result};
-use crate::memory::{Scratch, copy_to};
+use crate::memory::Scratch;
 use crate::runtime::{Operation, Started};
+use crate::signature::Stamp;
+use crate::staged::copy_to;
+use crate::view::Buffer;
 
 /// Messages start at multiples of this: at a cache line.
 const GRAIN: usize = 64;
@@ -69,17 +71,22 @@ impl SendBuffer<'_> {
     /// # Errors
     /// [`Misuse::BufferFull`] when there is no room; nothing is sent then. A rank or tag out of range as for
     /// [`Communicator::send`], and what an earlier message ended with, if it was not well.
-    pub fn bsend<T: Datatype>(
+    pub fn bsend<B: Buffer + ?Sized>(
         &mut self,
-        message: &[T],
+        message: &B,
         dest: impl Into<Option<usize>>,
         tag: i32,
     ) -> Result<()> {
         let Some((peer, tag)) = self.communicator.destination(dest.into(), tag)? else { return Ok(()) };
-        let bytes = size_of_val(message);
+        let message = message.as_view();
+        let stamp_bytes = self.communicator.stamp_bytes;
+        let bytes = stamp_bytes + message.len() * size_of::<B::Element>();
         let begin = self.reserve(bytes)?;
         let place = self.memory.slice(begin..begin + bytes);
-        copy_to(message, place);
+        if stamp_bytes > 0 {
+            place.fill_from(&Stamp::of::<B::Element>(message.len()).encode());
+        }
+        copy_to(&message, place.slice(stamp_bytes..bytes));
         let context = self.communicator.message_context();
         let started = self.communicator.runtime.enter().send(peer, context, tag, place);
         match started {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use selvedge_engine::{Context, Engine, Envelope, Failure, Order, RequestId, Submitted, Tag};
 use selvedge_transport::{Buf, Peer, Transport};
 
-use crate::memory::{Aftermath, Scratch};
+use crate::memory::{Aftermath, Scratch, Unfit};
 use crate::runtime::{End, Trouble};
 
 /// Most partitions of a message: 24 bits of the name of one.
@@ -457,7 +457,8 @@ impl Channel {
                 continue;
             }
             if let Some(aftermath) = aftermaths.get_mut(partition)
-                && let Err(invalid) = mem::replace(aftermath, Aftermath::NOTHING).settle()
+                && let Err(unfit) = mem::replace(aftermath, Aftermath::NOTHING).settle()
+                && let Unfit::Invalid(invalid) = *unfit
             {
                 let (index, type_name) =
                     (partition * room / *element_bytes + invalid.index, invalid.type_name);

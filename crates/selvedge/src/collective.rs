@@ -9,6 +9,7 @@ use crate::communicator::Communicator;
 use crate::datatype::Datatype;
 use crate::error::{Misuse, Refused, Result};
 use crate::op::{Op, Reducer};
+use crate::view::BufferMut;
 
 /// A collective whose arguments are right.
 #[derive(Debug)]
@@ -47,8 +48,13 @@ impl Communicator {
     ///     assert_eq!(settings, [0.5, 8.0]);
     /// });
     /// ```
-    pub fn broadcast<T: Datatype>(&self, message: &mut [T], root: usize) -> Result<()> {
-        self.run(self.prepare_broadcast(message, root)?)
+    pub fn broadcast<B: BufferMut + ?Sized>(&self, message: &mut B, root: usize) -> Result<()> {
+        match message.as_view_mut().into_slice() {
+            Ok(message) => self.run(self.prepare_broadcast(message, root)?),
+            Err(message) => {
+                self.run_scattered(self.broadcast_shape::<B::Element>(message.len(), root)?, message)
+            }
+        }
     }
 
     /// Combines everybody's `input` element by element into the root's `output`, `Some` there and `None` elsewhere
@@ -127,9 +133,14 @@ impl Communicator {
         message: &'a mut [T],
         root: usize,
     ) -> Result<Prepared<'a, T>> {
-        let root = self.checked_root(root)?;
-        let shape = self.shape::<T>(Collective::Broadcast { root }, message.len());
+        let shape = self.broadcast_shape::<T>(message.len(), root)?;
         Ok(Prepared { shape, input: &[], output: message, reducer: None })
+    }
+
+    /// Of a broadcast of so many elements.
+    pub(crate) fn broadcast_shape<T: Datatype>(&self, count: usize, root: usize) -> Result<Shape> {
+        let root = self.checked_root(root)?;
+        Ok(self.shape::<T>(Collective::Broadcast { root }, count))
     }
 
     pub(crate) fn prepare_reduce<'a, T: Datatype>(
@@ -205,7 +216,12 @@ impl Communicator {
     }
 }
 
-fn reducing<'a, T>(shape: Shape, input: &'a [T], output: &'a mut [T], op: &Op<T>) -> Prepared<'a, T> {
+fn reducing<'a, T: Datatype>(
+    shape: Shape,
+    input: &'a [T],
+    output: &'a mut [T],
+    op: &Op<T>,
+) -> Prepared<'a, T> {
     let shape = Shape { commutative: op.commutative, ..shape };
     Prepared { shape, input, output, reducer: Some(op.reducer.clone()) }
 }

@@ -18,6 +18,7 @@ use crate::owned::Abandoned;
 use crate::plan::Plans;
 use crate::runtime::Trouble;
 use crate::scope::Table;
+use crate::signature::STAMP_BYTES;
 use crate::station::{Entrance, Inner};
 
 /// What leads to the peers.
@@ -51,6 +52,8 @@ pub struct Communicator {
     /// Memory of the last scope, for the next one.
     pub(crate) spare_table: Cell<Table>,
     pub(crate) core: Arc<Core>,
+    /// Bytes of the stamp in front of each message; 0 while types are not checked.
+    pub(crate) stamp_bytes: usize,
     me: Rank,
     context: Context,
     /// What goes on though nobody waits for it.
@@ -164,6 +167,7 @@ impl Communicator {
             plans,
             spare_table: Cell::default(),
             abandoned: RefCell::default(),
+            stamp_bytes: if core.job.checks_types { STAMP_BYTES } else { 0 },
             me,
             context,
             core,
@@ -326,6 +330,12 @@ impl Communicator {
         }
     }
 
+    /// Bytes of a message without those of its stamp.
+    #[inline]
+    pub(crate) fn without_stamp(&self, bytes: u64) -> u64 {
+        bytes.saturating_sub(self.stamp_bytes as u64)
+    }
+
     /// What went wrong, in terms of ranks, after the handler has seen it.
     #[cold]
     pub(crate) fn explain(&self, trouble: Trouble) -> Error {
@@ -338,7 +348,10 @@ impl Communicator {
                 sent,
                 capacity,
                 envelope: Envelope { source, tag, .. },
-            }) => Error::Truncated { source_rank: self.rank_of(source), tag: tag.0 as i32, sent, capacity },
+            }) => {
+                let (sent, capacity) = (self.without_stamp(sent), self.without_stamp(capacity));
+                Error::Truncated { source_rank: self.rank_of(source), tag: tag.0 as i32, sent, capacity }
+            }
             Trouble::Engine(Failure::Cancelled) => Error::Cancelled,
             Trouble::Engine(Failure::Fault(fault)) => {
                 let (rank, place) = match fault.scope {

@@ -7,6 +7,8 @@ use std::marker::PhantomData;
 use std::mem::size_of;
 use std::num::{NonZero, Wrapping};
 
+use crate::signature::{Basic, Signature};
+
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel as it lies in memory",
     label = "not a `Datatype`",
@@ -71,11 +73,17 @@ pub unsafe trait Datatype: Copy + Send + Sync + 'static {
 
     /// Whether these `size_of::<Self>()` bytes are a value.
     fn is_valid(bytes: &[u8]) -> bool;
+
+    /// Says what a value is made of, for the check that both sides of a message mean the same (`SELVEDGE_CHECK=1`, see
+    /// [`crate::init`]). `#[derive(Datatype)]` writes it. Without it the type matches itself and bytes of any type.
+    fn describe(signature: &mut Signature) {
+        signature.opaque::<Self>();
+    }
 }
 
 /// Types of which any bytes are a value.
 macro_rules! plain {
-    ($($type:ty)*) => {$(
+    ($basic:expr; $($type:ty)*) => {$(
         // SAFETY: numbers have neither padding nor pointers, and any bits are one.
         unsafe impl Datatype for $type {
             const PLAIN: bool = true;
@@ -84,14 +92,34 @@ macro_rules! plain {
             fn is_valid(_: &[u8]) -> bool {
                 true
             }
+
+            fn describe(signature: &mut Signature) {
+                signature.basic($basic(size_of::<Self>() as u8));
+            }
         }
     )*};
 }
 
-plain! { () u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 }
+plain! { Basic::Unsigned; u8 u16 u32 u64 u128 usize }
+plain! { Basic::Signed; i8 i16 i32 i64 i128 isize }
+plain! { Basic::Float; f32 f64 }
+
+// SAFETY: of no size.
+unsafe impl Datatype for () {
+    const PLAIN: bool = true;
+
+    #[inline(always)]
+    fn is_valid(_: &[u8]) -> bool {
+        true
+    }
+
+    fn describe(_: &mut Signature) {}
+}
 
 #[cfg(feature = "half")]
-plain! { half::f16 half::bf16 }
+plain! { Basic::Float; half::f16 }
+#[cfg(feature = "half")]
+plain! { |_| Basic::Brain; half::bf16 }
 
 // SAFETY: one byte without padding; it is 0 or 1 and nothing else.
 unsafe impl Datatype for bool {
@@ -100,6 +128,10 @@ unsafe impl Datatype for bool {
     #[inline(always)]
     fn is_valid(bytes: &[u8]) -> bool {
         bytes[0] < 2
+    }
+
+    fn describe(signature: &mut Signature) {
+        signature.basic(Basic::Bool);
     }
 }
 
@@ -111,6 +143,10 @@ unsafe impl Datatype for char {
     fn is_valid(bytes: &[u8]) -> bool {
         let bits = bytes.try_into().expect("a char has four bytes");
         char::from_u32(u32::from_ne_bytes(bits)).is_some()
+    }
+
+    fn describe(signature: &mut Signature) {
+        signature.basic(Basic::Char);
     }
 }
 
@@ -125,6 +161,10 @@ macro_rules! non_zero {
             fn is_valid(bytes: &[u8]) -> bool {
                 bytes.iter().any(|byte| *byte != 0)
             }
+
+            fn describe(signature: &mut Signature) {
+                signature.elements::<$type>(1);
+            }
         }
 
         // SAFETY: laid out as the integer, with 0 as `None`, which std guarantees for `NonZero`.
@@ -134,6 +174,10 @@ macro_rules! non_zero {
             #[inline(always)]
             fn is_valid(_: &[u8]) -> bool {
                 true
+            }
+
+            fn describe(signature: &mut Signature) {
+                signature.elements::<$type>(1);
             }
         }
     )*};
@@ -149,6 +193,10 @@ unsafe impl<T: Datatype, const N: usize> Datatype for [T; N] {
     fn is_valid(bytes: &[u8]) -> bool {
         size_of::<T>() == 0 || bytes.chunks_exact(size_of::<T>()).all(T::is_valid)
     }
+
+    fn describe(signature: &mut Signature) {
+        signature.elements::<T>(N);
+    }
 }
 
 // SAFETY: `repr(transparent)` over its one field.
@@ -158,6 +206,10 @@ unsafe impl<T: Datatype> Datatype for Wrapping<T> {
     #[inline(always)]
     fn is_valid(bytes: &[u8]) -> bool {
         T::is_valid(bytes)
+    }
+
+    fn describe(signature: &mut Signature) {
+        signature.elements::<T>(1);
     }
 }
 
@@ -169,6 +221,8 @@ unsafe impl<T: Send + Sync + 'static> Datatype for PhantomData<T> {
     fn is_valid(_: &[u8]) -> bool {
         true
     }
+
+    fn describe(_: &mut Signature) {}
 }
 
 // SAFETY: `repr(C)`, two fields of one type: an array of two (the crate documents it).
@@ -179,6 +233,10 @@ unsafe impl<T: Datatype> Datatype for num_complex::Complex<T> {
     #[inline(always)]
     fn is_valid(bytes: &[u8]) -> bool {
         <[T; 2]>::is_valid(bytes)
+    }
+
+    fn describe(signature: &mut Signature) {
+        signature.elements::<T>(2);
     }
 }
 
@@ -212,6 +270,11 @@ unsafe impl<T: bytemuck::Pod + Send + Sync> Datatype for Plain<T> {
     #[inline(always)]
     fn is_valid(_: &[u8]) -> bool {
         true
+    }
+
+    /// Bytes, which match any type.
+    fn describe(signature: &mut Signature) {
+        signature.bytes(size_of::<T>());
     }
 }
 

@@ -7,7 +7,9 @@ use std::fmt;
 
 use selvedge_transport::{Fault, Scope};
 
-use crate::memory::Invalid;
+use crate::memory::{Invalid, Unfit};
+use crate::message::Status;
+use crate::signature::Stamp;
 pub use class::ErrorClass;
 pub use handler::ErrorHandler;
 pub(crate) use handler::Refused;
@@ -88,10 +90,34 @@ fn invalid(index: usize, type_name: &str, source_rank: Option<usize>) -> String 
     format!("element {index} {whose} is no valid {type_name}; somebody sent another type")
 }
 
-impl From<Box<Invalid>> for Misuse {
-    /// Of a collective.
-    fn from(invalid: Box<Invalid>) -> Misuse {
-        Misuse::InvalidElement { index: invalid.index, type_name: invalid.type_name, source_rank: None }
+impl From<Box<Unfit>> for Misuse {
+    /// Of a collective, whose messages have no stamps.
+    fn from(unfit: Box<Unfit>) -> Misuse {
+        let nobody = Status { source: 0, tag: 0, bytes: 0 };
+        match unfit.of_message(nobody, 0) {
+            Misuse::InvalidElement { index, type_name, .. } => {
+                Misuse::InvalidElement { index, type_name, source_rank: None }
+            }
+            other => other,
+        }
+    }
+}
+
+impl Unfit {
+    /// Of a message that rank `me` received.
+    #[cold]
+    pub(crate) fn of_message(self, status: Status, me: usize) -> Misuse {
+        match self {
+            Unfit::Invalid(invalid) => invalid.from(status.source),
+            Unfit::Mismatch { sent, receive, why } => Misuse::TypeMismatch {
+                source_rank: status.source,
+                rank: me,
+                tag: status.tag,
+                sent: Stamp::words(sent.as_ref()),
+                received: receive.to_string(),
+                why: why.to_string(),
+            },
+        }
     }
 }
 
@@ -154,6 +180,14 @@ pub enum Misuse {
         /// The rule.
         why: &'static str,
     },
+    /// Parts of a buffer that have an element in common, of which one at least is received into.
+    #[error(
+        "element {index} of the buffer would be received into twice, or while it is sent; parts that are received are disjoint"
+    )]
+    Overlap {
+        /// The first such element.
+        index: usize,
+    },
     /// Received bytes that are no whole number of elements.
     #[error("{bytes} bytes from rank {source_rank} are no whole number of {element_bytes}-byte elements")]
     PartialElement {
@@ -174,6 +208,23 @@ pub enum Misuse {
         type_name: &'static str,
         /// Who sent it; nobody in particular for collectives.
         source_rank: Option<usize>,
+    },
+    /// While types are checked (`SELVEDGE_CHECK=1`): a message is not made of what its receive is made of, or of more than
+    /// there is room for. The buffer is as it was before; where only room is missing, it has the first elements.
+    #[error("rank {source_rank} sent {sent} with tag {tag}, and rank {rank} receives {received}: {why}")]
+    TypeMismatch {
+        /// Who sent it.
+        source_rank: usize,
+        /// Who received it.
+        rank: usize,
+        /// Its tag.
+        tag: i32,
+        /// Elements and type at the sender.
+        sent: String,
+        /// Elements that there is room for, and type, at the receiver.
+        received: String,
+        /// Where they differ, and what to do.
+        why: String,
     },
     /// The ranks of a collective did not all ask for the same.
     #[error(

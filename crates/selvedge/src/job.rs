@@ -33,6 +33,8 @@ pub(crate) struct Job {
     pub(crate) cores: Vec<u32>,
     /// The road to other hosts, where there is one.
     pub(crate) far: Option<FarRoad>,
+    /// Whether messages say what they are made of.
+    pub(crate) checks_types: bool,
     /// Those of this rank's communicators.
     pub(crate) contexts: Mutex<Contexts>,
     /// How many times this rank has spawned others.

@@ -1,12 +1,15 @@
 //! Where the elements of a message lie in an array, as a value (MPI 5.0 chapter 5).
 
+use selvedge_transport::Places;
+
 use crate::datatype::Datatype;
 use crate::error::{Misuse, Result};
+use crate::view::{View, ViewMut};
 
 /// Which elements of a slice belong together, in which order: a column of a matrix, a part of a grid, every third element.
 ///
-/// Everything is counted in elements, not bytes. [`Layout::pack`] brings the elements together, so that they can be sent
-/// as any others; [`Layout::unpack`] puts them in their places again. Two sides may use different layouts of as many
+/// Everything is counted in elements, not bytes. [`Layout::of`] and [`Layout::of_mut`] bind it to a slice, and every send,
+/// receive and broadcast takes what they return in the place of a slice. Two sides may use different layouts of as many
 /// elements.
 ///
 /// ```
@@ -17,28 +20,20 @@ use crate::error::{Misuse, Result};
 /// selvedge::local::run(2, |world| {
 ///     let mut grid: Vec<usize> = (0..12).map(|i| 100 * world.rank() + i).collect();
 ///     if world.rank() == 0 {
-///         world.send(&last.pack(&grid).unwrap(), 1, 0).unwrap();
+///         world.send(&last.of(&grid).unwrap(), 1, 0).unwrap();
 ///     } else {
-///         let (column, _) = world.recv_vec(0, 0).unwrap();
-///         first.unpack(&column, &mut grid).unwrap();
+///         world.recv(&mut first.of_mut(&mut grid).unwrap(), 0, 0).unwrap();
 ///         assert_eq!((grid[0], grid[4], grid[8], grid[1]), (3, 7, 11, 101));
 ///     }
 /// });
 /// ```
 ///
-/// Memory: 16 bytes for each run of neighbouring elements. Cost of packing: one copy of each run.
+/// Memory: 40 bytes for runs of equal length at equal distances, however many there are. Copying it copies a pointer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
-    /// Neighbouring elements, in the order they travel in; none is empty, and none continues the one before.
-    runs: Vec<Run>,
+    places: Places,
     /// Where the next one begins, when it is repeated.
     extent: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Run {
-    start: usize,
-    len: usize,
 }
 
 impl Layout {
@@ -48,7 +43,7 @@ impl Layout {
     /// assert_eq!(selvedge::Layout::contiguous(2).pack(&['a', 'b', 'c']).unwrap(), ['a', 'b']);
     /// ```
     pub fn contiguous(count: usize) -> Layout {
-        Layout::of([(0, count)])
+        Layout::from_runs([(0, count)])
     }
 
     /// `count` blocks of `len` neighbours, whose beginnings are `stride` elements apart (MPI_Type_vector).
@@ -74,7 +69,7 @@ impl Layout {
     /// # Panics
     /// When the last element is beyond what a `usize` counts.
     pub fn indexed(blocks: &[(usize, usize)]) -> Layout {
-        Layout::of(blocks.iter().copied())
+        Layout::from_runs(blocks.iter().copied())
     }
 
     /// Several layouts, each from its own first element on, in this order (MPI_Type_create_struct).
@@ -89,11 +84,9 @@ impl Layout {
     /// # Panics
     /// When the last element is beyond what a `usize` counts.
     pub fn joined(parts: &[(usize, Layout)]) -> Layout {
-        Layout::of(
-            parts.iter().flat_map(|(first, part)| {
-                part.runs.iter().map(|run| (checked_sum(*first, run.start), run.len))
-            }),
-        )
+        Layout::from_runs(parts.iter().flat_map(|(first, part)| {
+            part.places.runs().map(|(start, len)| (checked_sum(*first, start), len))
+        }))
     }
 
     /// The part of an array that has `lens` elements from `starts` on in each dimension, of `sizes`; the last dimension is
@@ -135,9 +128,9 @@ impl Layout {
     pub fn repeated(&self, count: usize) -> Layout {
         let extent = self.extent.checked_mul(count).expect("an array has less than 2^64 elements");
         let times = (0..count).flat_map(|turn| {
-            self.runs.iter().map(move |run| (checked_sum(turn * self.extent, run.start), run.len))
+            self.places.runs().map(move |(start, len)| (checked_sum(turn * self.extent, start), len))
         });
-        Layout::of(times).resized(extent)
+        Layout::from_runs(times).resized(extent)
     }
 
     /// The same elements with another extent (MPI_Type_create_resized).
@@ -147,7 +140,7 @@ impl Layout {
 
     /// Number of elements that travel.
     pub fn elements(&self) -> usize {
-        self.runs.iter().map(|run| run.len).sum()
+        self.places.elements()
     }
 
     /// How much further on the next one begins when it is repeated (MPI_Type_get_extent).
@@ -164,8 +157,50 @@ impl Layout {
     /// assert_eq!((start, len), (2, 9));
     /// ```
     pub fn true_extent(&self) -> (usize, usize) {
-        let first = self.runs.iter().map(|run| run.start).min().unwrap_or(0);
-        (first, self.end() - first)
+        (self.places.first(), self.places.end() - self.places.first())
+    }
+
+    /// Its elements of `buffer`, to be sent from where they are.
+    ///
+    /// ```
+    /// let every_third = selvedge::Layout::vector(2, 1, 3);
+    /// selvedge::local::run(2, |world| {
+    ///     if world.rank() == 0 {
+    ///         world.send(&every_third.of(&[1, 2, 3, 4]).unwrap(), 1, 0).unwrap();
+    ///     } else {
+    ///         assert_eq!(world.recv_vec::<i32>(0, 0).unwrap().0, [1, 4]);
+    ///     }
+    /// });
+    /// ```
+    ///
+    /// Cost: nothing; sending neighbours costs what sending a slice does, others are packed as they leave, a packet at a time.
+    /// A broadcast packs all of them first.
+    ///
+    /// # Errors
+    /// [`Misuse::Length`] when `buffer` ends before it does.
+    pub fn of<'a, T: Datatype>(&self, buffer: &'a [T]) -> Result<View<'a, T>> {
+        self.is_inside("buffer", buffer.len())?;
+        Ok(View::new(buffer, &self.places))
+    }
+
+    /// Its elements of `buffer`, to be received into where they are; the others stay as they are. For several parts of
+    /// one buffer at the same time see [`Parts`](crate::Parts).
+    ///
+    /// ```
+    /// let every_third = selvedge::Layout::vector(2, 1, 3);
+    /// selvedge::local::run(2, |world| {
+    ///     let mut buffer = [world.rank() as i32; 5];
+    ///     world.broadcast(&mut every_third.of_mut(&mut buffer).unwrap(), 1).unwrap();
+    ///     assert!(world.rank() == 1 || buffer == [1, 0, 0, 1, 0]);
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// [`Misuse::Length`] when `buffer` ends before it does, [`Misuse::Overlap`] when it names an element twice.
+    pub fn of_mut<'a, T: Datatype>(&self, buffer: &'a mut [T]) -> Result<ViewMut<'a, T>> {
+        self.is_inside("buffer", buffer.len())?;
+        self.is_distinct()?;
+        Ok(ViewMut::new(buffer, &self.places))
     }
 
     /// Brings its elements of `from` together (MPI_Pack).
@@ -175,8 +210,8 @@ impl Layout {
     pub fn pack<T: Datatype>(&self, from: &[T]) -> Result<Vec<T>> {
         self.is_inside("from", from.len())?;
         let mut packed = Vec::with_capacity(self.elements());
-        for run in &self.runs {
-            packed.extend_from_slice(&from[run.start..run.start + run.len]);
+        for (start, len) in self.places.runs() {
+            packed.extend_from_slice(&from[start..start + len]);
         }
         Ok(packed)
     }
@@ -195,39 +230,39 @@ impl Layout {
             return Err(Misuse::Length { what: "packed", given, expected, why: "all of the layout" }.into());
         }
         let mut rest = packed;
-        for run in &self.runs {
-            let (these, behind) = rest.split_at(run.len);
-            into[run.start..run.start + run.len].copy_from_slice(these);
+        for (start, len) in self.places.runs() {
+            let (these, behind) = rest.split_at(len);
+            into[start..start + len].copy_from_slice(these);
             rest = behind;
         }
         Ok(())
     }
 
-    /// A layout of these blocks, whose extent ends with the last element.
-    fn of(blocks: impl IntoIterator<Item = (usize, usize)>) -> Layout {
-        let mut runs: Vec<Run> = Vec::new();
-        for (start, len) in blocks.into_iter().filter(|&(_, len)| len > 0) {
-            checked_sum(start, len);
-            match runs.last_mut() {
-                Some(last) if last.start + last.len == start => last.len += len,
-                _ => runs.push(Run { start, len }),
-            }
-        }
-        Layout { runs, extent: 0 }.trimmed()
+    /// A layout of these runs, whose extent ends with the last element.
+    fn from_runs(runs: impl IntoIterator<Item = (usize, usize)>) -> Layout {
+        Layout { places: Places::of(runs), extent: 0 }.trimmed()
     }
 
     /// With the extent that ends with the last element.
     fn trimmed(self) -> Layout {
-        let extent = self.end();
+        let extent = self.places.end();
         self.resized(extent)
     }
 
-    fn end(&self) -> usize {
-        self.runs.iter().map(|run| run.start + run.len).max().unwrap_or(0)
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
     }
 
-    fn is_inside(&self, what: &'static str, given: usize) -> Result<()> {
-        let expected = self.end();
+    /// Whether it can be received into.
+    pub(crate) fn is_distinct(&self) -> Result<()> {
+        match self.places.is_distinct() {
+            true => Ok(()),
+            false => Err(Misuse::Overlap { index: self.places.twice().unwrap_or(0) }.into()),
+        }
+    }
+
+    pub(crate) fn is_inside(&self, what: &'static str, given: usize) -> Result<()> {
+        let expected = self.places.end();
         if given < expected {
             return Err(
                 Misuse::Length { what, given, expected, why: "up to the layout's last element" }.into()
@@ -258,7 +293,7 @@ mod tests {
     #[test]
     fn neighbours_become_one_run() {
         assert_eq!(Layout::vector(3, 2, 2), Layout::contiguous(6));
-        assert_eq!(Layout::subarray(&[4, 5], &[2, 5], &[1, 0]).unwrap().runs, [Run { start: 5, len: 10 }]);
+        assert_eq!(Layout::subarray(&[4, 5], &[2, 5], &[1, 0]).unwrap().places.as_run(), Some((5, 10)));
     }
 
     #[test]

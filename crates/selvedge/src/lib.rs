@@ -148,6 +148,8 @@
 extern crate self as selvedge;
 
 mod algorithms;
+#[cfg(feature = "ndarray")]
+mod arrays;
 mod blocking;
 mod buffered;
 mod cards;
@@ -184,12 +186,15 @@ mod roads;
 mod routes;
 pub mod runtime;
 mod scope;
+mod signature;
 mod spawn;
+mod staged;
 mod station;
 mod steps;
 mod team;
 mod topology;
 mod values;
+mod view;
 mod watch;
 mod wire_up;
 mod wishes;
@@ -214,9 +219,11 @@ pub use persistent::{Persistent, PersistentCollective, start_all};
 pub use request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some};
 pub use scope::Scope;
 pub use selvedge_macros::{Datatype, test};
+pub use signature::Signature;
 pub use spawn::Spawn;
 pub use team::Team;
 pub use topology::{Cartesian, Neighborhood, balanced_dims};
+pub use view::{Buffer, BufferMut, Parts, View, ViewMut};
 pub use world::{World, init, wtime};
 
 /// Pages for readers of the documentation. What they show is compiled and run with the documentation tests.

@@ -30,6 +30,37 @@ use crate::world::World;
 /// # Panics
 /// When `ranks` is 0, when the machine has no room for the shared memory, or when `program` panics.
 pub fn run<R: Send>(ranks: usize, program: impl Fn(World) -> R + Sync) -> Vec<R> {
+    start(
+        ranks,
+        std::env::var("SELVEDGE_CHECK").is_ok_and(|value| !value.is_empty() && value != "0"),
+        program,
+    )
+}
+
+/// As [`run`], and every message says what it is made of: a receive of other types, or with too little room, ends in
+/// [`Misuse::TypeMismatch`](crate::Misuse::TypeMismatch). The same as [`run`] with `SELVEDGE_CHECK=1` in the environment.
+///
+/// ```
+/// use selvedge::{Error, Misuse};
+///
+/// selvedge::local::run_checked(2, |world| {
+///     if world.rank() == 0 {
+///         world.send(&[1.5f64], 1, 7).unwrap();
+///     } else {
+///         let error = world.recv(&mut [0i32; 2], 0, 7).unwrap_err();
+///         assert!(matches!(error, Error::Misuse(Misuse::TypeMismatch { source_rank: 0, rank: 1, tag: 7, .. })));
+///         assert!(error.to_string().starts_with("rank 0 sent 1 x f64 with tag 7, and rank 1 receives 2 x i32"));
+///     }
+/// });
+/// ```
+///
+/// # Panics
+/// As [`run`].
+pub fn run_checked<R: Send>(ranks: usize, program: impl Fn(World) -> R + Sync) -> Vec<R> {
+    start(ranks, true, program)
+}
+
+fn start<R: Send>(ranks: usize, checks_types: bool, program: impl Fn(World) -> R + Sync) -> Vec<R> {
     assert!(ranks > 0, "a job has at least one rank");
     let segment = Segment::create(ranks as u32, &Config::default()).unwrap_or_else(|fault| panic!("{fault}"));
     let segment = Arc::new(segment);
@@ -42,7 +73,7 @@ pub fn run<R: Send>(ranks: usize, program: impl Fn(World) -> R + Sync) -> Vec<R>
         all_joined.wait();
         let world = catch_unwind(AssertUnwindSafe(|| {
             let near = joined.and_then(|joined| joined.open()).unwrap_or_else(|fault| panic!("{fault}"));
-            let job = wire_up::job(Start::Thread, &segment, rank, host.clone());
+            let job = wire_up::job(Start::Thread, &segment, rank, host.clone(), checks_types);
             World::new(Road::Near(near), job).unwrap_or_else(|error| panic!("{error}"))
         }));
         let result = world.and_then(|world| catch_unwind(AssertUnwindSafe(|| program(world))));

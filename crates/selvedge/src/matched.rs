@@ -10,6 +10,7 @@ use crate::datatype::Datatype;
 use crate::error::{Misuse, Refused, Result};
 use crate::memory::Arriving;
 use crate::message::{Source, Status, Tag};
+use crate::view::BufferMut;
 
 /// A message that is here, or announced, and that only its holder can receive (MPI_Message).
 ///
@@ -119,9 +120,9 @@ impl<'c> Message<'c> {
     /// # Errors
     /// [`crate::Error::Truncated`] when it is longer than the buffer; [`crate::Error::Fault`] when its sender is dead or has
     /// left before all of it was here.
-    pub fn recv<T: Datatype>(mut self, into: &mut [T]) -> Result<Status> {
+    pub fn recv<B: BufferMut + ?Sized>(mut self, into: &mut B) -> Result<Status> {
         match self.matched.take() {
-            Some(matched) => self.communicator.recv_matched_and_wait(into, matched),
+            Some(matched) => self.communicator.recv_matched_and_wait(into.as_view_mut(), matched),
             None => Ok(self.communicator.null_status()),
         }
     }

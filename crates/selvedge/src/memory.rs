@@ -8,6 +8,7 @@ use std::mem::{ManuallyDrop, MaybeUninit, align_of, size_of};
 use selvedge_transport::Buf;
 
 use crate::datatype::Datatype;
+use crate::signature::{Misfit, Stamp};
 
 /// Claims a message that an operation will read.
 ///
@@ -51,24 +52,33 @@ pub(crate) unsafe fn aftermath<T: Datatype>(written: Buf, first: Option<T>) -> A
     }
 }
 
-/// Copies a message to where a claim is, which is as long.
-pub(crate) fn copy_to<T: Datatype>(message: &[T], place: Buf) {
-    // SAFETY: the claim is given up when the copy has been made, before the borrow ends.
-    unsafe { claim(message) }.copy_to_buf(place);
-}
-
 /// What is left to do when an operation that writes is complete, before the caller may look. Done when it is dropped,
 /// and that must not be before. Costs nothing where nothing is left to do.
 #[derive(Debug)]
 pub(crate) struct Aftermath(Option<Box<dyn Settle + Send>>);
 
 /// What came of it. A word, since it travels with every outcome.
-pub(crate) type Settled = Result<(), Box<Invalid>>;
+pub(crate) type Settled = Result<(), Box<Unfit>>;
 
 /// Something to do after an operation.
 pub(crate) trait Settle: fmt::Debug {
     /// Does it. Called once, when the operation is complete.
-    fn settle(&mut self) -> Result<(), Invalid>;
+    fn settle(&mut self) -> Settled;
+}
+
+/// What has arrived is not what was to be received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// An element that is no value of its type.
+    Invalid(Invalid),
+    /// A message of other types, or of more elements than there is room for, as its stamp says.
+    Mismatch { sent: Option<Stamp>, receive: Stamp, why: Misfit },
+}
+
+impl From<Invalid> for Box<Unfit> {
+    fn from(invalid: Invalid) -> Box<Unfit> {
+        Box::new(Unfit::Invalid(invalid))
+    }
 }
 
 /// An element that is no value of its type has arrived.
@@ -110,7 +120,7 @@ impl Aftermath {
 
 #[cold]
 fn settle_now(mut what: Box<dyn Settle + Send>) -> Settled {
-    what.settle().map_err(Box::new)
+    what.settle()
 }
 
 impl Drop for Aftermath {
@@ -133,7 +143,7 @@ impl fmt::Debug for Kept {
 }
 
 impl Settle for Kept {
-    fn settle(&mut self) -> Result<(), Invalid> {
+    fn settle(&mut self) -> Settled {
         Ok(())
     }
 }
@@ -152,7 +162,7 @@ impl<T> fmt::Debug for Repair<T> {
 }
 
 impl<T: Datatype> Settle for Repair<T> {
-    fn settle(&mut self) -> Result<(), Invalid> {
+    fn settle(&mut self) -> Settled {
         let Err(invalid) = check::<T>(self.written) else { return Ok(()) };
         let elements = self.written.as_ptr().cast::<T>();
         for index in 0..self.written.len() / size_of::<T>() {
@@ -163,13 +173,13 @@ impl<T: Datatype> Settle for Repair<T> {
                 unsafe { elements.wrapping_add(index).write(self.first) };
             }
         }
-        Err(invalid)
+        Err(invalid.into())
     }
 }
 
 /// The first element in `memory` that is no value of `T`, as an error. A part of an element at the end is not looked at.
 #[inline]
-fn check<T: Datatype>(memory: Buf) -> Result<(), Invalid> {
+pub(crate) fn check<T: Datatype>(memory: Buf) -> Result<(), Invalid> {
     if T::PLAIN || size_of::<T>() == 0 {
         return Ok(());
     }
@@ -180,7 +190,7 @@ fn check<T: Datatype>(memory: Buf) -> Result<(), Invalid> {
 }
 
 /// What lies there, while `memory` is borrowed. Only for claims whose operation is complete or being reduced.
-fn bytes_of(memory: &Buf) -> &[u8] {
+pub(crate) fn bytes_of(memory: &Buf) -> &[u8] {
     // SAFETY: a claim promises that many readable bytes that only its holder writes. They are initialised: every claim
     // is on elements without padding or on memory that was zeroed.
     unsafe { std::slice::from_raw_parts(memory.as_ptr(), memory.len()) }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
 use crate::error::{Misuse, Refused, Result};
+use crate::view::{Buffer, BufferMut};
 
 /// Whose messages a receive takes: those of a rank, of anybody ([`ANY_SOURCE`]) or of nobody ([`PROC_NULL`]).
 ///
@@ -172,9 +173,14 @@ impl Communicator {
     /// [`Misuse`] for a rank or tag out of range, and [`Misuse::WaitsForItself`] instead of a wait without end;
     /// [`crate::Error::Fault`] when the receiver is dead or has left.
     #[inline]
-    pub fn send<T: Datatype>(&self, message: &[T], dest: impl Into<Option<usize>>, tag: i32) -> Result<()> {
+    pub fn send<B: Buffer + ?Sized>(
+        &self,
+        message: &B,
+        dest: impl Into<Option<usize>>,
+        tag: i32,
+    ) -> Result<()> {
         match self.destination(dest.into(), tag)? {
-            Some((peer, tag)) => self.send_and_wait(message, peer, tag),
+            Some((peer, tag)) => self.send_and_wait(message.as_view(), peer, tag),
             None => Ok(()),
         }
     }
@@ -199,14 +205,14 @@ impl Communicator {
     /// From [`ANY_SOURCE`] a [`crate::Error::Fault`] when somebody dies meanwhile, whose the message might have been, or
     /// when all others have left.
     #[inline]
-    pub fn recv<T: Datatype>(
+    pub fn recv<B: BufferMut + ?Sized>(
         &self,
-        message: &mut [T],
+        message: &mut B,
         source: impl Into<Source>,
         tag: impl Into<Tag>,
     ) -> Result<Status> {
         match self.pattern(source.into(), tag.into())? {
-            Some(pattern) => self.recv_and_wait(message, pattern),
+            Some(pattern) => self.recv_and_wait(message.as_view_mut(), pattern),
             None => Ok(self.null_status()),
         }
     }
@@ -249,16 +255,17 @@ impl Communicator {
     ///
     /// # Errors
     /// As [`Communicator::send`] and [`Communicator::recv`]. Both halves are complete when it returns, also with an error.
-    pub fn sendrecv<T: Datatype, U: Datatype>(
+    pub fn sendrecv<S: Buffer + ?Sized, R: BufferMut + ?Sized>(
         &self,
-        send: &[T],
+        send: &S,
         dest: impl Into<Option<usize>>,
         send_tag: i32,
-        recv: &mut [U],
+        recv: &mut R,
         source: impl Into<Source>,
         recv_tag: impl Into<Tag>,
     ) -> Result<Status> {
         let to = self.destination(dest.into(), send_tag)?;
+        let (send, recv) = (send.as_view(), recv.as_view_mut());
         match (to, self.pattern(source.into(), recv_tag.into())?) {
             (Some(to), Some(from)) => self.send_recv_and_wait(send, to, recv, from),
             (Some((peer, tag)), None) => {
@@ -286,19 +293,20 @@ impl Communicator {
     ///
     /// # Errors
     /// As [`Communicator::sendrecv`]. What is in `message` is then the one or the other.
-    pub fn sendrecv_replace<T: Datatype>(
+    pub fn sendrecv_replace<B: BufferMut + ?Sized>(
         &self,
-        message: &mut [T],
+        message: &mut B,
         dest: impl Into<Option<usize>>,
         send_tag: i32,
         source: impl Into<Source>,
         recv_tag: impl Into<Tag>,
     ) -> Result<Status> {
         let to = self.destination(dest.into(), send_tag)?;
+        let message = message.as_view_mut();
         match (to, self.pattern(source.into(), recv_tag.into())?) {
             (Some(to), Some(from)) => self.replace_and_wait(message, to, from),
             (Some((peer, tag)), None) => {
-                self.send_and_wait(message, peer, tag)?;
+                self.send_and_wait(message.as_view(), peer, tag)?;
                 Ok(self.null_status())
             }
             (None, Some(from)) => self.recv_and_wait(message, from),
@@ -438,6 +446,6 @@ impl Communicator {
     #[inline]
     pub(crate) fn status(&self, envelope: Envelope) -> Status {
         let source = self.rank_of(envelope.source);
-        Status { source, tag: envelope.tag.0 as i32, bytes: envelope.bytes as usize }
+        Status { source, tag: envelope.tag.0 as i32, bytes: self.without_stamp(envelope.bytes) as usize }
     }
 }

@@ -2,8 +2,8 @@
 //! [`SendBuffer`](crate::SendBuffer).
 
 use crate::communicator::Communicator;
-use crate::datatype::Datatype;
 use crate::error::Result;
+use crate::view::Buffer;
 
 impl Communicator {
     /// Sends `message` to rank `dest` and returns when a receive has met it (MPI_Ssend, synchronous mode). For handing
@@ -25,9 +25,14 @@ impl Communicator {
     ///
     /// # Errors
     /// As [`Communicator::send`]; to oneself it always waits for itself, unless a receive has been started.
-    pub fn ssend<T: Datatype>(&self, message: &[T], dest: impl Into<Option<usize>>, tag: i32) -> Result<()> {
+    pub fn ssend<B: Buffer + ?Sized>(
+        &self,
+        message: &B,
+        dest: impl Into<Option<usize>>,
+        tag: i32,
+    ) -> Result<()> {
         match self.destination(dest.into(), tag)? {
-            Some((peer, tag)) => self.ssend_and_wait(message, peer, tag),
+            Some((peer, tag)) => self.ssend_and_wait(message.as_view(), peer, tag),
             None => Ok(()),
         }
     }
@@ -56,7 +61,12 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::send`].
     #[inline]
-    pub fn rsend<T: Datatype>(&self, message: &[T], dest: impl Into<Option<usize>>, tag: i32) -> Result<()> {
+    pub fn rsend<B: Buffer + ?Sized>(
+        &self,
+        message: &B,
+        dest: impl Into<Option<usize>>,
+        tag: i32,
+    ) -> Result<()> {
         self.send(message, dest, tag)
     }
 }

@@ -12,7 +12,7 @@ use selvedge_transport::Buf;
 
 use crate::datatype::Datatype;
 use crate::error::{Misuse, Result};
-use crate::memory::{Invalid, with_claims, with_elements};
+use crate::memory::{Invalid, Unfit, with_claims, with_elements};
 
 pub use built_in::{Integer, Logical, Number, Ordered};
 pub use located::Located;
@@ -189,7 +189,7 @@ impl<T: Datatype> Op<T> {
             return Err(Misuse::Length { what: "into", given, expected, why: "as long as left" }.into());
         }
         let outcome = with_claims(left, into, |left, into| self.reducer.apply(left, into, Side::Left));
-        Ok(outcome.map_err(|invalid| Misuse::from(Box::new(invalid)))?)
+        Ok(outcome.map_err(|invalid| Misuse::from(Box::<Unfit>::from(invalid)))?)
     }
 
     /// The operation as the executor runs it. For code that drives [`crate::runtime`].

@@ -10,14 +10,14 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use selvedge_transport::Buf;
-
 use crate::communicator::{Communicator, Road};
 use crate::datatype::Datatype;
 use crate::error::Result;
-use crate::memory::{Aftermath, claim, claim_mut};
+use crate::memory::{Aftermath, claim};
 use crate::message::{Address, Source, Status, Tag};
 use crate::runtime::{Operation, Outcome, Runtime, Started};
+use crate::staged::Body;
+use crate::view::{Buffer, BufferMut};
 
 /// What can be given away for the time of an operation: a vector, or a boxed slice.
 ///
@@ -155,7 +155,7 @@ impl Communicator {
     ) -> OwnedRequest<'_, B> {
         let to = self.destination(dest.into(), tag);
         OwnedRequest::send(self, buffer, to, |runtime, (peer, tag), buf| {
-            runtime.send(peer, self.message_context(), tag, buf)
+            runtime.send_body(peer, self.message_context(), tag, buf)
         })
     }
 
@@ -179,7 +179,7 @@ impl Communicator {
     ) -> OwnedRequest<'_, B> {
         let to = self.destination(dest.into(), tag);
         OwnedRequest::send(self, buffer, to, |runtime, (peer, tag), buf| {
-            runtime.send_sync(peer, self.message_context(), tag, buf)
+            runtime.send_body_sync(peer, self.message_context(), tag, buf)
         })
     }
 
@@ -200,8 +200,8 @@ impl Communicator {
         };
         // SAFETY: the elements stay where they are and nobody has them until the operation is complete: `Drop` gives them
         // to the communicator.
-        let (buf, aftermath) = unsafe { claim_mut(&mut elements) };
-        let started = self.runtime.enter().recv(source, self.message_context(), tag, buf);
+        let (buf, aftermath) = unsafe { self.incoming(elements.as_view_mut()) };
+        let started = self.runtime.enter().recv_body(source, self.message_context(), tag, buf);
         OwnedRequest { communicator: self, elements, aftermath, is_receive: true, state: State::Spent }
             .started(started)
     }
@@ -230,11 +230,31 @@ impl Communicator {
 }
 
 impl<'c, B: OwnedBuffer> OwnedRequest<'c, B> {
-    pub(crate) fn send(
+    fn send(
         communicator: &'c Communicator,
         buffer: B,
         to: Result<Option<Address>>,
-        send: impl FnOnce(&mut Runtime<Road>, Address, Buf) -> Started,
+        send: impl FnOnce(&mut Runtime<Road>, Address, Body) -> Started,
+    ) -> OwnedRequest<'c, B> {
+        OwnedRequest::begin(communicator, buffer, to, true, send)
+    }
+
+    /// Of a message that the library itself receives: it has no stamp.
+    pub(crate) fn send_plain(
+        communicator: &'c Communicator,
+        buffer: B,
+        to: Result<Option<Address>>,
+        send: impl FnOnce(&mut Runtime<Road>, Address, Body) -> Started,
+    ) -> OwnedRequest<'c, B> {
+        OwnedRequest::begin(communicator, buffer, to, false, send)
+    }
+
+    fn begin(
+        communicator: &'c Communicator,
+        buffer: B,
+        to: Result<Option<Address>>,
+        is_stamped: bool,
+        send: impl FnOnce(&mut Runtime<Road>, Address, Body) -> Started,
     ) -> OwnedRequest<'c, B> {
         let elements = buffer.into_elements();
         communicator.forget_abandoned();
@@ -243,11 +263,14 @@ impl<'c, B: OwnedBuffer> OwnedRequest<'c, B> {
             Ok(None) => return OwnedRequest::complete(communicator, elements, Ok(communicator.own_status())),
             Err(error) => return OwnedRequest::complete(communicator, elements, Err(error)),
         };
-        // SAFETY: the elements stay where they are and nobody has them until the operation is complete: `Drop` gives them
-        // to the communicator.
-        let buf = unsafe { claim(&elements) };
+        let (buf, aftermath) = match is_stamped {
+            // SAFETY: the elements stay where they are and nobody has them until the operation is complete: `Drop` gives them
+            // to the communicator.
+            true => unsafe { communicator.outgoing(&elements.as_view()) },
+            // SAFETY: as above.
+            false => (Body::One(unsafe { claim(&elements) }), Aftermath::NOTHING),
+        };
         let started = send(&mut communicator.runtime.enter(), to, buf);
-        let aftermath = Aftermath::NOTHING;
         OwnedRequest { communicator, elements, aftermath, is_receive: false, state: State::Spent }
             .started(started)
     }

@@ -599,8 +599,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                 Line::open(communicator, |runtime| runtime.open_sender(ends, number, bytes, partitions));
             let said = hello(number, bytes, partitions).to_vec();
             // Dropped at once: the communicator sees to it that it leaves.
-            drop(OwnedRequest::send(communicator, said, Ok(Some(to)), |runtime, (peer, tag), buf| {
-                runtime.send(peer, ends.context, tag, buf)
+            drop(OwnedRequest::send_plain(communicator, said, Ok(Some(to)), |runtime, (peer, tag), body| {
+                runtime.send_body(peer, ends.context, tag, body)
             }));
             line
         });

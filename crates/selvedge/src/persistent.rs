@@ -14,12 +14,13 @@ use selvedge_coll::{Collective, Shape};
 use crate::collective::Prepared;
 use crate::datatype::Datatype;
 use crate::error::Result;
-use crate::memory::{Aftermath, claim, claim_mut};
+use crate::memory::{claim, claim_mut};
 use crate::message::{Address, Pattern, Source, Tag};
 use crate::op::{Op, Reducer};
 use crate::request::Request;
 use crate::runtime::{Call, Operation, Plan};
 use crate::scope::{Place, Received, Scope};
+use crate::view::{View, ViewMut};
 
 /// A slice that its owner and operations have in turns.
 pub(crate) struct Shared<'scope, T> {
@@ -169,21 +170,21 @@ impl<T: Datatype> Persistent<'_, '_, T> {
                 let elements = unsafe { self.elements.get() };
                 // SAFETY: the slice is lent for 'scope, and the scope does not end before the operation is complete; until
                 // then the elements are shown to nobody.
-                let buf = unsafe { claim(elements) };
+                let (buf, aftermath) = unsafe { communicator.outgoing(&View::from(elements)) };
                 let mut runtime = communicator.runtime.enter();
                 let started = match is_sync {
-                    false => runtime.send(peer, context, tag, buf),
-                    true => runtime.send_sync(peer, context, tag, buf),
+                    false => runtime.send_body(peer, context, tag, buf),
+                    true => runtime.send_body_sync(peer, context, tag, buf),
                 };
                 drop(runtime);
-                scope.request(started, Received::No, Aftermath::NOTHING)
+                scope.request(started, Received::No, aftermath)
             }
             What::Receive { from: (source, tag) } => {
                 // SAFETY: no round is under way but the one that begins, which the claim is for.
                 let elements = unsafe { self.elements.get_mut() };
                 // SAFETY: as for a send; the scope keeps the aftermath.
-                let (buf, aftermath) = unsafe { claim_mut(elements) };
-                let started = communicator.runtime.enter().recv(source, context, tag, buf);
+                let (buf, aftermath) = unsafe { communicator.incoming(ViewMut::from(elements)) };
+                let started = communicator.runtime.enter().recv_body(source, context, tag, buf);
                 scope.request(started, Received::Yes, aftermath)
             }
             What::Nothing { is_receive: true } => Request::complete(scope, Ok(communicator.null_status())),

@@ -9,7 +9,8 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use selvedge_coll::Collective;
+use selvedge_coll::{Collective, Shape};
+use selvedge_transport::Buf;
 use serde::Serialize;
 
 use crate::collective::Prepared;
@@ -19,10 +20,12 @@ use crate::error::{Misuse, Refused, Result};
 use crate::matched::Message;
 use crate::memory::{Aftermath, Settled, claim, claim_mut};
 use crate::message::{Source, Status, Tag};
-use crate::op::Op;
+use crate::op::{Op, Reducer};
 use crate::request::Request;
 use crate::runtime::{Call, Operation, Outcome, Runtime, Started};
+use crate::staged::scattered_room;
 use crate::values::encode;
+use crate::view::{Buffer, BufferMut};
 
 /// How long a scope that is left by a panic waits for its operations before it ends the process.
 const UNWIND_WAIT: Duration = Duration::from_secs(2);
@@ -139,26 +142,32 @@ impl Communicator {
 impl<'scope, 'env> Scope<'scope, 'env> {
     /// Starts a send (MPI_Isend).
     #[inline]
-    pub fn isend<T: Datatype>(
+    pub fn isend<B: Buffer + ?Sized>(
         &'scope self,
-        message: &'scope [T],
+        message: &'scope B,
         dest: impl Into<Option<usize>>,
         tag: i32,
     ) -> Result<Request<'scope>> {
         let Some((peer, tag)) = self.communicator.destination(dest.into(), tag)? else {
             return Ok(Request::complete(self, Ok(self.own_status())));
         };
-        // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
-        let buf = unsafe { claim(message) };
         let context = self.communicator.message_context();
-        let started = self.communicator.runtime.enter().send(peer, context, tag, buf);
-        Ok(self.request(started, Received::No, Aftermath::NOTHING))
+        if let Some(slice) = self.communicator.direct(&message.as_view()) {
+            // SAFETY: as below.
+            let buf = unsafe { claim(slice) };
+            let started = self.communicator.runtime.enter().send(peer, context, tag, buf);
+            return Ok(self.request(started, Received::No, Aftermath::NOTHING));
+        }
+        // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
+        let (buf, aftermath) = unsafe { self.communicator.outgoing(&message.as_view()) };
+        let started = self.communicator.runtime.enter().send_body(peer, context, tag, buf);
+        Ok(self.request(started, Received::No, aftermath))
     }
 
     /// Starts a synchronous send (MPI_Issend): complete when a receive has met the message. See [`Communicator::ssend`].
-    pub fn issend<T: Datatype>(
+    pub fn issend<B: Buffer + ?Sized>(
         &'scope self,
-        message: &'scope [T],
+        message: &'scope B,
         dest: impl Into<Option<usize>>,
         tag: i32,
     ) -> Result<Request<'scope>> {
@@ -166,17 +175,17 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             return Ok(Request::complete(self, Ok(self.own_status())));
         };
         // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
-        let buf = unsafe { claim(message) };
+        let (buf, aftermath) = unsafe { self.communicator.outgoing(&message.as_view()) };
         let context = self.communicator.message_context();
-        let started = self.communicator.runtime.enter().send_sync(peer, context, tag, buf);
-        Ok(self.request(started, Received::No, Aftermath::NOTHING))
+        let started = self.communicator.runtime.enter().send_body_sync(peer, context, tag, buf);
+        Ok(self.request(started, Received::No, aftermath))
     }
 
     /// Starts a ready send (MPI_Irsend). See [`Communicator::rsend`].
     #[inline]
-    pub fn irsend<T: Datatype>(
+    pub fn irsend<B: Buffer + ?Sized>(
         &'scope self,
-        message: &'scope [T],
+        message: &'scope B,
         dest: impl Into<Option<usize>>,
         tag: i32,
     ) -> Result<Request<'scope>> {
@@ -209,28 +218,38 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         let Some((peer, tag)) = self.communicator.destination(dest.into(), tag)? else {
             return Ok(Request::complete(self, Ok(self.own_status())));
         };
-        // SAFETY: the bytes are on the heap, and the aftermath keeps them until the operation is complete.
-        let buf = unsafe { claim(&bytes[..]) };
+        // SAFETY: the bytes are on the heap, and the aftermath keeps them, or a copy, until the operation is complete.
+        let (buf, stamped) = unsafe { self.communicator.outgoing(&bytes.as_view()) };
+        let aftermath = if stamped.is_nothing() { Aftermath::keep(bytes) } else { stamped };
         let context = self.communicator.message_context();
-        let started = self.communicator.runtime.enter().send(peer, context, tag, buf);
-        Ok(self.request(started, Received::No, Aftermath::keep(bytes)))
+        let started = self.communicator.runtime.enter().send_body(peer, context, tag, buf);
+        Ok(self.request(started, Received::No, aftermath))
     }
 
     /// Starts a receive (MPI_Irecv).
     #[inline]
-    pub fn irecv<T: Datatype>(
+    pub fn irecv<B: BufferMut + ?Sized>(
         &'scope self,
-        message: &'scope mut [T],
+        message: &'scope mut B,
         source: impl Into<Source>,
         tag: impl Into<Tag>,
     ) -> Result<Request<'scope>> {
         let Some((source, tag)) = self.communicator.pattern(source.into(), tag.into())? else {
             return Ok(Request::complete(self, Ok(self.communicator.null_status())));
         };
-        // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
-        let (buf, aftermath) = unsafe { claim_mut(message) };
         let context = self.communicator.message_context();
-        let started = self.communicator.runtime.enter().recv(source, context, tag, buf);
+        let message = match self.communicator.direct_mut(message.as_view_mut()) {
+            Err(message) => message,
+            Ok(slice) => {
+                // SAFETY: as below.
+                let (buf, aftermath) = unsafe { claim_mut(slice) };
+                let started = self.communicator.runtime.enter().recv(source, context, tag, buf);
+                return Ok(self.request(started, Received::Yes, aftermath));
+            }
+        };
+        // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
+        let (buf, aftermath) = unsafe { self.communicator.incoming(message) };
+        let started = self.communicator.runtime.enter().recv_body(source, context, tag, buf);
         Ok(self.request(started, Received::Yes, aftermath))
     }
 
@@ -239,17 +258,17 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// # Errors
     /// [`crate::Misuse::OtherCommunicator`] when it was found on another communicator than the scope's; it then stays there, as
     /// if it had not been probed.
-    pub fn imrecv<T: Datatype>(
+    pub fn imrecv<B: BufferMut + ?Sized>(
         &'scope self,
         message: Message<'_>,
-        into: &'scope mut [T],
+        into: &'scope mut B,
     ) -> Result<Request<'scope>> {
         let Some(matched) = message.into_matched(self.communicator)? else {
             return Ok(Request::complete(self, Ok(self.communicator.null_status())));
         };
         // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
-        let (buf, aftermath) = unsafe { claim_mut(into) };
-        let started = self.communicator.runtime.enter().recv_matched(matched, buf);
+        let (buf, aftermath) = unsafe { self.communicator.incoming(into.as_view_mut()) };
+        let started = self.communicator.runtime.enter().recv_matched_body(matched, buf);
         Ok(self.request(started, Received::Yes, aftermath))
     }
 
@@ -278,12 +297,20 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///     assert_eq!(message, [1]);
     /// });
     /// ```
-    pub fn ibroadcast<T: Datatype>(
+    pub fn ibroadcast<B: BufferMut + ?Sized>(
         &'scope self,
-        message: &'scope mut [T],
+        message: &'scope mut B,
         root: usize,
     ) -> Result<Request<'scope>> {
-        Ok(self.start(self.communicator.prepare_broadcast(message, root)?))
+        let communicator = self.communicator;
+        let message = match message.as_view_mut().into_slice() {
+            Ok(message) => return Ok(self.start(communicator.prepare_broadcast(message, root)?)),
+            Err(message) => message,
+        };
+        let shape = communicator.broadcast_shape::<B::Element>(message.len(), root)?;
+        // SAFETY: the borrow lasts for 'scope, and `Leave` keeps the scope from ending before the operation is complete.
+        let claimed = unsafe { scattered_room(message) };
+        Ok(self.start_claimed(shape, Buf::EMPTY, claimed, None))
     }
 
     /// Starts a reduction (MPI_Ireduce).
@@ -360,16 +387,26 @@ impl<'scope, 'env> Scope<'scope, 'env> {
 
     fn start<T: Datatype>(&'scope self, prepared: Prepared<'scope, T>) -> Request<'scope> {
         let Prepared { shape, input, output, reducer } = prepared;
+        // SAFETY: the borrow lasts for 'scope, `Leave` keeps the scope from ending before the operation is complete, and a
+        // verified schedule does not write its input.
+        let input = unsafe { claim(input) };
+        // SAFETY: as above; the output may be written.
+        let claimed = unsafe { claim_mut(output) };
+        self.start_claimed(shape, input, claimed, reducer)
+    }
+
+    fn start_claimed(
+        &'scope self,
+        shape: Shape,
+        input: Buf,
+        (output, aftermath): (Buf, Aftermath),
+        reducer: Option<Reducer>,
+    ) -> Request<'scope> {
         let communicator = self.communicator;
         if shape.count == 0 && shape.collective != Collective::Barrier {
             return Request::complete(self, Ok(self.own_status()));
         }
         let (group, context) = (&communicator.group, communicator.collective_context());
-        // SAFETY: the borrow lasts for 'scope, `Leave` keeps the scope from ending before the operation is complete, and a
-        // verified schedule does not write its input.
-        let input = unsafe { claim(input) };
-        // SAFETY: as above; the output may be written.
-        let (output, aftermath) = unsafe { claim_mut(output) };
         let find = || communicator.plans.find(&shape).refused_by(communicator);
         let started = communicator.plans.with(&shape, find, |plan| {
             let mut runtime = communicator.runtime.enter();
@@ -402,18 +439,12 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// What an outcome, and what was left to do then, mean to the caller.
     #[inline]
     pub(crate) fn outcome(&self, outcome: Outcome, received: Received, settled: Settled) -> Result<Status> {
-        let status = match outcome {
-            Ok(envelope) if received == Received::Yes => self.communicator.status(envelope),
-            Ok(_) => self.own_status(),
-            Err(trouble) => return Err(self.communicator.explain(trouble)),
-        };
-        match settled {
-            Ok(()) => Ok(status),
-            Err(invalid) if received == Received::Yes => {
-                Err(self.communicator.refuse(invalid.from(status.source)))
-            }
-            Err(invalid) => Err(self.communicator.refuse(Misuse::from(invalid))),
+        if received == Received::Yes {
+            return self.communicator.told(outcome, settled);
         }
+        outcome.map_err(|trouble| self.communicator.explain(trouble))?;
+        settled.map_err(Misuse::from).refused_by(self.communicator)?;
+        Ok(self.own_status())
     }
 
     pub(crate) fn own_status(&self) -> Status {

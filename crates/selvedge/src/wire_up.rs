@@ -100,12 +100,13 @@ fn on_one_host(
     if me == 0 && boot.size() > 1 {
         report::on_one_host(&host.name, &near, boot.size()).give(&wishes.report);
     }
-    let job = job(Start::Process(Arc::new(Mutex::new(Some(boot)))), segment, me, host.name);
+    let start = Start::Process(Arc::new(Mutex::new(Some(boot))));
+    let job = job(start, segment, me, host.name, wishes.check);
     Ok((Roads::Near(near), job))
 }
 
 /// The job of ranks that all share a segment.
-pub(crate) fn job(start: Start, segment: &Segment, me: u32, host: String) -> Job {
+pub(crate) fn job(start: Start, segment: &Segment, me: u32, host: String, checks_types: bool) -> Job {
     Job {
         start,
         hosts: vec![host],
@@ -114,6 +115,7 @@ pub(crate) fn job(start: Start, segment: &Segment, me: u32, host: String) -> Job
         me: Peer(me),
         cores: vec![segment.processors()],
         far: None,
+        checks_types,
         contexts: Mutex::default(),
         spawns: AtomicU32::new(0),
     }
@@ -172,6 +174,7 @@ fn on_several_hosts(mut boot: Boot, wishes: &Wishes, host: Host) -> Result<(Road
         pids: routes.pids,
         me: Peer(me),
         cores: routes.cores,
+        checks_types: wishes.check,
         contexts: Mutex::default(),
         spawns: AtomicU32::new(0),
     };

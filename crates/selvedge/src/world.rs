@@ -62,7 +62,7 @@ pub struct World {
 /// | `SELVEDGE_QUIET` | `--quiet` | nothing is said at the start |
 /// | `SELVEDGE_ERRORS` | `--initial-errhandler` | what the world does about errors: `return` them, or `abort` the job |
 /// | `SELVEDGE_ALGORITHM` | `--algorithm` | algorithms for collectives, as [`Choices`](crate::Choices) are written: `allreduce/ring@64KiB..` |
-/// | `SELVEDGE_CHECK` | `--check` | ranks compare what they call before each blocking collective: [`Communicator::checked`] |
+/// | `SELVEDGE_CHECK` | `--check` | ranks compare what they call before each blocking collective: [`Communicator::checked`]; and every message says what it is made of, so that a receive of other types, or with too little room, ends in [`crate::Misuse::TypeMismatch`]. Messages are then copied, and longer by 640 bytes |
 /// | `SELVEDGE_LIBFABRIC` | | the libfabric to use: its file, or the folder it is in |
 /// | `SELVEDGE_INTERFACE` | | the network interface for `tcp`, by name or address |
 /// | `SELVEDGE_DEVICES` | | no other EFA devices than these, with commas |

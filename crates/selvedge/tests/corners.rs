@@ -166,12 +166,12 @@ fn many_messages_to_oneself_are_kept_until_memory_is_short_and_then_told(world: 
 fn messages_of_nothing_travel_and_keep_their_order(world: World) {
     let other = 1 - world.rank();
     for tag in [1, 2, 1] {
-        world.send::<f64>(&[], other, tag).unwrap();
+        world.send::<[f64]>(&[], other, tag).unwrap();
         world.send(&[[0u8; 0]; 9], other, tag).unwrap();
     }
     for tag in [1, 1, 2] {
         for _ in 0..2 {
-            let status = world.recv::<f64>(&mut [], other, tag).unwrap();
+            let status = world.recv::<[f64]>(&mut [], other, tag).unwrap();
             assert_eq!((status.source, status.tag, status.bytes), (other, tag, 0));
         }
     }

@@ -232,3 +232,102 @@ fn half_floats_travel(world: World) {
     travels(&world, &[half::f16::MAX, half::f16::ZERO]);
     travels(&world, &[half::bf16::MAX, half::bf16::ZERO]);
 }
+
+/// What `SELVEDGE_CHECK=1` says, of rank 1's receive from rank 0.
+fn mismatch(program: impl Fn(&World) -> selvedge::Result<()> + Sync) -> String {
+    let outcomes = selvedge::local::run_checked(2, |world| program(&world).err());
+    match &outcomes[..] {
+        [None, Some(error @ Error::Misuse(Misuse::TypeMismatch { source_rank: 0, rank: 1, tag: 5, .. }))] => {
+            error.to_string()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn while_types_are_checked_another_type_is_named_with_both_ranks_and_the_tag() {
+    let said = mismatch(|world| match world.rank() {
+        0 => world.send(&[1.5f64; 3], 1, 5),
+        _ => {
+            let mut into = [7i32; 9];
+            let outcome = world.recv(&mut into, 0, 5).map(drop);
+            assert_eq!(into, [7; 9], "nothing of another type is received");
+            outcome
+        }
+    });
+    assert_eq!(
+        said,
+        "rank 0 sent 3 x f64 with tag 5, and rank 1 receives 9 x i32: they differ from byte 0 on; receive what is sent, or \
+         say with another tag that it is something else, or send bytes of any type as Plain"
+    );
+}
+
+#[test]
+fn while_types_are_checked_every_kind_of_receive_looks() {
+    let send = |world: &World| world.send(&[1.5f64; 3], 1, 5);
+    let by: [fn(&World) -> selvedge::Result<()>; 6] = [
+        |world| {
+            let mut into = [0u64; 4];
+            world.scope(|scope| scope.irecv(&mut into, 0, 5)?.wait()).map(drop)
+        },
+        |world| world.recv_vec::<i64>(0, 5).map(drop),
+        |world| world.mprobe(0, 5)?.recv(&mut [0u16; 40]).map(drop),
+        |world| world.irecv_owned(vec![true; 30], 0, 5).wait().0.map(drop),
+        |world| world.sendrecv(&[1u8], selvedge::PROC_NULL, 0, &mut ['x'; 9], 0, 5).map(drop),
+        |world| {
+            let mut into = [0i32; 9];
+            world.scope(|scope| scope.recv_init(&mut into, 0, 5)?.start().wait()).map(drop)
+        },
+    ];
+    for receive in by {
+        mismatch(|world| if world.rank() == 0 { send(world) } else { receive(world) });
+    }
+}
+
+#[test]
+fn while_types_are_checked_too_much_is_named_and_what_fits_is_received() {
+    let said = mismatch(|world| match world.rank() {
+        0 => world.send(&[1u32, 2, 3], 1, 5),
+        _ => {
+            let mut into = [0u32; 2];
+            let outcome = world.recv(&mut into, 0, 5).map(drop);
+            assert_eq!(into, [1, 2]);
+            outcome
+        }
+    });
+    assert!(
+        said.starts_with(
+            "rank 0 sent 3 x u32 with tag 5, and rank 1 receives 2 x u32: make the receive longer"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
+fn while_types_are_checked_what_fits_arrives_as_it_does_otherwise() {
+    let odd = selvedge::Layout::vector(20_000, 1, 2);
+    selvedge::local::run_checked(2, |world| {
+        let (me, other) = (world.rank() as f64, 1 - world.rank());
+        let mut grid = vec![me; 40_000];
+        world.sendrecv_replace(&mut odd.of_mut(&mut grid).unwrap(), other, 0, other, 0).unwrap();
+        assert!(grid.chunks(2).all(|pair| pair == [other as f64, me]));
+        let mut pairs = [[0.0f64; 2]; 4];
+        let mut buffer = world.send_buffer(1 << 12);
+        buffer.bsend(&[me; 6], other, 1).unwrap();
+        assert_eq!(world.probe(other, 1).unwrap().count::<f64>(), 6);
+        let status = world.recv(&mut pairs, other, 1).unwrap();
+        assert_eq!(
+            (status.count::<[f64; 2]>(), pairs),
+            (3, [[other as f64; 2], [other as f64; 2], [other as f64; 2], [0.0; 2]])
+        );
+        world.scope(|scope| scope.isend_value("word", other, 2).map(drop)).unwrap();
+        assert_eq!(world.recv_value::<String>(other, 2).unwrap().0, "word");
+        world.send(&[true, false], other, 3).unwrap();
+        let mut bytes = [0u8; 2];
+        world.recv(selvedge::Plain::slice_mut(&mut bytes), other, 3).unwrap();
+        assert_eq!(bytes, [1, 0], "bytes of Plain match any type");
+        let cancelled = world.scope(|scope| scope.irecv(&mut grid, other, 9).unwrap().cancel());
+        assert!(cancelled.unwrap() && grid[1] == me);
+        buffer.flush().unwrap();
+    });
+}

@@ -131,7 +131,8 @@ impl Misuse {
             Misuse::PartialElement { .. }
             | Misuse::InvalidElement { .. }
             | Misuse::Encoding(_)
-            | Misuse::NoValue { .. } => ErrorClass::Type,
+            | Misuse::NoValue { .. }
+            | Misuse::TypeMismatch { .. } => ErrorClass::Type,
             Misuse::Disagreement { .. } | Misuse::DifferentCalls { .. } | Misuse::Partitioning { .. } => {
                 ErrorClass::NotSame
             }
@@ -141,7 +142,7 @@ impl Misuse {
             Misuse::Grid { .. } => ErrorClass::Dims,
             Misuse::ConcurrentCollectives | Misuse::OtherCommunicator { .. } => ErrorClass::Communicator,
             Misuse::RootOutput { .. } | Misuse::RootValue { .. } => ErrorClass::Root,
-            Misuse::BufferFull { .. } => ErrorClass::Buffer,
+            Misuse::BufferFull { .. } | Misuse::Overlap { .. } => ErrorClass::Buffer,
             Misuse::NoRoom { .. } => ErrorClass::NoMemory,
             Misuse::WaitsForItself { .. } | Misuse::NothingGiven { .. } => ErrorClass::Other,
         }
