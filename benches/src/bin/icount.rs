@@ -105,9 +105,10 @@ const PATHS: [Path; 12] = [
         what: What::Once(|world, _| drop(black_box(world.iprobe(0, 1)))),
     },
     Path { name: "allreduce of one rank", budget: 620, what: What::Once(allreduce) },
+    // 10 more than before a collective was compared where that is asked for and claimed apart from its slices.
     Path {
         name: "barrier of one rank",
-        budget: 190,
+        budget: 205,
         what: What::Once(|world, _| world.barrier().expect("one rank waits for nobody")),
     },
     // Of all ranks together, with what each asks in vain.
