@@ -219,12 +219,13 @@ fn format(setup: &Setup, limit: Duration) -> Score {
 }
 
 fn lints(setup: &Setup, limit: Duration) -> Score {
-    let words = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    let words =
+        ["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"];
     holds("clippy", &Run::cargo(words).inside(&setup.workspace.root).at_most(limit).collect())
 }
 
 fn docs(setup: &Setup, limit: Duration) -> Score {
-    let words = ["doc", "--workspace", "--no-deps", "--locked"];
+    let words = ["doc", "--workspace", "--no-deps", "--all-features", "--locked"];
     let run = Run::cargo(words).inside(&setup.workspace.root).env("RUSTDOCFLAGS", "-D warnings");
     holds("docs", &run.at_most(limit).collect())
 }
@@ -236,11 +237,13 @@ fn build(setup: &Setup, limit: Duration) -> Score {
 
 fn test(setup: &Setup, limit: Duration) -> Score {
     // Those of the testbed have a stage of their own: they need root.
-    let words = ["test", "--workspace", "--exclude", "selvedge-testbed", "--locked", "--no-fail-fast"];
-    let run = Run::cargo(words).inside(&setup.workspace.root);
+    let words = ["test", "--workspace", "--exclude", "selvedge-testbed", "--all-features", "--locked"];
+    let run = Run::cargo(words.into_iter().chain(["--no-fail-fast"])).inside(&setup.workspace.root);
     // Where a wheel is missing the variable is, and the tests that need it fail and say so.
     let libraries = test_wheels().zip(["SELVEDGE_TEST_LIBFABRIC_2", "SELVEDGE_TEST_LIBFABRIC_INTEL"]);
+    // What the stage before has built is not built again.
     let run = run.env("SELVEDGE_TEST_SOFTEFA", setup.workspace.release("libsoftefa.so"));
+    let run = run.env("SELVEDGE_TEST_MPIRUN", setup.workspace.release("mpirun"));
     let run = libraries.fold(run, |run, (wheel, name)| match setup.wheel(wheel) {
         Ok(found) => run.env(name, found.libfabric()),
         Err(_) => run,

@@ -8,8 +8,12 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-/// Where the programs are. Panics with what cargo said when they cannot be built.
+/// Where the programs are: beside the mpirun that `SELVEDGE_TEST_MPIRUN` names, or built beside this test. Panics with what cargo
+/// said when they cannot be.
 static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
+    if let Some(given) = std::env::var_os("SELVEDGE_TEST_MPIRUN") {
+        return Path::new(&given).parent().expect("a program lies in a folder").to_path_buf();
+    }
     let own = Path::new(env!("CARGO_BIN_EXE_selvedge"));
     let folder = own.parent().expect("a program lies in a folder");
     let target = folder.parent().expect("below the target folder");

@@ -126,6 +126,44 @@ impl Communicator {
         let communicator = self.dup()?;
         Ok(Neighborhood { communicator, sources: sources.to_vec(), destinations: destinations.to_vec() })
     }
+
+    /// The same ranks with the edges that anybody names, each from a rank to a rank; two of them may name edges of a third
+    /// (MPI_Dist_graph_create, MPI 5.0 section 8.5.4). Neighbours come in the order of the ranks that named them, and of their
+    /// lists; an edge that is named twice counts twice. Collective; costs an
+    /// [`all_to_all_values`](Communicator::all_to_all_values) of the edges and a [`dup`](Communicator::dup).
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     // The first rank knows the whole graph.
+    ///     let edges: &[(usize, usize)] = if world.rank() == 0 { &[(0, 1), (1, 2), (0, 2)] } else { &[] };
+    ///     let graph = world.graph(edges).unwrap();
+    ///     match world.rank() {
+    ///         0 => assert_eq!((graph.sources(), graph.destinations()), (&[][..], &[1, 2][..])),
+    ///         1 => assert_eq!((graph.sources(), graph.destinations()), (&[0][..], &[2][..])),
+    ///         _ => assert_eq!((graph.sources(), graph.destinations()), (&[1, 0][..], &[][..])),
+    ///     }
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// [`Misuse::RankOutOfRange`] on the rank that names such an edge, [`Misuse::NothingGiven`] on the others.
+    pub fn graph(&self, edges: &[(usize, usize)]) -> Result<Neighborhood> {
+        let mut ends = edges.iter().flat_map(|&(from, to)| [("source", from), ("destination", to)]);
+        let fits = ends.try_for_each(|(what, rank)| self.checked_peer(what, rank).map(drop));
+        // Of each rank the sources and the destinations that it hears of from here. With an edge that leads nowhere there is
+        // nothing for anybody, which they are told.
+        let mut told = vec![(Vec::new(), Vec::new()); if fits.is_ok() { self.size() } else { 0 }];
+        if fits.is_ok() {
+            for &(from, to) in edges {
+                told[to].0.push(from);
+                told[from].1.push(to);
+            }
+        }
+        let heard = self.all_to_all_values(told);
+        fits?;
+        let (sources, destinations): (Vec<_>, Vec<_>) = heard?.into_iter().unzip();
+        self.neighborhood(&sources.concat(), &destinations.concat())
+    }
 }
 
 impl Cartesian {

@@ -62,11 +62,14 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-/// Our `mpirun`, beside the tests in the target directory. It belongs to another package, so cargo has not necessarily
-/// built it: done here, once.
+/// Our `mpirun`: the one that `SELVEDGE_TEST_MPIRUN` names, or the one beside the tests in the target directory. That belongs to
+/// another package, so cargo has not necessarily built it: done here, once.
 fn launcher() -> &'static Path {
     static LAUNCHER: OnceLock<PathBuf> = OnceLock::new();
     LAUNCHER.get_or_init(|| {
+        if let Some(given) = env::var_os("SELVEDGE_TEST_MPIRUN") {
+            return given.into();
+        }
         let test = env::current_exe().expect("the test knows where it is");
         let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
         let name =

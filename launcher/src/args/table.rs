@@ -360,8 +360,8 @@ const ROADS_OF_RANKS: &[Flag] = &[
         &["algorithm"],
         Takes::Text("LIST"),
         Opt::Algorithm,
-        "Algorithms for collectives, each with the sizes it is for: allreduce/ring@64KiB..,broadcast/knomial:4. Ranks refuse \
-         a name that there is not, with the nearest one.",
+        "Which algorithms collectives go by. Each is named with the sizes it is for: \
+         allreduce/ring@64KiB..,broadcast/knomial:4. Ranks refuse a name that there is not, with the nearest one.",
     ),
     flag(
         &["check"],
