@@ -373,7 +373,7 @@ const ROADS_OF_RANKS: &[Flag] = &[
         &["initial-errhandler"],
         Takes::Words("NAME", &["mpi_errors_return", "mpi_errors_abort", "mpi_errors_are_fatal"]),
         Opt::Errors,
-        "What a call that fails does before it returns the error: mpi_errors_return nothing, as without it; \
+        "What a call that fails does before it returns the error. mpi_errors_return: nothing, as without it; \
          mpi_errors_abort and mpi_errors_are_fatal end the job.",
     ),
 ];
