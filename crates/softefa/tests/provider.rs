@@ -134,8 +134,10 @@ fn a_link_that_is_cut_is_told_after_the_time_that_was_set() {
 fn nothing_is_left_in_the_temporary_folder() {
     let temporary = common::Folder::new();
     let path = temporary.0.to_str().expect("ASCII").to_string();
-    let program = format!("TMPDIR={path} '{}' run -- fi_info -p efa", env!("CARGO_BIN_EXE_softefa"));
-    let library = env!("CARGO_BIN_EXE_softefa").replace("/softefa", "/libsoftefa.so");
+    let device = common::device();
+    let library = device.display();
+    let softefa = env!("CARGO_BIN_EXE_softefa");
+    let program = format!("TMPDIR={path} '{softefa}' run --library '{library}' -- fi_info -p efa");
     // Alone too, without the program that cleans up behind it.
     let alone = format!("TMPDIR={path} LD_PRELOAD='{library}' fi_info -p efa");
     for shell in [program, alone] {

@@ -75,13 +75,13 @@ pub(crate) struct Devices {
 /// A command that runs on software EFA devices as host `host`.
 #[allow(dead_code, reason = "not every test needs devices")]
 pub(crate) fn on_software_devices(host: usize, devices: Devices, program: impl AsRef<OsStr>) -> Command {
-    let softefa = below_target("softefa").filter(|_| below_target("libsoftefa.so").is_some());
-    let softefa = softefa.unwrap_or_else(|| {
+    let (Some(softefa), Some(library)) = (below_target("softefa"), below_target("libsoftefa.so")) else {
         panic!("there is no software EFA device; build it with `cargo build -p selvedge-softefa`")
-    });
+    };
     let mut command = Command::new(softefa);
     command.args(["run", "--hosts", "8", "--host", &host.to_string(), "--no-shm"]);
     command.args(["--devices-per-host", &devices.each.to_string()]);
+    command.arg("--library").arg(library);
     if devices.has_faults {
         command.args(["--reorder", "20%", "--drop", "2%", "--rnr", "5%", "--seed", &host.to_string()]);
     }

@@ -51,6 +51,11 @@ impl Fabric {
     }
 }
 
+/// The device as a library. Cargo builds it with the tests and leaves it beside them, not beside the program.
+pub(crate) fn device() -> PathBuf {
+    below_target("libsoftefa.so").expect("cargo has built it with this test")
+}
+
 /// A file below the target directory that this test was built in.
 fn below_target(place: &str) -> Option<PathBuf> {
     let own = std::env::current_exe().ok()?;
@@ -191,6 +196,7 @@ impl Bench {
     fn command(&self, host: u16, tree: Option<&Path>, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_softefa"));
         command.args(["run", "--addresses", &self.hosts, "--host", &host.to_string()]);
+        command.arg("--library").arg(device());
         // PSM, which is part of the distribution's libfabric, leaves the trace of a crash in the working directory.
         command.current_dir(&self.work.0);
         command.args(&self.options);
