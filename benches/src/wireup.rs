@@ -156,8 +156,7 @@ mod tests {
     const LARGE: Plan = Plan { hosts: 782, ranks_per_host: 32, radix: 16, card_bytes: 200, peers_met: 10 };
 
     fn tcp() -> Machine {
-        let remote = Link { latency_ns: 34_800.0, overhead_ns: 2_500.0, byte_ns: 0.83 };
-        Machine { ranks_per_host: 32, remote, ..Machine::one_host(32, 32) }
+        Machine { ranks_per_host: 32, remote: Link::TCP, ..Machine::one_host(32, 32) }
     }
 
     #[test]

@@ -79,9 +79,7 @@ fn main() -> ExitCode {
         },
         What::Price { hosts, per_host, radix, card_bytes, peers_met } => {
             let plan = Plan { hosts, ranks_per_host: per_host, radix, card_bytes, peers_met };
-            // As in docs/EC2.md: TCP over ENA, and EFA, which servers do not use, for comparison.
-            let tcp = Link { latency_ns: 34_800.0, overhead_ns: 2_500.0, byte_ns: 0.83 };
-            let machine = Machine { remote: tcp, ..Machine::one_host(per_host, per_host) };
+            let machine = Machine { remote: Link::TCP, ..Machine::one_host(per_host, per_host) };
             println!(
                 "{} ranks on {hosts} hosts, TCP between the servers\n{}",
                 plan.ranks(),

@@ -144,13 +144,19 @@ impl FromStr for Choices {
 fn sizes(text: &str) -> Option<(u64, Option<u64>)> {
     let (from, end) = text.split_once("..")?;
     let (from, end) = (from.trim(), end.trim());
-    let from = if from.is_empty() { 0 } else { size(from)? };
-    let end = if end.is_empty() { None } else { Some(size(end)?) };
+    let from = if from.is_empty() { 0 } else { parse_bytes(from)? };
+    let end = if end.is_empty() { None } else { Some(parse_bytes(end)?) };
     end.is_none_or(|end| from < end).then_some((from, end))
 }
 
-/// `65536`, `64KiB`, `64K`.
-fn size(text: &str) -> Option<u64> {
+/// Bytes as people write them; `None` where it is no such text.
+///
+/// ```
+/// use selvedge_coll::parse_bytes;
+/// assert_eq!(["65536", "64KiB", "64K"].map(parse_bytes), [Some(65536); 3]);
+/// assert_eq!(parse_bytes("64 kilobytes"), None);
+/// ```
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let shift = match &text[digits.len()..] {
         "" | "B" => 0,

@@ -10,8 +10,17 @@ use crate::price::{EAGER_BYTES_MAX, Nanoseconds, STEP_NS};
 use crate::ring::segment_bytes;
 use crate::{Algorithm, Collective, Shape};
 
-/// What `algorithm` costs for `shape`, which it [applies](Algorithm::applies) to. Well below 100 ns to compute.
-pub(crate) fn estimate(algorithm: Algorithm, shape: &Shape, machine: &Machine) -> Nanoseconds {
+/// What `algorithm` costs for `shape`, which it [applies](Algorithm::applies) to: what [`select`](crate::select) compares. Well
+/// below 100 ns to compute.
+///
+/// ```
+/// use selvedge_coll::{Algorithm, Collective, Shape, estimate};
+/// use selvedge_transport::Machine;
+/// let shape = Shape { collective: Collective::Allreduce, ranks: 8, count: 1, element_bytes: 8, commutative: true };
+/// let cost = |algorithm| estimate(algorithm, &shape, &Machine::one_host(8, 8));
+/// assert!(cost(Algorithm::AllreduceDoubling) < cost(Algorithm::AllreduceRing));
+/// ```
+pub fn estimate(algorithm: Algorithm, shape: &Shape, machine: &Machine) -> Nanoseconds {
     if shape.ranks <= 1 || (shape.count == 0 && shape.collective != Collective::Barrier) {
         return Nanoseconds(0.0);
     }

@@ -86,7 +86,8 @@ mod tree;
 mod verify;
 
 pub use algorithm::{Algorithm, FLAT, UnknownAlgorithm};
-pub use choice::{ChoiceError, Choices, Unfit};
+pub use choice::{ChoiceError, Choices, Unfit, parse_bytes};
+pub use estimate::estimate;
 pub use generate::{generate, generate_all};
 pub use price::{Nanoseconds, price};
 pub use schedule::{Action, Schedule, Side, Slice, Space, StepIndex};

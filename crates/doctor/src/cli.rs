@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::algorithms::Algorithms;
 use crate::check::{Ask, Verdict, examine};
 use crate::completions;
 use crate::jobs::{self, Where};
@@ -21,7 +22,7 @@ pub(crate) const FAILED: u8 = 1;
 /// For people who run jobs with Selvedge.
 #[derive(Debug, Parser)]
 #[command(name = "selvedge", version, about, arg_required_else_help = true)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -38,6 +39,10 @@ enum Verb {
     ///
     /// Exit code 0 with an answer, 1 without one within 5 seconds, 2 when the command line makes no sense.
     Where(Where),
+    /// Show the algorithms of a collective with their estimated time, the one that a job takes first, or what a rank does in one
+    ///
+    /// Exit code 0 with an answer, 2 when the command line makes no sense.
+    Algorithms(Algorithms),
     /// Print what makes a shell complete the words of `selvedge`, `mpirun` and `mpiexec`
     ///
     /// For bash and zsh: source <(selvedge completions bash) in their start-up file. What is about mpirun comes from the mpirun that lies beside
@@ -89,6 +94,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(doctor) => doctor.examine(),
         Verb::Ps => jobs::list(),
         Verb::Where(ask) => ask.tell(),
+        Verb::Algorithms(ask) => ask.tell(),
         Verb::Completions { shell } => completions::print(shell, &mut Cli::command()),
         Verb::JoinSegment { card } => live::join_segment(card.as_bytes()),
     }

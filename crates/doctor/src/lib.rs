@@ -11,13 +11,15 @@
 //! Read first: [`Scene`], then [`CHECKS`]. A new check is a function and a row there, and a section of `docs/EC2.md` that
 //! carries its name; a test holds the last two together.
 //!
-//! Its other verbs ask jobs that run: `ps` lists them, `where` says who holds whom up. The answers are mpirun's.
+//! Other verbs ask jobs that run: `ps` lists them, `where` says who holds whom up. The answers are mpirun's. `algorithms` says
+//! what a job would choose.
 //!
 //! What is *not* here: nothing is repaired, nothing is changed, nothing is sent anywhere except between the ranks of
 //! `doctor --pairs`. The only unsafe code is in `pairs/sys.rs`.
 
 #![deny(unsafe_code)]
 
+mod algorithms;
 mod check;
 mod cli;
 mod completions;

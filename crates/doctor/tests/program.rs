@@ -5,6 +5,7 @@ mod common;
 use std::process::{Command, Output};
 
 use common::FakeHost;
+use selvedge_coll::{Collective, Rank, Shape, generate};
 use serde_json::Value;
 
 fn selvedge(arguments: &[&str]) -> Output {
@@ -100,4 +101,41 @@ fn completions_are_those_of_mpirun_and_then_its_own() {
         }
     }
     std::fs::remove_dir_all(folder).expect("ours");
+}
+
+#[test]
+fn algorithms_are_listed_with_their_estimates_the_chosen_first_and_schedules_are_those_that_run() {
+    let said = |arguments: &[&str]| {
+        let output = selvedge(&[&["algorithms"], arguments].concat());
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+        (output.status.code(), text)
+    };
+    let (code, all) = said(&[]);
+    assert_eq!((code, all.matches("chosen").count()), (Some(0), 6), "{all}");
+    let (_, far) =
+        said(&["allreduce/knomial:16", "-n", "6", "-N", "3", "-m", "1KiB", "--ordered", "--road", "tcp"]);
+    let lines: Vec<&str> = far.lines().collect();
+    assert_eq!(
+        lines[0],
+        "allreduce of 1024 bytes among 6 ranks on 2 hosts, TCP between them; estimated, not measured"
+    );
+    assert!(lines[1].ends_with("  chosen") && far.contains("allreduce/knomial:16  asked about"), "{far}");
+    assert!(far.contains("allreduce/ring  not here: it changes the order of operands"), "{far}");
+
+    let (_, schedule) = said(&["broadcast/flat", "-n", "3", "--schedule", "0"]);
+    let collective = Collective::Broadcast { root: Rank(0) };
+    let shape = Shape { collective, ranks: 3, count: 1, element_bytes: 8, commutative: true };
+    let runs = generate("broadcast/flat".parse().expect("it is listed"), &shape, Rank(0)).to_string();
+    assert!(schedule.ends_with(&format!("rank 0, broadcast/flat\n{runs}")), "{schedule}");
+
+    for (arguments, why) in [
+        (&["allreduces"][..], "there are barrier, broadcast, reduce, allreduce, allgather, alltoall"),
+        (&["allreduce/rng"], "is allreduce/ring meant?"),
+        (&["allgather/doubling", "-n", "3"], "a power of two of ranks"),
+        (&["reduce", "-n", "2", "--schedule", "2"], "there is no rank 2"),
+        (&["alltoall", "-n", "4000", "-m", "9999999G"], "more than 64 bits can count"),
+    ] {
+        let (code, text) = said(arguments);
+        assert!(code == Some(2) && text.contains(why), "{arguments:?}: {code:?} {text}");
+    }
 }

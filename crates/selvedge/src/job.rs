@@ -142,15 +142,11 @@ impl Job {
     }
 }
 
-/// What a road between hosts costs, from published measurements: between EFA devices, hpc6a, one network interface
-/// (docs/EC2.md); TCP over ENA, c5n, one flow. On a machine of another generation the absolute figures are off by up to
-/// a factor of three, and what is chosen by them is hardly ever: it depends on their ratios.
+/// What a road between hosts costs.
 fn remote_link(road: RoadName) -> Link {
     match road {
-        RoadName::EfaDirect | RoadName::Efa | RoadName::Shm => {
-            Link { latency_ns: 16_000.0, overhead_ns: 1_150.0, byte_ns: 0.083 }
-        }
-        RoadName::Tcp => Link { latency_ns: 34_800.0, overhead_ns: 2_500.0, byte_ns: 0.83 },
+        RoadName::EfaDirect | RoadName::Efa | RoadName::Shm => Link::EFA,
+        RoadName::Tcp => Link::TCP,
     }
 }
 
