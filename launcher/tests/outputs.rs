@@ -91,7 +91,9 @@ fn both_outputs_may_have_the_same_file() {
     let done = run_in(
         &folder.0,
         "-n 2 -outfile-pattern o.%r -errfile-pattern o.%r",
-        "echo a; sleep 0.1; echo b >&2; sleep 0.1; echo c",
+        // Each line is in the file before the next one is written.
+        "in_file() { until grep -q $1 o.$PMI_RANK; do sleep 0.01; done; }
+         echo a; in_file a; echo b >&2; in_file b; echo c",
     );
     assert_eq!(done.code(), 0);
     assert_eq!(folder.read("o.1"), "a\nb\nc\n");

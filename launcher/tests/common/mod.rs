@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use traces::Traces;
 
 /// Generous: machines are busy, and what hangs, hangs for ever.
@@ -105,10 +106,14 @@ pub fn probe_path() -> PathBuf {
 
 /// Waits until so many lines have come on standard output.
 pub fn read_lines(job: &mut Running, lines: usize) {
+    let until = Instant::now() + DEADLINE;
     let out = job.child.stdout.as_mut().unwrap();
     let mut seen = 0;
     let mut byte = [0];
     while seen < lines {
+        let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).unwrap();
+        let come = poll(&mut [PollFd::new(out, PollFlags::IN)], Some(&left)).unwrap();
+        assert!(come > 0, "{seen} of {lines} lines in {DEADLINE:?}");
         out.read_exact(&mut byte).unwrap();
         seen += usize::from(byte[0] == b'\n');
     }
