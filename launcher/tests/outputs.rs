@@ -92,7 +92,7 @@ fn both_outputs_may_have_the_same_file() {
         &folder.0,
         "-n 2 -outfile-pattern o.%r -errfile-pattern o.%r",
         // Each line is in the file before the next one is written.
-        "in_file() { until grep -q $1 o.$PMI_RANK; do sleep 0.01; done; }
+        "in_file() { until grep -qs $1 o.$PMI_RANK; do sleep 0.01; done; }
          echo a; in_file a; echo b >&2; in_file b; echo c",
     );
     assert_eq!(done.code(), 0);
