@@ -3,6 +3,8 @@
 //! It is an ordinary communicator of both groups, of which each side sees the other by the other's own ranks. So there is one
 //! way for messages, and a merge is there already.
 
+mod collective;
+
 use std::fmt;
 
 use serde::Serialize;
@@ -11,8 +13,8 @@ use serde::de::DeserializeOwned;
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
 use crate::error::{Misuse, Refused, Result};
+use crate::groups::Group;
 use crate::message::{Source, Status, Tag};
-use crate::op::Op;
 
 /// A connection between two groups of ranks: sources and destinations are ranks of the *other* group.
 ///
@@ -45,10 +47,6 @@ pub struct Intercommunicator {
     /// Ranks of the first group.
     first: usize,
 }
-
-/// Tags of messages of collectives, each between ranks 0 and a root or ranks 0.
-const BROADCAST: i32 = 0;
-const ALLREDUCE: i32 = 1;
 
 impl fmt::Debug for Intercommunicator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,6 +97,24 @@ impl Intercommunicator {
     /// Ranks of the other group (MPI_Comm_remote_size).
     pub fn remote_size(&self) -> usize {
         self.both.size() - self.size()
+    }
+
+    /// The other group, in the order in which its ranks are named here (MPI_Comm_remote_group). Local. To be compared with, and
+    /// translated to, groups of [`merge`](Intercommunicator::merge)d communicators and of what is made from them.
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     let half = world.split(Some(u32::from(world.rank() == 0)), 0).unwrap().unwrap();
+    ///     let there = half.intercommunicator(0, &world, usize::from(world.rank() == 0), 0).unwrap();
+    ///     let (ours, theirs) = (there.local().group(), there.remote_group());
+    ///     assert_eq!((theirs.size(), theirs.rank()), (there.remote_size(), None)); // this rank is not in it
+    ///     assert_eq!(ours.union(&theirs).size(), 3);
+    ///     assert_eq!(theirs.translate(0, &world.group()), Some(usize::from(world.rank() == 0)));
+    /// });
+    /// ```
+    pub fn remote_group(&self) -> Group {
+        let theirs = self.offset()..self.offset() + self.remote_size();
+        self.both.group().include(theirs).expect("both groups are in the communicator of both")
     }
 
     fn there(&self, what: &'static str, rank: usize) -> Result<usize> {
@@ -181,56 +197,6 @@ impl Intercommunicator {
     pub fn iprobe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Option<Status>> {
         let seen = self.both.iprobe(self.source(source.into())?, tag)?;
         Ok(seen.map(|status| self.status(status)))
-    }
-
-    /// Gives `message` of rank `root` of this group to every rank of the other one, which calls
-    /// [`broadcast_from`](Intercommunicator::broadcast_from) (MPI_Bcast on an intercommunicator, with MPI_ROOT and MPI_PROC_NULL).
-    /// All ranks of this group call it; the messages of the others do not count.
-    ///
-    /// # Errors
-    /// As [`Communicator::send`].
-    pub fn broadcast_to<T: Datatype>(&self, message: &[T], root: usize) -> Result<()> {
-        let root = self.local.checked_peer("root", root).map(|_| root)?;
-        if self.rank() == root { self.inner.send(message, self.offset(), BROADCAST) } else { Ok(()) }
-    }
-
-    /// The other half of [`broadcast_to`](Intercommunicator::broadcast_to): `root` is a rank of the other group. Cost: one message
-    /// between the groups, and a broadcast in this one.
-    ///
-    /// # Errors
-    /// As [`Communicator::recv`] and [`Communicator::broadcast`].
-    pub fn broadcast_from<T: Datatype>(&self, message: &mut [T], root: usize) -> Result<()> {
-        let root = self.there("root", root)?;
-        if self.rank() == 0 {
-            self.inner.recv(message, root, BROADCAST)?;
-        }
-        self.local.broadcast(message, 0)
-    }
-
-    /// Combines the input of the *other* group's ranks into everybody's `output` (MPI_Allreduce on an intercommunicator, MPI
-    /// 5.0 section 6.9.6). Inputs and outputs of both groups are as long as each other. Cost: a reduction, one message each way
-    /// between the groups, and a broadcast.
-    ///
-    /// # Errors
-    /// As [`Communicator::reduce`] and [`Communicator::broadcast`].
-    pub fn allreduce<T: Datatype>(&self, input: &[T], output: &mut [T], op: &Op<T>) -> Result<()> {
-        let (size, here) = (self.offset(), self.rank());
-        if here != 0 {
-            self.local.reduce(input, None, op, 0)?;
-        } else {
-            let mut ours = input.to_vec();
-            self.local.reduce(input, Some(&mut ours), op, 0)?;
-            self.inner.sendrecv(&ours, size, ALLREDUCE, output, size, ALLREDUCE)?;
-        }
-        self.local.broadcast(output, 0)
-    }
-
-    /// Returns after every rank of both groups has called it (MPI_Barrier on an intercommunicator).
-    ///
-    /// # Errors
-    /// As [`Communicator::barrier`].
-    pub fn barrier(&self) -> Result<()> {
-        self.inner.barrier()
     }
 
     /// One communicator of both groups (MPI_Intercomm_merge): first the ranks of the group that says `high: false`, then the

@@ -333,6 +333,53 @@ fn two_groups_name_each_other_by_their_own_ranks(world: World) {
     assert_eq!(odd_first.rank(), if me % 2 == 0 { odd + me / 2 } else { me / 2 });
 }
 
+#[selvedge::test(ranks = [2, 3, 5])]
+fn two_groups_give_each_other_what_they_have(world: World) {
+    let there = even_and_odd(&world);
+    let (me, others) = (world.rank(), there.remote_size());
+    let theirs: Vec<usize> = (0..world.size()).filter(|rank| rank % 2 != me % 2).collect();
+    assert_eq!(there.remote_group(), world.group().include(theirs.iter().copied()).unwrap());
+    let twice = |of: &[usize]| of.iter().flat_map(|&rank| [rank, 10 * rank]).collect::<Vec<_>>();
+
+    let mut all = vec![0; 2 * others];
+    there.allgather(&[me, 10 * me], &mut all).unwrap();
+    assert_eq!(all, twice(&theirs));
+    let parts: Vec<usize> = theirs.iter().map(|other| 100 * me + other).collect();
+    let mut met = vec![0; others];
+    there.alltoall(&parts, &mut met).unwrap();
+    assert_eq!(met, theirs.iter().map(|other| 100 * other + me).collect::<Vec<_>>());
+
+    // From all odd ranks to the last of the even ones, and back.
+    let (root, last) = ((world.size() - 1) / 2, (world.size() - 1) / 2 * 2);
+    let (mut all, mut sum, mut mine) = (vec![0; 2 * others], [0; 1], [0; 2]);
+    if me % 2 == 0 {
+        there.gather_from(&mut all, root).unwrap();
+        there.reduce_from(&mut sum, root).unwrap();
+        there.scatter_to(&all, root).unwrap();
+        let (seen, total) =
+            if me == last { (twice(&theirs), theirs.iter().sum()) } else { (vec![0; 2 * others], 0) };
+        assert_eq!((all, sum), (seen, [total]));
+    } else {
+        there.gather_to(&[me, 10 * me], root).unwrap();
+        there.reduce_to(&[me], &Op::sum(), root).unwrap();
+        there.scatter_from(&mut mine, root).unwrap();
+        assert_eq!(mine, [me, 10 * me]);
+    }
+
+    // What is wrong is said by who sees it, with the other group's ranks.
+    if me % 2 == 0 {
+        there.gather_to(&[1u8], 0).unwrap();
+    } else if there.rank() == 0 {
+        let refused = there.gather_from(&mut vec![0u8; 2 * others], 0).unwrap_err();
+        let expected = Misuse::Disagreement { source_rank: 0, given: 1, expected: 2 };
+        assert!(matches!(refused, Error::Misuse(misuse) if misuse == expected));
+    }
+    if others > 1 {
+        let refused = there.alltoall(&vec![0; others + 1], &mut []).unwrap_err();
+        assert!(matches!(refused, Error::Misuse(Misuse::Length { what: "input", .. })));
+    }
+}
+
 #[selvedge::test(ranks = [4])]
 fn groups_that_cannot_be_connected_say_why(world: World) {
     let half = world.split(Some((world.rank() / 2) as u32), 0).unwrap().unwrap();
