@@ -72,6 +72,18 @@ impl Collective {
             Collective::Alltoall,
         ]
     }
+
+    /// As the call is named in MPI and the names of its algorithms begin.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Collective::Barrier => "barrier",
+            Collective::Broadcast { .. } => "broadcast",
+            Collective::Reduce { .. } => "reduce",
+            Collective::Allreduce => "allreduce",
+            Collective::Allgather => "allgather",
+            Collective::Alltoall => "alltoall",
+        }
+    }
 }
 
 impl Shape {

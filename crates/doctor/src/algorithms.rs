@@ -65,30 +65,20 @@ impl std::str::FromStr for Subject {
 
     fn from_str(text: &str) -> Result<Subject, String> {
         let known = Collective::all(Rank(0));
-        if let Some(collective) = known.into_iter().find(|&collective| name(collective) == text) {
+        if let Some(collective) = known.into_iter().find(|&collective| collective.name() == text) {
             return Ok(Subject::Collective(collective));
         }
         text.parse().map(Subject::Algorithm).map_err(|error| match text.contains('/') {
             true => error.to_string(),
-            false => format!("there is no such collective; there are {}", known.map(name).join(", ")),
+            false => {
+                format!("there is no such collective; there are {}", known.map(Collective::name).join(", "))
+            }
         })
     }
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
     parse_bytes(text).ok_or_else(|| "write bytes, or a number with KiB, MiB or GiB".to_owned())
-}
-
-/// As algorithms of it begin.
-fn name(collective: Collective) -> &'static str {
-    match collective {
-        Collective::Barrier => "barrier",
-        Collective::Broadcast { .. } => "broadcast",
-        Collective::Reduce { .. } => "reduce",
-        Collective::Allreduce => "allreduce",
-        Collective::Allgather => "allgather",
-        Collective::Alltoall => "alltoall",
-    }
 }
 
 impl Algorithms {
@@ -183,7 +173,7 @@ impl Algorithms {
 fn collective_of(algorithm: Algorithm) -> Collective {
     let text = algorithm.to_string();
     let family = text.split('/').next();
-    let known = Collective::all(Rank(0)).into_iter().find(|&collective| Some(name(collective)) == family);
+    let known = Collective::all(Rank(0)).into_iter().find(|&collective| Some(collective.name()) == family);
     known.expect("names of algorithms begin with their collective")
 }
 
@@ -197,7 +187,7 @@ impl fmt::Display for Title<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Machine { ranks_per_host, .. } = self.asked.machine();
         let (ranks, hosts) = (self.shape.ranks, self.shape.ranks.div_ceil(ranks_per_host));
-        write!(f, "{}", name(self.shape.collective))?;
+        write!(f, "{}", self.shape.collective.name())?;
         if self.shape.collective != Collective::Barrier {
             write!(f, " of {} bytes", self.shape.bytes())?;
         }

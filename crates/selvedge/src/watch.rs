@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use selvedge_boot::status::{SLOT_BYTES, Status, Wait, What};
-use selvedge_coll::Collective;
 use selvedge_engine::matching::Pattern;
 use selvedge_engine::{Engine, InFlight, Stage};
 use selvedge_transport::{Peer, Transport};
@@ -122,7 +121,7 @@ pub(crate) fn look<T: Transport>(
         partners.dedup();
         let shape = call.plan.shape();
         let wait = Wait {
-            what: What::Collective { name: name(shape.collective).to_owned(), sequence: call.sequence },
+            what: What::Collective { name: shape.collective.name().to_owned(), sequence: call.sequence },
             communicator: call.context.0 / CONTEXTS_EACH,
             bytes: shape.count * u64::from(shape.element_bytes),
             partners,
@@ -174,18 +173,6 @@ fn message(operation: InFlight) -> Wait {
         bytes: operation.bytes,
         partners: operation.peer.map(|Peer(peer)| peer).into_iter().collect(),
         more: 0,
-    }
-}
-
-/// As the call is named in MPI.
-fn name(collective: Collective) -> &'static str {
-    match collective {
-        Collective::Barrier => "barrier",
-        Collective::Broadcast { .. } => "broadcast",
-        Collective::Reduce { .. } => "reduce",
-        Collective::Allreduce => "allreduce",
-        Collective::Allgather => "allgather",
-        Collective::Alltoall => "alltoall",
     }
 }
 
