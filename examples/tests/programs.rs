@@ -124,3 +124,28 @@ fn a_table_that_is_none_is_one_error_and_exit_code_1() {
     fs::write(&path, "a,b\n1,x\none,y\n").unwrap();
     mpirun(2, SGD, &[path.to_str().unwrap()]).refused(1, "words.csv, line 3: not numbers and a name");
 }
+
+/// Under mpirun this test is a rank: a program of two libraries, each of which joins the job by itself.
+#[test]
+fn libraries_of_one_program_join_without_knowing_of_each_other() {
+    const NAME: &str = "libraries_of_one_program_join_without_knowing_of_each_other";
+    if std::env::var_os("PMI_FD").is_none() {
+        let this = std::env::current_exe().unwrap();
+        for ranks in [1, 2] {
+            mpirun(ranks, this.to_str().unwrap(), &["--exact", NAME]).ok();
+        }
+        return;
+    }
+    let (one, two) = (selvedge::init().unwrap(), selvedge::init().unwrap());
+    assert_eq!((one.rank(), one.size()), (two.rank(), two.size()));
+    let refused = std::thread::spawn(|| selvedge::init().map(drop).unwrap_err().to_string()).join().unwrap();
+    assert!(refused.contains("has joined its job already, in thread \"libraries_of_one"), "{refused}");
+    one.send(&[1u8], one.rank(), 0).unwrap();
+    assert!(two.iprobe(selvedge::ANY_SOURCE, 0).unwrap().is_none());
+    one.recv(&mut [0u8], one.rank(), 0).unwrap();
+    drop(one);
+    two.barrier().unwrap();
+    drop(two);
+    let refused = selvedge::init().map(drop).unwrap_err().to_string();
+    assert!(refused.contains("launchers take nobody back"), "{refused}");
+}

@@ -20,6 +20,7 @@ const FILES: &[&str] = &[
     "crates/ofi/src/faults.rs",
     "crates/selvedge/src/cards.rs",
     "crates/selvedge/src/error.rs",
+    "crates/selvedge/src/membership.rs",
     "crates/selvedge/src/spawn.rs",
     "crates/selvedge/src/wishes.rs",
     "crates/shm/src/faults.rs",

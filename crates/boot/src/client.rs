@@ -180,6 +180,11 @@ impl Boot {
         self.size
     }
 
+    /// Whether somebody started this process and keeps the values: else it is alone, in a job of its own.
+    pub fn has_launcher(&self) -> bool {
+        !matches!(self.store, Store::Own(_))
+    }
+
     /// Name of the job, the same on all its ranks and different from every other job's: 1 to 255 printable characters,
     /// no blanks.
     pub fn job(&self) -> &str {

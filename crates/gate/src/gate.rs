@@ -86,6 +86,29 @@ pub struct Pass<V: Inside, A: Alarm> {
     gate: Arc<Gate<V, A>>,
 }
 
+/// The owner's [`Door`] that does not keep the value: while another one does, or a pass, it can be had again.
+#[cfg(not(loom))]
+pub struct WeakDoor<V: Inside, A: Alarm> {
+    gate: std::sync::Weak<Gate<V, A>>,
+    /// It is the owner's, and stays with its thread.
+    thread: PhantomData<*const ()>,
+}
+
+#[cfg(not(loom))]
+impl<V: Inside, A: Alarm> WeakDoor<V, A> {
+    /// The door, if the value is still there.
+    pub fn upgrade(&self) -> Option<Door<V, A>> {
+        self.gate.upgrade().map(|gate| Door { gate, key: OPEN, thread: PhantomData })
+    }
+}
+
+#[cfg(not(loom))]
+impl<V: Inside, A: Alarm> fmt::Debug for WeakDoor<V, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakDoor")
+    }
+}
+
 /// The value, lent to one thread.
 pub struct Entered<'a, V: Inside, A: Alarm> {
     gate: &'a Gate<V, A>,
@@ -164,6 +187,16 @@ impl<V: Inside, A: Alarm> Door<V, A> {
             self.gate.bias.store(LOCKED, Ordering::Relaxed);
         }
         Pass::new(&self.gate)
+    }
+
+    /// The same, which does not keep the value.
+    ///
+    /// # Panics
+    /// When this is not the owner's door: one made of a pass counts for as long as it is there.
+    #[cfg(not(loom))]
+    pub fn downgrade(&self) -> WeakDoor<V, A> {
+        assert_eq!(self.key, OPEN, "the owner's door");
+        WeakDoor { gate: Arc::downgrade(&self.gate), thread: PhantomData }
     }
 
     /// Number of doors and passes that lead here.

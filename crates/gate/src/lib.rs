@@ -26,6 +26,8 @@ mod sync;
 mod model;
 
 pub use crew::Seat;
+#[cfg(not(loom))]
+pub use gate::WeakDoor;
 pub use gate::{Door, Entered, Pass};
 
 /// Something that moves when it is polled.

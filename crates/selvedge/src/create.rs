@@ -5,13 +5,19 @@ use std::sync::Arc;
 use selvedge_coll::Rank;
 use selvedge_transport::Peer;
 
+use crate::algorithms::Wanted;
 use crate::communicator::{Communicator, Core};
 use crate::contexts::{Offer, agree};
-use crate::error::{Misuse, Refused, Result};
+use crate::error::{ErrorHandler, Misuse, Refused, Result};
 use crate::group::Group;
 use crate::groups;
+use crate::job::MEETING_CONTEXT;
 use crate::locality::{self, Level};
 use crate::op::Op;
+use crate::station::Entrance;
+
+/// The tag of meetings of all ranks, among those of the groups of the first world.
+const EVERYBODY: i32 = i32::MAX;
 
 impl Communicator {
     /// A communicator of the same ranks whose messages meet none of this one's (MPI_Comm_dup), with those of its
@@ -133,6 +139,25 @@ impl Communicator {
         })?;
         let made = self.with_members(Some(Arc::clone(group.members())), context);
         Ok(made.expect("this rank is in it"))
+    }
+
+    /// One more communicator of all ranks of the job that `runtime` is in. Collective over them, by messages that meet no others,
+    /// whatever they do with the communicators that they have.
+    pub(crate) fn of_everybody(runtime: Entrance) -> Result<Communicator> {
+        let (job, has_threads) = {
+            let runtime = runtime.enter();
+            (Arc::clone(runtime.job()), runtime.is_shared())
+        };
+        let (group, me) = (Arc::new(Group::World { size: job.size() }), Rank(job.me.0));
+        let core = |context, owns_context| {
+            let (job, group) = (Arc::clone(&job), Arc::clone(&group));
+            Core::with(job, group, me, context, ErrorHandler::default(), owns_context)
+        };
+        let talk = Communicator::new(runtime.clone(), core(MEETING_CONTEXT, false), Wanted::default());
+        let maker = u64::from(MEETING_CONTEXT) + EVERYBODY as u64;
+        let context =
+            agree(&job.contexts, has_threads, maker, None, |mine| talk.max_by_messages(mine, EVERYBODY))?;
+        Ok(Communicator::new(runtime, core(context, true), Wanted::default()))
     }
 
     /// Another communicator, whose collectives are done as this one's.

@@ -8,6 +8,7 @@ use selvedge_transport::{Link, Machine, Peer};
 use crate::cards::Line;
 use crate::contexts::Contexts;
 use crate::error::Error;
+use crate::membership::Membership;
 use crate::wishes::RoadName;
 
 /// How this process came to be a rank.
@@ -33,6 +34,8 @@ pub(crate) struct Job {
     pub(crate) cores: Vec<u32>,
     /// The road to other hosts, where there is one.
     pub(crate) far: Option<FarRoad>,
+    /// Gone with the job, behind the goodbye to the launcher.
+    pub(crate) membership: Option<Membership>,
     /// Whether messages say what they are made of.
     pub(crate) checks_types: bool,
     /// Those of this rank's communicators.
@@ -58,6 +61,11 @@ pub(crate) const CONTEXTS_EACH: u32 = 5;
 pub(crate) const MEETING_CONTEXT: u32 = 4;
 
 impl Job {
+    /// Number of ranks.
+    pub(crate) fn size(&self) -> u32 {
+        self.pids.len() as u32
+    }
+
     pub(crate) fn host_index(&self, peer: Peer) -> u32 {
         self.host_of.get(peer.index()).copied().unwrap_or(0)
     }

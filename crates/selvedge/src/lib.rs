@@ -135,7 +135,7 @@
 //!
 //! # What it is not
 //!
-//! There is no progress thread (something moves while a call is running), no global state (a process can hold several worlds),
+//! There is no progress thread (something moves while a call is running), no global state that a program could see (a process can hold several worlds),
 //! no hidden abort. `mpirun` starts ranks on one host or on many, as do other launchers.
 //!
 //! Inside: this crate is where the rooms meet. A call becomes a shape, the shape a schedule (`selvedge-coll`), the
@@ -170,6 +170,7 @@ mod layout;
 pub mod local;
 mod locality;
 mod matched;
+mod membership;
 mod memory;
 mod message;
 mod modes;

@@ -11,6 +11,7 @@ use selvedge_transport::Peer;
 
 use crate::communicator::Road;
 use crate::job::Start;
+use crate::membership;
 use crate::wire_up;
 use crate::world::World;
 
@@ -74,7 +75,9 @@ fn start<R: Send>(ranks: usize, checks_types: bool, program: impl Fn(World) -> R
         let world = catch_unwind(AssertUnwindSafe(|| {
             let near = joined.and_then(|joined| joined.open()).unwrap_or_else(|fault| panic!("{fault}"));
             let job = wire_up::job(Start::Thread, &segment, rank, host.clone(), checks_types);
-            World::new(Road::Near(near), job).unwrap_or_else(|error| panic!("{error}"))
+            let world = World::new(Road::Near(near), job).unwrap_or_else(|error| panic!("{error}"));
+            membership::remember(&world.runtime);
+            world
         }));
         let result = world.and_then(|world| catch_unwind(AssertUnwindSafe(|| program(world))));
         result.map_err(|panic| {

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
 
-use selvedge_gate::{Door, Entered, Inside, Pass, Seat, Slept as Asleep};
+use selvedge_gate::{Door, Entered, Inside, Pass, Seat, Slept as Asleep, WeakDoor};
 use selvedge_transport::Fault;
 
 use crate::blocking::{Outlook, SLEEP_MAX};
@@ -24,10 +24,15 @@ pub(crate) struct Station {
     /// Sleeps after which everybody who waits should look whether it waits in vain.
     bad_sleeps: u32,
     /// Behind the runtime, so that it is dropped after it: the launcher hears goodbye when the peers have their answers.
-    _job: Arc<Job>,
+    job: Arc<Job>,
 }
 
 impl Station {
+    /// The job that this rank is in.
+    pub(crate) fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
     /// Whether there was a bad sleep since `known` was last updated.
     pub(crate) fn slept_badly_since(&self, known: &mut Option<u32>) -> bool {
         known.replace(self.bad_sleeps).is_some_and(|known| known != self.bad_sleeps)
@@ -148,6 +153,17 @@ pub(crate) struct Entrance {
     seat: OnceCell<Arc<Seat<End>>>,
 }
 
+/// An [`Entrance`] of the thread that has joined the job, which does not keep it there.
+#[derive(Debug)]
+pub(crate) struct WeakEntrance(WeakDoor<Station, Alarm>);
+
+impl WeakEntrance {
+    /// The entrance, while anything else keeps the job.
+    pub(crate) fn upgrade(&self) -> Option<Entrance> {
+        self.0.upgrade().map(|door| Entrance { door, seat: OnceCell::new() })
+    }
+}
+
 /// The runtime, lent.
 pub(crate) type Inner<'a> = Entered<'a, Station, Alarm>;
 
@@ -162,7 +178,7 @@ impl Entrance {
         processors: usize,
     ) -> Result<Entrance, Box<Fault>> {
         let alarm = Alarm::of(runtime.transport_mut())?;
-        let station = Station { runtime, quiet: None, bad_sleeps: 0, _job: job };
+        let station = Station { runtime, quiet: None, bad_sleeps: 0, job };
         Ok(Entrance { door: Door::new(station, alarm, processors), seat: OnceCell::new() })
     }
 
@@ -180,6 +196,11 @@ impl Entrance {
     /// What can be given to other threads.
     pub(crate) fn pass(&self) -> Pass<Station, Alarm> {
         self.door.pass()
+    }
+
+    /// The same, which does not keep the job. Of the thread that has joined it.
+    pub(crate) fn downgrade(&self) -> WeakEntrance {
+        WeakEntrance(self.door.downgrade())
     }
 
     /// The way of another thread.

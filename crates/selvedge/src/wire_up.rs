@@ -29,6 +29,7 @@ use crate::cards::{
 use crate::communicator::{Far, Road};
 use crate::error::{Error, Result};
 use crate::job::{FarRoad, Job, Start};
+use crate::membership;
 use crate::network::Network;
 use crate::pmix;
 use crate::report;
@@ -42,12 +43,15 @@ const NO_ROAD_CODE: i32 = 69;
 /// Joins the job of this process: PMI, then the roads between its ranks.
 pub(crate) fn join_job() -> Result<(Road, Job)> {
     let env = |name: &str| std::env::var(name).ok();
-    let boot = Boot::from_env_or_pmix(env, duplicate, || pmix::space(env)).map_err(start_error)?;
+    let find = || Boot::from_env_or_pmix(env, duplicate, || pmix::space(env)).map_err(start_error);
+    let (boot, membership) = membership::join(find)?;
     let wishes = match Wishes::from_env(env) {
         Ok(wishes) => wishes,
         Err(complaint) => return refuse(boot, &complaint),
     };
-    join_ranks_of(boot, &wishes)
+    let (road, mut job) = join_ranks_of(boot, &wishes)?;
+    job.membership = membership;
+    Ok((road, job))
 }
 
 /// The roads between the ranks that `boot` speaks of.
@@ -115,6 +119,7 @@ pub(crate) fn job(start: Start, segment: &Segment, me: u32, host: String, checks
         me: Peer(me),
         cores: vec![segment.processors()],
         far: None,
+        membership: None,
         checks_types,
         contexts: Mutex::default(),
         spawns: AtomicU32::new(0),
@@ -174,6 +179,7 @@ fn on_several_hosts(mut boot: Boot, wishes: &Wishes, host: Host) -> Result<(Road
         pids: routes.pids,
         me: Peer(me),
         cores: routes.cores,
+        membership: None,
         checks_types: wishes.check,
         contexts: Mutex::default(),
         spawns: AtomicU32::new(0),

@@ -15,7 +15,8 @@ use crate::contexts;
 use crate::error::Result;
 use crate::group::Group;
 use crate::inter::Intercommunicator;
-use crate::job::Job;
+use crate::job::{Job, Start};
+use crate::membership;
 use crate::report::Remarks;
 use crate::runtime::Runtime;
 use crate::spawn;
@@ -74,27 +75,52 @@ pub struct World {
 /// When there is no road that is allowed, rank 0 of a job of several says which rank is in the way of which road and what to
 /// do, and all ranks exit with code 69 here.
 ///
+/// # More than one world
+/// Libraries of one program need not know of each other: each calls `init`. While this thread is in its job, a further call gives
+/// another `World` of the same ranks, whose messages meet none of the first one's (as [`Communicator::dup`], without
+/// its extensions); so in ranks that are threads ([`crate::local::run`]) too. It is collective: all ranks make it, in the same order as
+/// other such calls, and it disturbs no collective that is under way. Costs two messages a rank. Any of them may be dropped first; the
+/// last one leaves the job. What MPI 5.0 has sessions for (section 11.3) is this without names of process sets.
+///
+/// ```
+/// selvedge::local::run(2, |world| {
+///     let mine = selvedge::init().unwrap(); // as a library does that knows nothing of `world`
+///     assert_eq!((mine.rank(), mine.size()), (world.rank(), 2));
+///     world.send(&[1], world.rank(), 0).unwrap();
+///     assert!(mine.iprobe(selvedge::ANY_SOURCE, 0).unwrap().is_none());
+///     world.recv(&mut [0], world.rank(), 0).unwrap();
+/// });
+/// ```
+///
+/// Under a launcher a process joins once, in one thread: other threads use a [`Team`](crate::Team), and nobody comes back who has left.
+/// Without one, each thread that calls `init` has a job of its own, and so has who calls it after having left.
+///
 /// # Errors
-/// [`crate::Error::Start`] when a launcher is there that we do not speak with - never N jobs of one rank each by accident.
+/// [`crate::Error::Start`] when a launcher is there that we do not speak with - never N jobs of one rank each by accident; and
+/// when another thread of this process has joined the launcher's job, or this process has left it.
 /// [`crate::Error::Fault`] when a limit of the machine is in the way.
 pub fn init() -> Result<World> {
+    let env = |name: &str| std::env::var(name).ok();
+    if let Some(runtime) = membership::here() {
+        let world = World { parent: None, communicator: Communicator::of_everybody(runtime)? };
+        return Ok(match (&world.core.job.start, Wishes::from_env(env)) {
+            (Start::Process(_), Ok(wishes)) => world.heeding(wishes),
+            _ => world,
+        });
+    }
     let (road, job) = wire_up::join_job()?;
     let mut world = World::new(road, job)?;
-    let env = |name: &str| std::env::var(name).ok();
-    let mut runtime = world.runtime.enter();
     if let Some(watch) = Watch::from_env(env, wire_up::duplicate) {
-        runtime.set_watch(watch);
+        world.runtime.enter().set_watch(watch);
     }
-    let mut wanted = Wanted::default();
     // Who asks for nonsense has been refused by now.
     if let Ok(wishes) = Wishes::from_env(env) {
-        runtime.set_remarks(Remarks::new(world.rank(), wishes.report));
-        world.set_error_handler(wishes.errors);
-        wanted = Wanted::new(wishes.algorithms, wishes.check);
+        let remarks = Remarks::new(world.rank(), wishes.report.clone());
+        world.runtime.enter().set_remarks(remarks);
+        world = world.heeding(wishes);
     }
-    drop(runtime);
-    world.communicator = Communicator::new(world.runtime.clone(), Arc::clone(&world.core), wanted);
     world.parent = spawn::meet_parents(&world)?;
+    membership::remember(&world.runtime);
     Ok(world)
 }
 
@@ -111,6 +137,14 @@ impl World {
         let runtime = Entrance::new(runtime, Arc::clone(&job), processors)?;
         let core = Core::new(job, group, me, context);
         Ok(World { parent: None, communicator: Communicator::new(runtime, core, Wanted::default()) })
+    }
+
+    /// This world with what was wished for its errors and its collectives.
+    fn heeding(self, wishes: Wishes) -> World {
+        self.set_error_handler(wishes.errors);
+        let wanted = Wanted::new(wishes.algorithms, wishes.check);
+        let communicator = Communicator::new(self.runtime.clone(), Arc::clone(&self.core), wanted);
+        World { communicator, ..self }
     }
 
     /// Those who spawned this world, with whom the ranks of this one share a start

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use selvedge::{
-    ANY_SOURCE, ANY_TAG, Cause, Error, ErrorClass, ErrorHandler, Intercommunicator, Misuse, Op, Spawn, World,
-    local, wait_any,
+    ANY_SOURCE, ANY_TAG, Cause, Comparison, Error, ErrorClass, ErrorHandler, Intercommunicator, Misuse, Op,
+    Spawn, World, local, wait_any,
 };
 
 #[selvedge::test(ranks = [1, 2, 3, 5, 8])]
@@ -215,6 +215,36 @@ fn several_worlds_live_side_by_side() {
         inner
     });
     assert_eq!(outer, [[3; 3]; 2]);
+}
+
+#[selvedge::test(ranks = [1, 2, 3])]
+fn libraries_that_join_by_themselves_have_worlds_of_their_own(world: World) {
+    let (one, two) = (selvedge::init().unwrap(), selvedge::init().unwrap());
+    assert_eq!((two.rank(), two.compare(&one)), (world.rank(), Comparison::Congruent));
+    let next = (world.rank() + 1) % world.size();
+    for (word, world) in [&world, &one, &two].into_iter().enumerate() {
+        world.send(&[word], next, 0).unwrap();
+    }
+    for (word, world) in [&world, &one, &two].into_iter().enumerate().rev() {
+        assert_eq!(world.recv_vec::<usize>(ANY_SOURCE, ANY_TAG).unwrap().0, [word]);
+    }
+    // In the middle of a collective of the first one, which not all ranks have begun.
+    let (mut sum, mut third) = ([0], None);
+    world.scope(|scope| {
+        let late = world.rank() == 0;
+        if late {
+            third = Some(selvedge::init().unwrap());
+        }
+        let request = scope.iallreduce(&[1], &mut sum, &Op::sum()).unwrap();
+        if !late {
+            third = Some(selvedge::init().unwrap());
+        }
+        request.wait().unwrap();
+    });
+    assert_eq!(sum, [world.size()]);
+    drop((world, one));
+    third.unwrap().barrier().unwrap();
+    assert_eq!(selvedge::init().unwrap().size(), two.size());
 }
 
 /// A handler that remembers what it saw.
