@@ -268,7 +268,9 @@ impl Communicator {
         value: V,
         op: impl Fn(V, V) -> V,
     ) -> Result<V> {
-        match self.reduce_to_first(&self.steps()?, value, op)? {
+        // The steps are one collective and the broadcast is another: the first is over when the second begins.
+        let reduced = self.steps().and_then(|steps| self.reduce_to_first(&steps, value, op))?;
+        match reduced {
             Reduced::First(partial) => {
                 let (mut frame, given) = frame_of(&partial, self.rank());
                 self.broadcast_bytes(Some(Some(&mut frame)), 0)?;

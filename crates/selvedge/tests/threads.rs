@@ -128,6 +128,23 @@ fn threads_with_a_communicator_each_are_in_collectives_at_the_same_time() {
 }
 
 #[test]
+fn a_thread_with_a_communicator_of_its_own_combines_values_and_makes_communicators() {
+    local::run(3, |world| {
+        let team = world.team();
+        let mine = team.communicator();
+        let text = || mine.rank().to_string();
+        assert_eq!(mine.all_reduce_value(text(), |left, right| left + &right).unwrap(), "012");
+        let reduced = mine.reduce_value(text(), |left, right| left + &right, 1).unwrap();
+        assert_eq!(reduced.as_deref(), (mine.rank() == 1).then_some("012"));
+        assert_eq!(mine.all_gather_values(text()).unwrap(), ["0", "1", "2"]);
+        assert_eq!(mine.graph(&[(mine.rank(), 0)]).unwrap().destinations(), [0]);
+        let half = mine.split(Some(u32::from(mine.rank() > 0)), 0).unwrap().unwrap();
+        let there = half.intercommunicator(0, &mine, usize::from(mine.rank() == 0), 1).unwrap();
+        assert_eq!(there.merge(mine.rank() > 0).unwrap().rank(), mine.rank());
+    });
+}
+
+#[test]
 fn a_second_collective_of_the_same_communicator_is_refused() {
     local::run(2, |world| {
         if world.rank() == 1 {
