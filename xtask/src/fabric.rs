@@ -39,9 +39,9 @@ const CUT_AFTER: usize = 1500;
 /// Seeds of the storm on each road.
 const STORM_SEEDS: usize = 20;
 
-/// Threads of each rank in the storm of threads, and its seeds in shared memory and on other roads.
+/// Threads of each rank in the storm of threads, and its seeds in shared memory, over tcp and on devices that lose packets.
 const THREADS: usize = 3;
-const THREADS_SEEDS: [usize; 2] = [300, 40];
+const THREADS_SEEDS: [usize; 3] = [300, 40, 10];
 
 /// Benchmarks between two ranks and with all, each with sizes on both sides of every change of protocol.
 const PAIRS: [&[&str]; 2] = [
@@ -77,7 +77,7 @@ struct Stage<'a> {
 pub fn run(workspace: &Workspace, libraries: &[Libfabric], limit: Duration) -> Score {
     let mut stage = Stage { workspace, began: Instant::now(), limit, score: Score::default() };
     let _ = stage.storm("shm", None, None);
-    let _ = stage.storm_of_threads("shm", None);
+    let _ = stage.storm_of_threads("shm", None, None);
     for library in libraries {
         let _ = stage.over_tcp(library);
         let _ = stage.on_devices("efa", library);
@@ -102,8 +102,8 @@ impl Stage<'_> {
             })?;
         }
         self.storm("tcp", Some(library), None)?;
-        self.storm_of_threads("tcp", Some(library))?;
-        self.storm_of_threads("shm and tcp", Some(library))
+        self.storm_of_threads("tcp", Some(library), None)?;
+        self.storm_of_threads("shm and tcp", Some(library), None)
     }
 
     /// Every benchmark and the storm on two and four make-believe hosts, and all faults must have struck by then.
@@ -129,7 +129,8 @@ impl Stage<'_> {
             none.map_or(Ok(()), |(name, _)| Err(format!("{name} is 0 after all jobs: {struck:?}")))
         })?;
         let devices = Devices::new(self.workspace, 4).with(FAULTS);
-        self.storm(road, Some(library), Some(&devices))
+        self.storm(road, Some(library), Some(&devices))?;
+        self.storm_of_threads(road, Some(library), Some(&devices))
     }
 
     /// Two hosts with two devices each, and with four, of which one loses its link in the middle of a bandwidth run: the
@@ -188,15 +189,24 @@ impl Stage<'_> {
     }
 
     /// Several threads of each of four ranks at the same time, over one road or, on two make-believe hosts, over both.
-    fn storm_of_threads(&mut self, roads: &str, library: Option<&Libfabric>) -> ControlFlow<()> {
+    fn storm_of_threads(
+        &mut self,
+        roads: &str,
+        library: Option<&Libfabric>,
+        devices: Option<&Devices>,
+    ) -> ControlFlow<()> {
         let of = library.map_or_else(String::new, |library| format!(" of {}", library.name));
         self.check(&format!("the storm of threads over {roads}{of}"), |stage| {
-            let seeds = THREADS_SEEDS[usize::from(roads != "shm")];
+            let seeds = match (devices, roads) {
+                (Some(_), _) => THREADS_SEEDS[2],
+                (None, "shm") => THREADS_SEEDS[0],
+                (None, _) => THREADS_SEEDS[1],
+            };
             let (threads, many) = (THREADS.to_string(), seeds.to_string());
             let words = ["--real", "--threads", &threads, "--seeds", &many];
             let job = match roads {
                 "shm and tcp" => stage.job_of_two_hosts(library, &words),
-                road => stage.job(road, 4, library, None, "storm", &words),
+                road => stage.job(road, 4, library, devices, "storm", &words),
             };
             let outcome = job.quiet().collect();
             if !outcome.is_ok() {

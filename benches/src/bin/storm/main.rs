@@ -5,6 +5,8 @@
 //! must find every defect that is put into the engine or the schedules on purpose. With `--real` the programs run on the
 //! ranks of a job, over whatever roads it has.
 
+mod collectives;
+mod communicators;
 mod drive;
 mod mutate;
 mod oracle;
@@ -13,6 +15,7 @@ mod program;
 mod real;
 mod stream;
 mod threads;
+mod ways;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

@@ -1,15 +1,17 @@
 //! Runs programs on a real job: one rank is this process, and the roads are those its launcher led it to.
 //!
 //! Every rank draws the same program from the seed, plays its own part and judges what came to it: what the others have sent,
-//! and in which order, it knows from the program. The ranks meet in a barrier behind each program.
+//! and in which order, it knows from the program. The ranks meet in a barrier behind each program, and then make communicators
+//! and go through calls of the public API on them.
 
 use std::time::{Duration, Instant};
 
 use selvedge::World;
 use selvedge::runtime::{Guest, Runtime};
 use selvedge_engine::credit;
-use selvedge_transport::Transport;
+use selvedge_transport::{Rng, Transport};
 
+use crate::communicators::Communicators;
 use crate::drive::Tally;
 use crate::mutate::ScheduleMutant;
 use crate::oracle::History;
@@ -23,6 +25,9 @@ const NAP: Duration = Duration::from_millis(5);
 /// Contexts of the first program, out of the way of the world's own, and how many a program has.
 const FIRST_CONTEXT: u32 = 1 << 31;
 const CONTEXTS_EACH: u32 = 1 << 10;
+/// Steps on communicators behind each program, and their stream of random numbers.
+const STEPS: u64 = 12;
+const CALLS: u64 = 11;
 
 /// What a real storm comes to on this rank.
 pub(crate) struct Report {
@@ -51,6 +56,8 @@ pub(crate) fn run(
         let tally =
             world.host_guest(Play { rank: world.rank(), scene }).map_err(|why| of_seed(seed, &why))?;
         world.barrier().map_err(|error| of_seed(seed, &format!("the barrier behind it: {error}")))?;
+        let called = Communicators::play(world, Rng::new(seed).child(CALLS << 32), 0, STEPS);
+        total.messages += called.map_err(|why| of_seed(seed, &why))? as u64;
         total.messages += tally.messages;
         total.collectives += tally.collectives;
     }

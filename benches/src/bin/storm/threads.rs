@@ -2,19 +2,23 @@
 //! draw from the seed.
 //!
 //! Thread `t` of every rank does the same steps: an exchange around the ring of ranks with the threads `t` of two others, each
-//! time another way, or a collective with all of them. After its steps each thread throws messages at ranks, where whichever
+//! time another way, and on communicators that it makes, every collective. After its steps each thread throws messages at ranks, where whichever
 //! thread is there first receives them. Every byte is a function of the seed, so every receiver knows what it must get.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use selvedge::{ANY_SOURCE, Communicator, Error, Op, Team, World};
+use selvedge::{ANY_SOURCE, Communicator, Error, Team, World};
 use selvedge_transport::Rng;
 
+use crate::communicators::Communicators;
 use crate::real;
+use crate::ways::{LENGTHS, Line, Rounds, WAYS, Wrong};
 
 /// Steps of a thread for each seed.
 const STEPS: u64 = 8;
+/// Steps of it on communicators of its own.
+const OWN_STEPS: u64 = 4;
 /// Messages that a thread throws, at most, for each seed.
 const THROWN_MAX: u64 = 6;
 /// Those of the first seed have this tag, those of the next the next one. Below are the tags of threads.
@@ -23,6 +27,7 @@ const THROWN_TAG: i32 = 1 << 20;
 const PROGRAM: u64 = 8;
 const CONTENT: u64 = 9;
 const THROWS: u64 = 10;
+const OWN: u64 = 12;
 
 /// What came of it on this rank.
 pub(crate) struct Report {
@@ -83,6 +88,7 @@ fn play(scene: &Scene, index: usize) {
     for turn in 0..scene.seeds {
         let seed = scene.first + turn;
         let played = (0..STEPS).try_for_each(|step| thread.step(seed, step));
+        let played = played.and_then(|()| thread.play_alone(seed));
         if let Err(why) = played.and_then(|()| thread.throw_and_catch(seed, turn)) {
             eprintln!("storm: seed {seed}, rank {}, thread {index}: {why}", thread.mine.rank());
             thread.mine.abort(1);
@@ -106,7 +112,7 @@ impl Thread<'_> {
         let (me, ranks) = (self.mine.rank(), self.scene.ranks);
         let shift = rng.index(ranks);
         let (to, from) = ((me + shift) % ranks, (me + ranks - shift) % ranks);
-        let bytes = *rng.pick(&[0, 24, 24, 120, 1_200, 9_000, 60_000]);
+        let bytes = *rng.pick(&LENGTHS);
         let content = |rank: usize, round: u64| {
             let label = CONTENT << 56 | (rank as u64) << 32 | (self.index as u64) << 16 | step << 8 | round;
             Rng::new(seed).child(label).bytes(bytes)
@@ -114,17 +120,21 @@ impl Thread<'_> {
         let way = rng.below(WAYS.len() as u64) as usize;
         let (name, rounds, exchange) = WAYS[way];
         let (mut out, mut into) = (content(me, 0), vec![0; bytes]);
-        let line = Line { communicator: &self.mine, own: &self.own, to, from, tag: self.index as i32 };
+        let line = Line { communicator: &self.mine, to, from, tag: self.index as i32 };
         let judge = |round: u64, got: &[u8]| match got == content(from, round) {
             true => Ok(()),
             false => Err(format!("wrong bytes in round {round} of {bytes} bytes from rank {from} by {name}")),
         };
         exchange(&line, &mut out, &mut into, &Rounds { next: &|round| content(me, round), judge: &judge })
-            .map_err(|error| match error {
-                Wrong::Bytes(why) => why,
-                Wrong::Call(error) => format!("{name} of {bytes} bytes to {to} and from {from}: {error}"),
-            })?;
+            .map_err(|wrong| wrong.of(|| format!("{name} of {bytes} bytes to {to} and from {from}")))?;
         self.sent += rounds;
+        Ok(())
+    }
+
+    /// Makes communicators out of its own, and calls everything on them, while the other threads do.
+    fn play_alone(&mut self, seed: u64) -> Result<(), String> {
+        let rng = Rng::new(seed).child(OWN << 32 | self.index as u64);
+        self.sent += Communicators::play(&self.own, rng, self.index as i32, OWN_STEPS)?;
         Ok(())
     }
 
@@ -159,10 +169,7 @@ impl Thread<'_> {
             selvedge::wait_all(sends)?;
             Ok(())
         })
-        .map_err(|wrong| match wrong {
-            Wrong::Bytes(why) => why,
-            Wrong::Call(error) => format!("messages thrown: {error}"),
-        })?;
+        .map_err(|wrong| wrong.of(|| "messages thrown".to_owned()))?;
         self.sent += thrown.len();
         Ok(())
     }
@@ -179,141 +186,3 @@ fn throws(scene: &Scene, seed: u64, rank: usize, thread: usize) -> Vec<(usize, V
         })
         .collect()
 }
-
-/// What went wrong in an exchange.
-enum Wrong {
-    Bytes(String),
-    Call(Error),
-}
-
-impl From<Error> for Wrong {
-    fn from(error: Error) -> Wrong {
-        Wrong::Call(error)
-    }
-}
-
-impl From<String> for Wrong {
-    fn from(why: String) -> Wrong {
-        Wrong::Bytes(why)
-    }
-}
-
-/// The partners of an exchange.
-struct Line<'a> {
-    communicator: &'a Communicator,
-    own: &'a Communicator,
-    to: usize,
-    from: usize,
-    tag: i32,
-}
-
-/// What is sent in each round, and who judges what came.
-struct Rounds<'a> {
-    next: &'a dyn Fn(u64) -> Vec<u8>,
-    judge: &'a Judge<'a>,
-}
-
-/// Whether what came in a round is right.
-type Judge<'a> = dyn Fn(u64, &[u8]) -> Result<(), String> + 'a;
-
-type Exchange = fn(&Line<'_>, &mut [u8], &mut [u8], &Rounds<'_>) -> Result<(), Wrong>;
-
-/// Each way to send and receive, and how many messages of a thread it is.
-const WAYS: [(&str, usize, Exchange); 9] = [
-    ("sendrecv", 1, |line, out, into, rounds| {
-        line.communicator.sendrecv(out, line.to, line.tag, into, line.from, line.tag)?;
-        Ok((rounds.judge)(0, into)?)
-    }),
-    ("isend and irecv", 1, |line, out, into, rounds| {
-        line.communicator.scope(|scope| {
-            let send = scope.isend(out, line.to, line.tag)?;
-            selvedge::wait_all([scope.irecv(into, line.from, line.tag)?, send])
-        })?;
-        Ok((rounds.judge)(0, into)?)
-    }),
-    ("issend and recv_vec", 1, |line, out, _, rounds| {
-        let got = line.communicator.scope(|scope| {
-            let send = scope.issend(out, line.to, line.tag)?;
-            let (got, _) = line.communicator.recv_vec::<u8>(line.from, line.tag)?;
-            send.wait().map(|_| got)
-        })?;
-        Ok((rounds.judge)(0, &got)?)
-    }),
-    ("isend_value", 1, |line, out, _, rounds| {
-        let got = line.communicator.scope(|scope| {
-            let send = scope.isend_value(&out.to_vec(), line.to, line.tag)?;
-            let (got, _) = line.communicator.recv_value::<Vec<u8>>(line.from, line.tag)?;
-            send.wait().map(|_| got)
-        })?;
-        Ok((rounds.judge)(0, &got)?)
-    }),
-    ("isend_owned", 1, |line, out, into, rounds| {
-        let receive = line.communicator.irecv_owned(into.to_vec(), line.from, line.tag);
-        // Dropped: it goes on with its buffer.
-        drop(line.communicator.isend_owned(out.to_vec(), line.to, line.tag));
-        let (received, got) = receive.wait();
-        received?;
-        Ok((rounds.judge)(0, &got)?)
-    }),
-    ("bsend", 1, |line, out, into, rounds| {
-        let mut buffer = line.communicator.send_buffer(out.len().max(64));
-        buffer.bsend(out, line.to, line.tag)?;
-        line.communicator.recv(into, line.from, line.tag)?;
-        buffer.flush()?;
-        Ok((rounds.judge)(0, into)?)
-    }),
-    ("send_init", 3, |line, out, into, rounds| {
-        line.communicator.scope(|scope| {
-            let mut send = scope.send_init(out, line.to, line.tag)?;
-            let mut receive = scope.recv_init(into, line.from, line.tag)?;
-            for round in 0..3 {
-                send.buffer_mut().copy_from_slice(&(rounds.next)(round));
-                selvedge::wait_all([receive.start(), send.start()])?;
-                (rounds.judge)(round, receive.buffer())?;
-            }
-            Ok(())
-        })
-    }),
-    ("psend_init", 3 * 4, |line, out, into, rounds| {
-        line.communicator.scope(|scope| {
-            let mut send = scope.psend_init(out, 4, line.to, line.tag)?;
-            let mut receive = scope.precv_init(into, 3, line.from, line.tag)?;
-            for round in 0..3 {
-                let content = (rounds.next)(round);
-                let each = content.len() / 4;
-                let (view, received) = receive.start();
-                let (partitions, sent) = send.start();
-                let fill = |partition: &mut selvedge::Partition<'_, u8>| {
-                    let begin = partition.index() * each;
-                    partition.copy_from_slice(&content[begin..begin + each]);
-                };
-                thread::scope(|threads| {
-                    let mut partitions: Vec<_> = partitions.collect();
-                    // The second half is marked by another thread.
-                    let others = partitions.split_off(2);
-                    threads.spawn(move || {
-                        for mut partition in others {
-                            fill(&mut partition);
-                            partition.ready();
-                        }
-                    });
-                    partitions.iter_mut().for_each(fill);
-                    selvedge::ready_all(partitions);
-                });
-                view.wait(2)?;
-                selvedge::wait_all([sent, received])?;
-                (rounds.judge)(round, receive.buffer())?;
-            }
-            Ok(())
-        })
-    }),
-    ("allreduce", 0, |line, out, _, _| {
-        let mut sum = [0];
-        line.own.allreduce(&[out.len() + line.own.rank()], &mut sum, &Op::sum())?;
-        let ranks = line.own.size();
-        match sum[0] == out.len() * ranks + ranks * (ranks - 1) / 2 {
-            true => Ok(()),
-            false => Err(Wrong::Bytes(format!("a sum of {}", sum[0]))),
-        }
-    }),
-];
