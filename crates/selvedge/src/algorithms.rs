@@ -166,8 +166,10 @@ impl Communicator {
     /// This communicator, whose ranks tell each other what they are about to call before each blocking collective and each
     /// `*_init` of a persistent one: which, by which algorithm, of what count and size, with which root. Those that differ get
     /// [`Misuse::DifferentCalls`] and do not wait for each other. For looking for mistakes: it costs an allgather of 120
-    /// bytes a rank. For the whole job: `SELVEDGE_CHECK=1`, or `mpirun --check`. Nonblocking collectives are not compared, since
-    /// their calls must not wait.
+    /// bytes a rank. For the whole job: `SELVEDGE_CHECK=1`, or `mpirun --check`. Nonblocking collectives are not compared: their
+    /// calls must not wait for other ranks, and a comparison that is known only when the collective has begun comes too late to keep
+    /// ranks from waiting for each other. Where one is suspected, make it blocking while looking. What messages between two ranks are made
+    /// of is compared in every form, nonblocking and persistent too ([`init`](crate::init), `SELVEDGE_CHECK`).
     ///
     /// ```
     /// use selvedge::{Error, Misuse};

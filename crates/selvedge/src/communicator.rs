@@ -102,6 +102,10 @@ impl Core {
         Core::with(Arc::clone(&self.job), Arc::clone(group), Rank(me as u32), context, self.handler(), false)
     }
 
+    pub(crate) fn rank(&self) -> usize {
+        self.me.index()
+    }
+
     /// What is done about errors.
     pub(crate) fn handler(&self) -> ErrorHandler {
         self.handler.lock().unwrap_or_else(PoisonError::into_inner).clone()

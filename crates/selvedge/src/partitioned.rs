@@ -15,9 +15,9 @@ use std::sync::Arc;
 use selvedge_gate::Pass;
 use selvedge_transport::Buf;
 
-use crate::communicator::Communicator;
+use crate::communicator::{Communicator, Core};
 use crate::datatype::Datatype;
-use crate::error::{Misuse, Result};
+use crate::error::{Misuse, Refused, Result};
 use crate::memory::{Aftermath, aftermath};
 use crate::message::Address;
 use crate::owned::OwnedRequest;
@@ -105,13 +105,15 @@ pub struct PartitionedSend<'scope, 'env, T> {
 struct Line {
     pass: Pass<Station, Alarm>,
     channel: ChannelId,
+    /// Whose handler sees what goes wrong.
+    core: Arc<Core>,
 }
 
 impl Line {
     fn open(communicator: &Communicator, open: impl FnOnce(&mut Station) -> ChannelId) -> Line {
         let pass = communicator.runtime.pass();
         let channel = open(&mut communicator.runtime.enter());
-        Line { pass, channel }
+        Line { pass, channel, core: Arc::clone(&communicator.core) }
     }
 
     /// Says of a partition that it may leave.
@@ -131,6 +133,10 @@ impl<'scope, T: Datatype> PartitionedSend<'scope, '_, T> {
     /// Begins a round (MPI_Start): the markers of its partitions, in order, and its request, which ends when all of them were
     /// marked and have left. If the request of the last round was dropped, waits for that first; what was not marked then leaves
     /// as it is.
+    ///
+    /// The request waits for markers wherever they are. A thread that waits for it and has one itself waits for ever, and is not told:
+    /// which thread has a marker, and whether it will give it to another one, is nothing that this library could know. Mark first,
+    /// or drop what will not be marked.
     ///
     /// # Errors
     /// Of the request: [`Misuse::PartitionWithheld`] for a marker that was dropped; the rest as for any send.
@@ -547,7 +553,11 @@ impl<'a, T> PartitionView<'a, T> {
     fn seen(&self, index: usize) -> Result<Option<&'a [T]>> {
         match self.board.arrival(index) {
             Arrival::Awaited => Ok(None),
-            Arrival::Lost => Err(Misuse::PartitionLost { partition: index }.into()),
+            Arrival::Lost => {
+                let lost = Misuse::PartitionLost { partition: index }.into();
+                let line = self.line.expect("what comes from nobody is here");
+                Err(line.core.raise(lost))
+            }
             Arrival::Here => {
                 let start = self.start.wrapping_add(index * self.each);
                 // SAFETY: the slice that the receive holds has so many partitions of this length; no operation writes to
@@ -591,7 +601,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ) -> Result<PartitionedSend<'scope, 'env, T>> {
         let communicator = self.communicator;
         let to = communicator.destination(dest.into(), tag)?;
-        divisible(message.len(), partitions)?;
+        divisible(message.len(), partitions).refused_by(communicator)?;
         let bytes = size_of_val(message);
         let line = to.map(|to| {
             let (number, ends) = (communicator.next_channel(), self.ends(to));
@@ -619,7 +629,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         tag: i32,
     ) -> Result<PartitionedRecv<'scope, 'env, T>> {
         let from = self.communicator.destination(source.into(), tag)?;
-        divisible(message.len(), partitions)?;
+        divisible(message.len(), partitions).refused_by(self.communicator)?;
         let arrival = if from.is_some() { Arrival::Awaited } else { Arrival::Here };
         let board = Board::new(partitions, arrival);
         let line = from.map(|from| {
@@ -634,11 +644,11 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 }
 
-fn divisible(elements: usize, partitions: usize) -> Result<()> {
+fn divisible(elements: usize, partitions: usize) -> Result<(), Misuse> {
     if (1..=PARTITIONS_MAX).contains(&partitions) && elements.is_multiple_of(partitions) {
         return Ok(());
     }
     let expected = elements.next_multiple_of(partitions.clamp(1, PARTITIONS_MAX));
     let why = "as many in each partition, of which there are 1 to 2^24";
-    Err(Misuse::Length { what: "message", given: elements, expected, why }.into())
+    Err(Misuse::Length { what: "message", given: elements, expected, why })
 }

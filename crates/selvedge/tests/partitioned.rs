@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use selvedge::{Error, Misuse, World};
+use selvedge::{Error, ErrorHandler, Misuse, World};
 
 #[selvedge::test(ranks = [1, 2, 3])]
 fn partitions_filled_by_threads_arrive_whole_however_they_are_divided(world: World) {
@@ -188,7 +190,12 @@ fn elements_that_are_no_values_are_never_shown(world: World) {
 }
 
 #[selvedge::test(ranks = [2])]
-fn ends_that_do_not_fit_are_refused(world: World) {
+fn ends_that_do_not_fit_are_refused_and_the_handler_sees_it(world: World) {
+    let seen = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&seen);
+    world.set_error_handler(ErrorHandler::call(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
     let (mut short, mut long) = ([1u8; 4], [1u8; 6]);
     world.scope(|scope| {
         assert!(matches!(scope.psend_init(&mut short, 3, 0, 0), Err(Error::Misuse(Misuse::Length { .. }))));
@@ -208,6 +215,7 @@ fn ends_that_do_not_fit_are_refused(world: World) {
             assert!(matches!(lost, Error::Misuse(Misuse::PartitionLost { partition: 1 })), "{lost}");
         }
     });
+    assert_eq!(seen.load(Ordering::Relaxed), if world.rank() == 0 { 2 } else { 4 });
 }
 
 #[selvedge::test(ranks = [2])]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use super::{Error, Misuse, Result};
-use crate::communicator::Communicator;
+use crate::communicator::{Communicator, Core};
 
 /// What happens when a call on a communicator fails, before the call returns the error.
 ///
@@ -123,14 +123,7 @@ impl Communicator {
     /// ```
     #[cold]
     pub fn raise(&self, error: impl Into<Error>) -> Error {
-        let error = error.into();
-        match self.core.handler() {
-            ErrorHandler::Return => {}
-            _ if matches!(error, Error::Cancelled) => {}
-            ErrorHandler::Abort => self.core.job.end_with(self.rank(), &error),
-            ErrorHandler::Call(f) => f(&error),
-        }
-        error
+        self.core.raise(error.into())
     }
 
     /// The caller's mistake, after the handler has seen it.
@@ -138,5 +131,19 @@ impl Communicator {
     #[inline(never)]
     pub(crate) fn refuse(&self, misuse: Misuse) -> Error {
         self.raise(misuse)
+    }
+}
+
+impl Core {
+    /// As [`Communicator::raise`], on any thread.
+    #[cold]
+    pub(crate) fn raise(&self, error: Error) -> Error {
+        match self.handler() {
+            ErrorHandler::Return => {}
+            _ if matches!(error, Error::Cancelled) => {}
+            ErrorHandler::Abort => self.job.end_with(self.rank(), &error),
+            ErrorHandler::Call(f) => f(&error),
+        }
+        error
     }
 }

@@ -219,3 +219,77 @@ fn a_send_buffer_that_outlives_its_communicator(world: &Communicator) {
     drop(dup); //~ E0505
     drop(buffer);
 }
+
+fn a_partition_that_is_written_after_it_was_marked(world: &Communicator) {
+    let mut data = [0u8; 4];
+    world.scope(|scope| {
+        let mut send = scope.psend_init(&mut data, 2, 0, 0).unwrap();
+        let (mut partitions, _sent) = send.start();
+        let mut first = partitions.next().unwrap();
+        first.ready();
+        first[0] = 1; //~ E0382
+    });
+}
+
+fn a_partition_that_is_marked_twice(world: &Communicator) {
+    let mut data = [0u8; 4];
+    world.scope(|scope| {
+        let mut send = scope.psend_init(&mut data, 2, 0, 0).unwrap();
+        let (mut partitions, _sent) = send.start();
+        let first = partitions.next().unwrap();
+        first.ready();
+        first.ready(); //~ E0382
+    });
+}
+
+fn partitions_that_are_marked_one_by_one_and_all(world: &Communicator) {
+    let mut data = [0u8; 4];
+    world.scope(|scope| {
+        let mut send = scope.psend_init(&mut data, 2, 0, 0).unwrap();
+        let (partitions, _sent) = send.start();
+        selvedge::ready_all(partitions);
+        partitions.for_each(|partition| partition.ready()); //~ E0382
+    });
+}
+
+fn two_partitioned_rounds_at_once(world: &Communicator) {
+    let mut data = [0u8; 4];
+    world.scope(|scope| {
+        let mut send = scope.psend_init(&mut data, 2, 0, 0).unwrap();
+        let (first, _) = send.start();
+        let (_second, _) = send.start(); //~ E0499
+        selvedge::ready_all(first);
+    });
+}
+
+fn a_partitioned_message_that_is_read_during_a_round(world: &Communicator) {
+    let mut data = [0u8; 4];
+    world.scope(|scope| {
+        let mut send = scope.psend_init(&mut data, 2, 0, 0).unwrap();
+        let (partitions, sent) = send.start();
+        println!("{}", send.buffer()[0]); //~ E0499
+        selvedge::ready_all(partitions);
+        sent.wait().unwrap();
+    });
+}
+
+fn a_partition_that_is_kept_into_the_next_round(world: &Communicator) {
+    let mut data = [0u8; 4];
+    world.scope(|scope| {
+        let mut receive = scope.precv_init(&mut data, 2, 0, 0).unwrap();
+        let (view, received) = receive.start();
+        let seen = view.wait(0).unwrap();
+        received.wait().unwrap();
+        let (_view, _received) = receive.start(); //~ E0499
+        println!("{}", seen[0]);
+    });
+}
+
+fn a_partitioned_message_that_is_used_in_its_scope(world: &Communicator) {
+    let mut data = [0u8; 4];
+    world.scope(|scope| {
+        let mut send = scope.psend_init(&mut data, 2, 0, 0).unwrap();
+        data[0] = 1; //~ E0506
+        selvedge::ready_all(send.start().0);
+    });
+}

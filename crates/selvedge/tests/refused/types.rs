@@ -120,3 +120,25 @@ fn an_array_of_bytes_is_not_a_bool_that_came_from_somewhere(world: &Communicator
     let flags: &mut [bool] = &mut bytes; //~ E0308
     let _ = world.recv(flags, 0, 0);
 }
+
+fn and_the_sending_end_of_a_partitioned_message(world: &Communicator) {
+    let mut data = [0u8; 4];
+    world.scope(|scope| {
+        let mut send = scope.psend_init(&mut data, 2, 0, 0).unwrap();
+        thread::scope(|threads| drop(threads.spawn(|| drop(send.start())))); //~ E0277
+    });
+}
+
+fn nor_the_request_of_its_round(world: &Communicator) {
+    let mut data = [0u8; 4];
+    world.scope(|scope| {
+        let mut send = scope.psend_init(&mut data, 2, 0, 0).unwrap();
+        let (_partitions, sent) = send.start();
+        thread::scope(|threads| drop(threads.spawn(move || drop(sent.wait())))); //~ E0277
+    });
+}
+
+fn what_is_no_datatype_is_not_partitioned(world: &Communicator) {
+    let mut data = [String::new()];
+    world.scope(|scope| drop(scope.psend_init(&mut data, 1, 0, 0))); //~ E0277
+}
