@@ -287,11 +287,13 @@ impl Server {
     /// it says it is, or `None` where it has not said enough yet. Then give all those bytes to
     /// [`handle_bytes`](Server::handle_bytes).
     ///
-    /// That is a claim; PMI-1 has no way to prove it. So offer a port only where nobody else can connect, and a socket
-    /// pair (`PMI_FD`) wherever a rank can inherit one.
+    /// A rank that has said goodbye may be introduced again: the next program of a script.
+    ///
+    /// That is a claim; PMI-1 has no way to prove it. So find out whose the connection is before anything of it is read, or
+    /// offer a port only where nobody else can connect, and a socket pair (`PMI_FD`) wherever a rank can inherit one.
     ///
     /// # Errors
-    /// It does not begin as a rank does, or says that it is one that is not here or has connected before: close it.
+    /// It does not begin as a rank does, or says that it is one that is not here or is in conversation: close it.
     pub fn introduced(&self, bytes: &[u8]) -> Result<Option<u32>, Malformed> {
         const LINE_BYTES_MAX: usize = 64;
         let Some(end) = bytes.iter().take(LINE_BYTES_MAX).position(|byte| *byte == b'\n') else {
@@ -302,7 +304,10 @@ impl Server {
         let text = std::str::from_utf8(line).map_err(|_| Malformed::new(line, LineFault::NotText))?;
         let rank = pmi1::introduction(text).map_err(|fault| Malformed::new(line, fault))?;
         match self.slot(rank) {
-            Some(slot) if self.ranks[slot].state == State::Silent && self.ranks[slot].pending.is_empty() => {
+            Some(slot)
+                if matches!(self.ranks[slot].state, State::Silent | State::Finalized)
+                    && self.ranks[slot].pending.is_empty() =>
+            {
                 Ok(Some(rank))
             }
             _ => Err(Malformed::new(line, LineFault::BadNumber { field: "pmiid", value: rank.to_string() })),
