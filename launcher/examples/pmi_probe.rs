@@ -27,7 +27,8 @@ copies=N    write N whole lines to standard output, then finalize
 
 fn main() -> Result<(), BootError> {
     let modes: Vec<String> = std::env::args().skip(1).collect();
-    let rank = std::env::var("PMI_RANK").ok().and_then(|rank| rank.parse().ok()).unwrap_or(0);
+    let rank =
+        ["PMI_RANK", "PMI_ID"].iter().find_map(|name| std::env::var(name).ok()?.parse().ok()).unwrap_or(0);
     let Some(mode) = modes.get(rank).or(modes.last()) else {
         eprint!("usage: pmi_probe MODE...\n{MODES}");
         exit(2);

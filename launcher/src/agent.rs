@@ -10,6 +10,7 @@ mod board;
 mod input;
 mod launch;
 mod pmix;
+mod port;
 mod process;
 mod rank;
 pub(crate) mod relay;
@@ -36,6 +37,7 @@ use crate::tree::Links;
 use crate::{reap, start, sys};
 use input::Input;
 use pmix::Pmix;
+use port::Port;
 use remains::Remains;
 use world::{Place, Worlds};
 
@@ -129,6 +131,8 @@ enum Token {
     Input(Place),
     /// The PMIx server has something to say.
     Pmix,
+    /// Something has happened at the port where ranks connect.
+    Port,
     /// The PMI connection of a rank.
     Pmi(Place),
     /// The same for an output.
@@ -152,6 +156,7 @@ impl Token {
             Token::ParentRoom => (7, nobody),
             Token::Links => (8, nobody),
             Token::Pmix => (9, nobody),
+            Token::Port => (10, nobody),
         };
         debug_assert!(local >> LOCAL_BITS == 0, "a host has fewer processes");
         EventData::new_u64(u64::from(world) << (8 + LOCAL_BITS) | u64::from(local) << 8 | kind)
@@ -172,6 +177,7 @@ impl Token {
             6 => Token::Output(place, Stream::Err),
             7 => Token::ParentRoom,
             9 => Token::Pmix,
+            10 => Token::Port,
             _ => Token::Links,
         }
     }
@@ -213,6 +219,8 @@ struct Agent {
     remains: Remains,
     /// Where the ranks of this host speak PMIx.
     pmix: Option<Pmix>,
+    /// Where the ranks of this host connect that inherit no connection.
+    port: Option<Port>,
     input: Option<Input>,
     /// Limit of descriptors that the user had, once we have raised ours.
     descriptors: Option<Rlimit>,
@@ -258,6 +266,7 @@ impl Agent {
             is_joined: start.address.is_some(),
             remains: Remains::default(),
             pmix: None,
+            port: None,
             input: None,
             descriptors: None,
             output_window_bytes: 0,
@@ -333,6 +342,7 @@ impl Agent {
             let unkillable = reap::kill_children(&self.links.processes());
             std::mem::take(&mut self.remains).remove();
             self.stop_pmix();
+            self.close_port();
             self.stage = Stage::Over;
             self.report(ToFront::Left { unkillable }, &[]);
         }
@@ -398,6 +408,7 @@ impl Agent {
             Token::Outputs => self.handle_outputs(),
             Token::Input(place) => self.handle_reader(place),
             Token::Pmi(place) => self.handle_pmi(place),
+            Token::Port => self.handle_port(),
             Token::Pmix => {
                 self.pump_pmix();
                 Ok(())
@@ -472,7 +483,7 @@ impl Agent {
     fn deadline(&self) -> Option<Instant> {
         let worlds = self.worlds.iter().filter_map(world::World::deadline);
         let tree = self.links.deadline().into_iter().chain(self.parent_pulse.deadline());
-        worlds.chain(tree).min()
+        worlds.chain(tree).chain(self.port.as_ref().and_then(Port::deadline)).min()
     }
 
     fn handle_time(&mut self) -> Result<(), ChannelError> {
@@ -488,6 +499,7 @@ impl Agent {
             }
             self.end_conversation(place);
         }
+        self.watch_port(now);
         self.links.handle_time(now);
         self.pump_links();
         self.watch_parent(now)

@@ -112,6 +112,8 @@ pub struct JobWish {
     pub report_pid: Option<OsString>,
     /// How programs learn their place.
     pub pmi: Pmi,
+    /// They connect for PMI-1 at a port of the loopback interface.
+    pub pmi_port: bool,
     /// How long all agents together may take to be there.
     pub start_limit: Option<Duration>,
     /// How long a host may be silent before it counts as lost.
@@ -302,7 +304,7 @@ pub fn parse_with(words: impl IntoIterator<Item = OsString>, read: Read<'_>) -> 
         block.hosts = own.resolve()?;
     }
     job.hosts = asked.resolve()?;
-    settle_ranks(&mut job)?;
+    settle_line(&mut job)?;
     Ok(Wish::Job(job))
 }
 
@@ -322,10 +324,13 @@ pub fn settle_time_limit(job: &mut JobWish, variable: Option<OsString>) -> Resul
     Ok(())
 }
 
-/// Numbers of ranks that follow from what the whole line says.
-fn settle_ranks(job: &mut JobWish) -> Result<(), Usage> {
+/// What follows from the whole line: contradictions, and numbers of ranks.
+fn settle_line(job: &mut JobWish) -> Result<(), Usage> {
     if job.rank_file.is_some() && job.rank_map.is_some() {
         return Err(Usage::new("--rankfile and -rankmap both say where ranks go; leave one out"));
+    }
+    if job.pmi_port && matches!(job.pmi, Pmi::Two | Pmi::X) {
+        return Err(Usage::new("-pmi-port is a way of PMI-1, and --pmi asks for another; leave one out"));
     }
     if job.blocks.len() > 1 {
         // As everywhere else: one rank for a block that does not say.

@@ -2,7 +2,7 @@
 //! ssh or of any other command that starts an agent elsewhere.
 //!
 //! ```text
-//! stream = [banner] "\nselvedge-node-agent 2\n" frame...     from an agent up
+//! stream = [banner] "\nselvedge-node-agent 3\n" frame...     from an agent up
 //! stream = frame...                                          down to an agent
 //! frame  = head length (u32, little endian) | tail length (u32) | head (postcard) | tail (raw bytes)
 //! ```
@@ -24,7 +24,7 @@ use crate::proto::CHUNK_BYTES_MAX;
 /// What an agent says before its first frame, without the number of the protocol and the end of the line.
 const GREETING: &[u8] = b"\nselvedge-node-agent ";
 /// The number of the protocol: both sides have the same, or they do not talk.
-pub(crate) const PROTOCOL: &str = "2";
+pub(crate) const PROTOCOL: &str = "3";
 /// What may come before the greeting: some screens of text.
 const BANNER_BYTES_MAX: usize = 64 << 10;
 /// What is shown of a banner after which no greeting came.

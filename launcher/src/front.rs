@@ -399,6 +399,13 @@ impl Front {
                 let line = self.printer.pass_on(&format!("{name}: {line}"));
                 self.sink.write(Stream::Err, line, 0, 0);
             }
+            ToFront::Remark { line } => {
+                let on_host = match self.order.hosts.get(host as usize) {
+                    Some(host) if self.order.hosts.len() > 1 => format!(" (on {})", host.name),
+                    _ => String::new(),
+                };
+                self.say(&format!("{line}{on_host}"));
+            }
             ToFront::Output { who, stream } => {
                 let name = self.order.hosts.get(host as usize).map_or("", |host| &host.name);
                 let stream = self.order.wish.stream(stream);

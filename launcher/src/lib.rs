@@ -24,8 +24,8 @@
 //! [`start`] for how agents are brought about, `guard` for who stays when one is killed, [`hosts`] and [`place`] for who sits where,
 //! [`output`] for how lines stay whole, [`pmix`] for programs of Open MPI, [`join`] for hosts that come by themselves. What is *not*
 //! here: the PMI protocol (`selvedge-boot`) and PMIx (`selvedge-pmix`).
-//! Nothing listens on a port, but libpmix on the loopback interface for ranks that speak PMIx, and the first host of a
-//! joined job while the others come. All unsafe code is in `sys.rs`. This crate is a library only so that its two programs, its tests and its examples share it.
+//! Nothing listens on a port, but libpmix on the loopback interface for ranks that speak PMIx, agents there where `-pmi-port`
+//! asks for it, and the first host of a joined job while the others come. All unsafe code is in `sys.rs`. This crate is a library only so that its two programs, its tests and its examples share it.
 
 pub mod agent;
 pub mod args;
@@ -40,12 +40,14 @@ pub mod front;
 mod guard;
 pub mod hosts;
 pub mod join;
+mod kin;
 pub mod output;
 pub mod place;
 pub mod pmix;
 pub mod proto;
 pub mod pulse;
 pub mod reap;
+mod remarks;
 pub mod sink;
 pub mod spawn;
 pub mod start;

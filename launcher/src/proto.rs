@@ -138,6 +138,8 @@ pub struct Launch {
     pub readers: Readers,
     /// Where the ranks speak PMIx, what the hosts are called there, each differently; else they speak PMI-1 or PMI-2.
     pub pmix: Option<Vec<String>>,
+    /// Ranks connect for PMI-1 at a port of their host's loopback interface; else they inherit a connection.
+    pub by_port: bool,
 }
 
 /// Which ranks get what mpirun reads.
@@ -405,6 +407,11 @@ pub enum ToFront {
         how: String,
         /// The hosts below that are lost with it.
         with: Vec<u32>,
+    },
+    /// Something for the user: strangers have come to a port of this host.
+    Remark {
+        /// Without its end.
+        line: String,
     },
     /// A host that has joined was sent this signal, which was meant for the job.
     Signalled(i32),

@@ -2,10 +2,11 @@
 //! its children until it has none therefore reaches all of them, however deep, and never a stranger: the number of a
 //! child cannot be taken by anybody else before it is waited for.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait, waitpid};
+
+use crate::kin::{self, Parentage};
 
 /// Makes this process inherit the orphans among its descendants.
 ///
@@ -58,16 +59,7 @@ pub fn kill_children(keep: &[Pid]) -> u32 {
 
 /// The processes whose parent we are, ended ones that nobody has waited for included, by a walk through `/proc`.
 fn children() -> Vec<Pid> {
-    let me = rustix::process::getpid().as_raw_nonzero().get().to_string();
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| parent_of(*pid).as_deref() == Some(&me)).filter_map(Pid::from_raw).collect()
-}
-
-fn parent_of(pid: i32) -> Option<String> {
-    // "pid (name) state ppid ...", where the name may contain anything.
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let after_name = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(&stat[after_name + 1..]).ok()?;
-    rest.split_ascii_whitespace().nth(1).map(str::to_owned)
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let is_ours = |pid: &i32| Parentage::of(*pid).is_some_and(|its| its.parent == me);
+    kin::processes().filter(is_ours).filter_map(Pid::from_raw).collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
@@ -47,7 +48,7 @@ impl Plan<'_> {
 pub struct Newborn {
     /// Its process, also its process group.
     pub pid: Pid,
-    /// Its PMI connection; none where it speaks PMIx.
+    /// Its PMI connection; none where it speaks PMIx, or is to connect at a port.
     pub pmi: Option<UnixStream>,
     /// What it writes to standard output.
     pub out: OwnedFd,
@@ -72,6 +73,8 @@ pub struct Nursery<'a> {
     pub agent: Pid,
     /// The board that ranks write down on what they wait for, where there is one.
     pub board: Option<BorrowedFd<'a>>,
+    /// Where ranks connect for PMI, where they inherit no connection.
+    pub port: Option<SocketAddr>,
     /// Where ranks may run; unknown where the system does not say.
     pub cores: Option<Cores>,
     /// Variables that only ranks of this host have, as far as the user does not set them.
@@ -177,7 +180,7 @@ fn judge(path: &Path) -> Fit {
 impl Nursery<'_> {
     /// Starts `rank` on its seat, and does not wait for it: [`settle`](Nursery::settle) does. `has_input`: its standard input
     /// comes through us; else it is empty. `pmix`: what its PMIx server wants in its environment; without it, it gets a PMI
-    /// connection. Never both: MPICH refuses to choose.
+    /// connection, or is told where. Never both: MPICH refuses to choose.
     ///
     /// # Errors
     /// 1 where the system has no room for it.
@@ -201,16 +204,26 @@ impl Nursery<'_> {
         pmix: Option<Vec<(OsString, OsString)>>,
     ) -> io::Result<Newborn> {
         let mut variables = self.variables(plan, rank, seat, pmix.is_some());
-        let (pmi, theirs) = match pmix {
-            Some(own) => {
+        let (pmi, theirs) = match (pmix, self.port) {
+            (Some(own), _) => {
                 variables.extend(own);
                 variables.extend(owned(self.as_open_mpi_has_it(rank, seat)));
                 (None, None)
             }
-            None => {
+            (None, Some(port)) => {
+                variables.extend(owned(self.as_pmi_has_it(seat)));
+                variables.extend(owned([("PMI_PORT", port.to_string()), ("PMI_ID", rank.to_string())]));
+                (None, None)
+            }
+            (None, None) => {
                 let (pmi, theirs) = UnixStream::pair()?;
                 pmi.set_nonblocking(true)?;
-                variables.extend(owned(self.as_pmi_has_it(rank, seat, theirs.as_raw_fd())));
+                variables.extend(owned(self.as_pmi_has_it(seat)));
+                variables.extend(owned([
+                    ("PMI_FD", theirs.as_raw_fd().to_string()),
+                    ("PMI_RANK", rank.to_string()),
+                    ("PMI_SIZE", self.launch.size().to_string()),
+                ]));
                 (Some(pmi), Some(theirs))
             }
         };
@@ -288,13 +301,10 @@ impl Nursery<'_> {
         all
     }
 
-    /// Where a rank finds its PMI connection, and what else MPICH's launcher tells it.
-    fn as_pmi_has_it(&self, rank: u32, seat: &Seat, pmi_fd: i32) -> Vec<(&'static str, String)> {
+    /// What MPICH's launcher tells a rank beside how it reaches its PMI server.
+    fn as_pmi_has_it(&self, seat: &Seat) -> Vec<(&'static str, String)> {
         let spawned = self.launch.spawner.as_ref().map(|_| ("PMI_SPAWNED", "1".to_owned()));
         let place = [
-            ("PMI_FD", pmi_fd.to_string()),
-            ("PMI_RANK", rank.to_string()),
-            ("PMI_SIZE", self.launch.size().to_string()),
             ("MPI_LOCALRANKID", seat.local.to_string()),
             ("MPI_LOCALNRANKS", self.locals.to_string()),
             ("PMI_HOSTNAME", self.host.to_owned()),

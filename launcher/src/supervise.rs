@@ -297,6 +297,7 @@ impl Supervisor {
             }
             ToFront::Hello(_)
             | ToFront::Said { .. }
+            | ToFront::Remark { .. }
             | ToFront::Signalled(_)
             | ToFront::Output { .. }
             | ToFront::OutputEnd { .. }

@@ -65,6 +65,19 @@ fn ranks_talk_over_the_wire_between_hosts() {
 }
 
 #[test]
+fn ranks_of_each_host_connect_at_a_port_of_their_own_loop() {
+    let hosts = Hosts::new(2).unwrap();
+    let rsh = hosts.rsh().to_str().unwrap().to_owned();
+    let script = "echo $PMI_ID ${PMI_PORT%:*}; exec \"$0\" card";
+    let done = job(&hosts, &rsh, "node1:2,node2:2", &["-pmi-port", "sh", "-c", script, &probe()]).run();
+    assert_silent_success(&done);
+    let (places, cards) = done.lines().into_iter().partition::<Vec<_>, _>(|line| line.ends_with("127.0.0.1"));
+    assert_eq!(places, [0, 1, 2, 3].map(|rank| format!("{rank} 127.0.0.1")));
+    assert_eq!(cards.len(), 4, "{cards:?}");
+    hosts.assert_nothing_is_left(SOON);
+}
+
+#[test]
 fn names_of_this_host_are_one_host() {
     let hosts = Hosts::new(2).unwrap();
     let rsh = hosts.rsh().to_str().unwrap().to_owned();

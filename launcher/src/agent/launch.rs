@@ -1,5 +1,7 @@
 //! The ranks of a world on this host, from the order to start them until they run.
 
+use std::os::fd::OwnedFd;
+
 use rustix::event::epoll::{self, EventFlags};
 use rustix::process::Signal;
 use selvedge_boot::{Job, NodeMap, Server};
@@ -61,12 +63,14 @@ impl Agent {
         spawn::check_room(self.worlds.ranks() + locals)?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         self.start_pmix(launch)?;
+        self.open_port(launch)?;
         let (agent, cores) = (rustix::process::getpid(), Cores::ours().ok());
         let extras = self.variables_of_this_host();
         let board = world.board.as_ref().map(super::board::Board::file);
         let litter = spawn::litter()?;
+        let port = self.port.as_ref().filter(|_| launch.by_port).map(super::port::Port::address);
         let nursery =
-            Nursery { launch, locals, descriptors, host: &host, agent, board, cores, extras, litter };
+            Nursery { launch, locals, descriptors, host: &host, agent, board, port, cores, extras, litter };
         let mut plans: Vec<Option<spawn::Plan<'_>>> = launch.blocks.iter().map(|_| None).collect();
         for (_, seat) in launch.on_host(self.host) {
             let (Some(block), Some(plan)) =
@@ -97,7 +101,8 @@ impl Agent {
                     .map_err(trouble)?;
                 self.input.get_or_insert_default().add(place, pipe);
             }
-            world.ranks.push(Rank::new(rank, newborn.pid, newborn.pmi, newborn.out, newborn.err));
+            let pmi = newborn.pmi.map(OwnedFd::from);
+            world.ranks.push(Rank::new(rank, newborn.pid, pmi, newborn.out, newborn.err));
         }
         let plan_of = |rank: u32| plans.get(launch.seats.get(rank as usize)?.block as usize)?.as_ref();
         nursery.settle(|rank| plan_of(rank).map(spawn::Plan::program))

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
+use selvedge_boot::State;
 
 use super::{Agent, Place, Stream, Token};
 use crate::channel::ChannelError;
@@ -23,7 +23,7 @@ pub(super) struct Rank {
     pub(super) running: bool,
     /// When it closed its PMI connection, while it runs on and nobody has been told.
     pub(super) closed_at: Option<Instant>,
-    pmi: Option<UnixStream>,
+    pmi: Option<OwnedFd>,
     replies: VecDeque<u8>,
     out: Option<OwnedFd>,
     err: Option<OwnedFd>,
@@ -34,7 +34,7 @@ pub(super) struct Rank {
 const REPLIES_BYTES_MAX: usize = 64 << 10;
 
 impl Rank {
-    pub(super) fn new(number: u32, pid: Pid, pmi: Option<UnixStream>, out: OwnedFd, err: OwnedFd) -> Rank {
+    pub(super) fn new(number: u32, pid: Pid, pmi: Option<OwnedFd>, out: OwnedFd, err: OwnedFd) -> Rank {
         Rank {
             number,
             pid,
@@ -50,6 +50,11 @@ impl Rank {
     /// Whether it can write no more.
     pub(super) fn is_mute(&self) -> bool {
         self.out.is_none() && self.err.is_none()
+    }
+
+    /// Whether it has a PMI connection.
+    pub(super) fn is_connected(&self) -> bool {
+        self.pmi.is_some()
     }
 
     /// Closing takes a descriptor out of its epoll as well: it has no duplicates here.
@@ -82,10 +87,9 @@ impl Agent {
         let Some(this) = self.worlds.rank_mut(place) else { return Ok(false) };
         let Some(pmi) = &this.pmi else { return Ok(false) };
         match rustix::io::retry_on_intr(|| rustix::io::read(pmi, &mut self.chunk[..])) {
-            Ok(0) | Err(Errno::CONNRESET) => {
-                this.close_pmi();
-                // Most likely it is about to end, and its end says more than this.
-                this.closed_at = this.running.then(Instant::now);
+            // The last is what only a connection by TCP can come to.
+            Ok(0) | Err(Errno::CONNRESET | Errno::TIMEDOUT) => {
+                self.handle_closed(place);
                 Ok(false)
             }
             Ok(got) => {
@@ -98,6 +102,28 @@ impl Agent {
             Err(Errno::AGAIN) => Ok(false),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// The other end of a rank's PMI connection is closed.
+    fn handle_closed(&mut self, place: Place) {
+        let has_port = self.port.is_some();
+        let Some(world) = self.worlds.get_mut(place.world) else { return };
+        let Some(this) = world.ranks.get_mut(place.local as usize) else { return };
+        this.close_pmi();
+        // The rank may be a script, and its next program has to connect again where it cannot inherit the connection.
+        let may_return = has_port && world.server.state(this.number) == State::Finalized;
+        // Else it is most likely about to end, and its end says more than this.
+        this.closed_at = (this.running && !may_return).then(Instant::now);
+    }
+
+    /// A rank has connected at the port, and has said so much.
+    pub(super) fn connect(&mut self, place: Place, pmi: OwnedFd, said: &[u8]) {
+        let Some(world) = self.worlds.get_mut(place.world) else { return };
+        let Some(this) = world.ranks.get_mut(place.local as usize) else { return };
+        this.pmi = Some(pmi);
+        let number = this.number;
+        world.server.handle_bytes(number, said);
+        self.pump_server(place.world);
     }
 
     /// Bytes for a rank from the PMI server.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use selvedge_boot::Server;
 
 use super::board::Board;
@@ -173,6 +173,13 @@ impl Worlds {
             (0..ranks).map(move |local| Place { world, local })
         };
         self.iter().flat_map(places).collect()
+    }
+
+    /// The processes of ranks that have not been waited for.
+    pub(super) fn processes(&self) -> Vec<(Pid, Place)> {
+        let running =
+            |place: Place| self.rank(place).filter(|rank| rank.running).map(|rank| (rank.pid, place));
+        self.places().into_iter().filter_map(running).collect()
     }
 
     /// Whether some rank has not been waited for.

@@ -40,7 +40,6 @@ pub(super) const FOREIGN: &[(&[&str], &str)] = &[
         "start the debugger as the program: mpirun -n 2 xterm -e gdb ./program",
     ),
     (&["do-not-launch", "do-not-resolve"], "--display map shows the places, and the job starts"),
-    (&["pmi-port"], "ranks talk with their agent over an inherited socket, and no port is opened"),
     (&["ckpoint-interval", "ckpoint-prefix", "ckpointlib"], "there are no checkpoints"),
 ];
 

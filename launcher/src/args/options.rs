@@ -55,6 +55,7 @@ pub(super) enum Opt {
     Wdir,
     BlocksFile,
     Pmi,
+    PmiPort,
     AgentCommand,
     AgentProgram,
     AgentKind,
@@ -265,6 +266,7 @@ impl Line<'_> {
         let job = &mut *given.job;
         match opt {
             Opt::Pmi => job.pmi = self.pmi(word)?,
+            Opt::PmiPort => job.pmi_port = true,
             Opt::AgentCommand => job.agent.command = Some(self.value(word, "a command")?),
             Opt::AgentProgram => job.agent.program = Some(self.value(word, "a path")?),
             Opt::AgentKind => {

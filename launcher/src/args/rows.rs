@@ -114,6 +114,16 @@ const ROWS: &[Row] = &[
         refused: &[("p : : q", "missing"), ("p :", "no program"), ("--multi-prog f p", "--app FILE")],
     },
     Row {
+        purpose: "PMI at a port: -pmi-port of hydra",
+        same: &["-pmi-port p", "--pmi-port p", "-pmi-port --pmi auto p"],
+        holds: |job| job.pmi_port,
+        refused: &[
+            ("-pmi-port --pmi x p", "a way of PMI-1"),
+            ("--pmi 2 -pmi-port p", "a way of PMI-1"),
+            ("-pmi-port=7 p", "takes no value"),
+        ],
+    },
+    Row {
         purpose: "labels: -l -prepend-rank of hydra, --output tag and rank and --tag-output of Open MPI",
         same: &[
             "-l p",

@@ -279,6 +279,13 @@ const ENVIRONMENT: &[Flag] = &[
         "How programs learn their place: auto, 1, 2 or x. auto looks at what the program is linked with: PMIx for Open \
          MPI's, PMI-1 for all others.",
     ),
+    flag(
+        &["pmi-port"],
+        Takes::Nothing,
+        Opt::PmiPort,
+        "Ranks connect for PMI-1 at a port of the loopback interface. For wrappers that close inherited descriptors; only \
+         processes of ranks are heard there.",
+    ),
 ];
 
 const STREAMS: &[Flag] = &[

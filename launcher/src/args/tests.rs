@@ -280,6 +280,7 @@ fn pmi_has_three_dialects() {
         assert_eq!(job(&format!("--pmi={word} prog")).pmi, pmi);
     }
     assert!(refusal("--pmi 3 prog").contains("auto, 1, 2 or x"));
+    assert!(!job("prog").pmi_port, "a port is opened only where somebody asks for it");
 }
 
 #[test]

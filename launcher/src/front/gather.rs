@@ -182,6 +182,11 @@ impl Front {
         let mut launch = self.order.launch(&placement);
         let hosts_of_ranks: Vec<u32> = launch.seats.iter().map(|seat| seat.host).collect();
         if pmix::is_spoken(self.order.wish.pmi, &launch) {
+            if launch.by_port {
+                let why =
+                    "-pmi-port is for programs that speak PMI-1, and this one is made for PMIx; leave it out";
+                return self.refuse_order(&Usage::new(why));
+            }
             launch.pmix = Some(pmix::host_names(&self.order.hosts));
             self.exchange = Exchange::new(hosts_of_ranks.clone());
         }
@@ -232,6 +237,7 @@ impl Order {
             universe: self.wish.universe_of(u32::try_from(placement.seats.len()).unwrap_or(u32::MAX)),
             readers: self.wish.readers.clone(),
             pmix: None,
+            by_port: self.wish.pmi_port,
         }
     }
 }

@@ -11,9 +11,9 @@
 //! anybody: what he sends is bounded, he has `PATIENCE`, and when there are too many the one who has been here longest
 //! without a proof makes room. A joiner needs one round trip for his, so silence in any number does not keep him out.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use super::secret::Secret;
 use super::words::{Answer, Application, GREETING, Greeting, LETTER_BYTES_MAX, Reply};
 use crate::channel::Channel;
 use crate::proto::ToChild;
+use crate::remarks::Remarks;
 
 /// How long a comer may take to be a guest.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,8 +36,6 @@ const STRANGERS_MAX: usize = 32;
 const ACCEPTS_MAX: usize = 64;
 /// How long nobody is let in when the system has no descriptor left.
 const REST: Duration = Duration::from_millis(100);
-/// Lines about those who were turned away; of the others the number.
-const REMARKS_MAX: u32 = 16;
 /// Descriptors of this process beside comers and guests: its own streams, its agent, the asking socket and who asks.
 const OWN_DESCRIPTORS: u64 = 64;
 /// The listener's mark among those of comers and guests.
@@ -133,7 +132,7 @@ impl Door {
 
     /// The next line for the user.
     pub fn poll_remark(&mut self) -> Option<String> {
-        self.remarks.lines.pop_front()
+        self.remarks.poll()
     }
 
     /// Lets nobody in any more. Guests stay.
@@ -241,7 +240,7 @@ impl Door {
     fn attend(&mut self, mark: u64) {
         if let Some(at) = self.guests.iter().position(|guest| guest.mark == mark) {
             let guest = self.guests.swap_remove(at);
-            self.remarks.lines.push_back(format!("{} has left again; its place is free", guest.called()));
+            self.remarks.push(format!("{} has left again; its place is free", guest.called()));
             return;
         }
         let Some(at) = self.comers.iter().position(|comer| comer.mark == mark) else { return };
@@ -477,36 +476,6 @@ impl Comer {
     fn leave(self) {
         let mut rest = [0; LETTER_BYTES_MAX];
         let _ = rustix::io::read(&self.stream, &mut rest);
-    }
-}
-
-/// What the user is told of those who were turned away.
-#[derive(Debug, Default)]
-struct Remarks {
-    lines: VecDeque<String>,
-    said: HashSet<(IpAddr, &'static str)>,
-    count: u32,
-    more: u64,
-}
-
-impl Remarks {
-    /// Once for each address and sort of trouble, and not without end.
-    fn add(&mut self, from: SocketAddr, sort: &'static str, why: &str) {
-        if self.said.contains(&(from.ip(), sort)) || self.count >= REMARKS_MAX {
-            self.more += 1;
-            return;
-        }
-        self.count += 1;
-        self.said.insert((from.ip(), sort));
-        self.lines.push_back(format!("{from} was turned away: {why}"));
-    }
-
-    fn end(&mut self) {
-        match std::mem::take(&mut self.more) {
-            0 => {}
-            1 => self.lines.push_back("one more was turned away".to_owned()),
-            more => self.lines.push_back(format!("{more} more were turned away")),
-        }
     }
 }
 

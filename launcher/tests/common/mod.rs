@@ -277,6 +277,40 @@ fn processes_of(marker: &str) -> Vec<i32> {
     .collect()
 }
 
+/// What the processes of a job listen on: ports, and Unix sockets but the one for questions.
+pub fn listening(job: &Running) -> Vec<String> {
+    let mut pids = job.others();
+    pids.push(job.pid().as_raw_nonzero().get());
+    let mut found = Vec::new();
+    for pid in pids {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let links = fds.filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.to_str()?.to_owned()));
+        let sockets: Vec<String> = links
+            .filter_map(|link| Some(link.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+            .collect();
+        let table =
+            |name: &str| std::fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default();
+        for name in ["tcp", "tcp6", "udp", "udp6"] {
+            for row in table(name).lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()) {
+                // 0A: listening. A datagram socket listens as soon as it has a port.
+                let listens = row[3] == "0A" || name.starts_with("udp");
+                if listens && sockets.iter().any(|inode| inode == row[9]) {
+                    found.push(format!("{name} {}", row[1]));
+                }
+            }
+        }
+        for row in table("unix").lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()) {
+            // The flag of a socket that listens.
+            let listens = row[3] == "00010000" && sockets.iter().any(|inode| inode == row[6]);
+            let path = row.get(7).copied().unwrap_or_default();
+            if listens && !path.starts_with("@selvedge/") {
+                found.push(format!("unix {path}"));
+            }
+        }
+    }
+    found
+}
+
 /// Asks until there is an answer; fails after some seconds.
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
