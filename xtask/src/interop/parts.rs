@@ -37,6 +37,8 @@ pub(super) enum Launcher {
     SrunPmix,
     SrunNone,
     Ours,
+    /// Ours with `-pmi-port`.
+    OursByPort,
 }
 
 /// What is started: two ranks that exchange messages and print one JSON document.
@@ -57,7 +59,7 @@ pub(super) enum Expected {
     Refuses(&'static str, &'static str),
 }
 
-pub(super) const LAUNCHERS: [Launcher; 8] = [
+pub(super) const LAUNCHERS: [Launcher; 9] = [
     Launcher::Hydra5,
     Launcher::Hydra4,
     Launcher::Intel,
@@ -66,6 +68,7 @@ pub(super) const LAUNCHERS: [Launcher; 8] = [
     Launcher::SrunPmix,
     Launcher::SrunNone,
     Launcher::Ours,
+    Launcher::OursByPort,
 ];
 
 pub(super) const PROGRAMS: [Program; 4] = [Program::Mpich, Program::Intel, Program::OpenMpi, Program::Ours];
@@ -90,6 +93,7 @@ impl Launcher {
             Launcher::SrunPmix => "srun --mpi=pmix",
             Launcher::SrunNone => "srun --mpi=none",
             Launcher::Ours => "mpirun (Selvedge)",
+            Launcher::OursByPort => "mpirun -pmi-port",
         }
     }
 
@@ -110,7 +114,7 @@ impl Launcher {
             Launcher::Intel => parts.intel.as_ref()?.program("mpiexec.hydra"),
             Launcher::OpenMpi => parts.open_mpi.program("mpirun"),
             Launcher::SrunPmi2 | Launcher::SrunPmix | Launcher::SrunNone => "srun".into(),
-            Launcher::Ours => parts.ours.release("mpirun"),
+            Launcher::Ours | Launcher::OursByPort => parts.ours.release("mpirun"),
         };
         let rsh = rsh.to_string_lossy();
         let line = match (self, hosts) {
@@ -126,6 +130,8 @@ impl Launcher {
             (Launcher::SrunPmix, _) => format!("-N {hosts} --mpi=pmix"),
             (Launcher::SrunNone, _) => format!("-N {hosts} --mpi=none"),
             (Launcher::Ours, 2) => format!("--agent {rsh} -H node1,node2 -ppn 1"),
+            (Launcher::OursByPort, 2) => format!("-pmi-port --agent {rsh} -H node1,node2 -ppn 1"),
+            (Launcher::OursByPort, _) => "-pmi-port".to_string(),
             _ => String::new(),
         };
         let words = line.split_whitespace().chain(["-n", "2"]).map(OsString::from);
@@ -147,7 +153,7 @@ impl Launcher {
     pub(super) fn words_for(self, program: Program) -> &'static [&'static str] {
         match (self, program) {
             // It looks at what a program is linked with, and this one is opened at run time.
-            (Launcher::Ours, Program::OpenMpi) => &["--pmi", "x"],
+            (Launcher::Ours | Launcher::OursByPort, Program::OpenMpi) => &["--pmi", "x"],
             _ => &[],
         }
     }
@@ -221,6 +227,10 @@ pub(super) fn expected(launcher: Launcher, program: Program) -> Expected {
             // With --pmi x.
             Expected::Runs
         }
+        (Protocol::Pmi1, Program::OpenMpi) if launcher == Launcher::OursByPort => Expected::Refuses(
+            "Open MPI speaks PMIx alone, and the port is for PMI-1: ours says so",
+            "-pmi-port is a way of PMI-1",
+        ),
         (Protocol::Pmi1, Program::OpenMpi) => Expected::Refuses(
             "Open MPI speaks PMIx alone, and this launcher PMI-1: every rank is a job of its own",
             "",
