@@ -381,15 +381,17 @@ impl<T: Transport> Engine<T> {
             self.serve_queues();
         }
         for _ in 0..EVENTS_PER_POLL {
-            let completion = match self.transport.poll()? {
-                Event::Packet { from, slot } => self.on_packet(from, slot),
-                other => {
-                    self.on_other_event(other);
-                    None
+            match self.transport.poll()? {
+                Event::Packet { from, slot } => {
+                    let completion = self.on_packet(from, slot);
+                    if completion.is_some() {
+                        return completion;
+                    }
                 }
-            };
-            if completion.is_some() || !self.completions.is_empty() {
-                return completion;
+                other => self.on_other_event(other),
+            }
+            if !self.completions.is_empty() {
+                break;
             }
         }
         None

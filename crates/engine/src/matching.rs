@@ -123,7 +123,7 @@ impl<R, M> Matching<R, M> {
     }
 
     /// A message arrived: takes out the receive it belongs to, if there is one. If not, [`keep`](Matching::keep) it.
-    #[inline]
+    #[inline(always)]
     pub fn arrive(&mut self, name: &Name) -> Option<R> {
         if self.queued != 0
             && let Some(receive) = self.arrive_queued(name)

@@ -220,10 +220,9 @@ struct Entry {
 }
 
 impl Entry {
-    /// Drops the request and puts the entry in front of the free ones.
+    /// Puts the entry, which holds nothing any more, in front of the free ones.
     #[inline]
     fn vacate(&mut self, id: RequestId, free: &mut u32) {
-        self.request = None;
         self.generation = self.generation.wrapping_add(1);
         self.next_free = std::mem::replace(free, id.index);
     }
@@ -306,7 +305,7 @@ impl Requests {
     #[inline]
     pub(crate) fn remove(&mut self, id: RequestId) {
         let Some(entry) = self.entries.get_mut(id.index as usize) else { return };
-        if entry.generation == id.generation && entry.request.is_some() {
+        if entry.generation == id.generation && entry.request.take().is_some() {
             entry.vacate(id, &mut self.free);
             self.len -= 1;
         }

@@ -282,25 +282,28 @@ impl<M: RingMemory> Inbound<M> {
     /// Takes the next packet, which stays in place until it is released.
     #[inline]
     pub(crate) fn pop(&mut self) -> Result<Option<Record>, Malformed> {
-        loop {
-            // SYNC: pairs with `Outbound::push`: the word is stored after the packet.
-            let word = self.memory.word(self.next.line).load(Ordering::Acquire);
-            let to_end = self.memory.lines() - self.next.line;
-            match Word::decode(word) {
-                Word::Empty => return Ok(None),
-                Word::Packet(bytes) if fits(bytes, to_end) => {
-                    let record = Record { at: self.next, bytes };
-                    self.next.advance(record.lines(), self.memory.lines());
-                    return Ok(Some(record));
-                }
-                Word::Skip(lines) if lines == to_end => {
-                    let at = self.next;
-                    self.next.advance(lines, self.memory.lines());
-                    self.give_back(at, lines);
-                }
-                _ => return Err(Malformed { word }),
+        // SYNC: pairs with `Outbound::push`: the word is stored after the packet.
+        let word = self.memory.word(self.next.line).load(Ordering::Acquire);
+        let to_end = self.memory.lines() - self.next.line;
+        match Word::decode(word) {
+            Word::Empty => Ok(None),
+            Word::Packet(bytes) if fits(bytes, to_end) => {
+                let record = Record { at: self.next, bytes };
+                self.next.advance(record.lines(), self.memory.lines());
+                Ok(Some(record))
             }
+            Word::Skip(lines) if lines == to_end => self.pop_behind(lines),
+            _ => Err(Malformed { word }),
         }
+    }
+
+    /// Passes over lines that are not used, and takes the packet behind them.
+    #[cold]
+    fn pop_behind(&mut self, lines: u32) -> Result<Option<Record>, Malformed> {
+        let at = self.next;
+        self.next.advance(lines, self.memory.lines());
+        self.give_back(at, lines);
+        self.pop()
     }
 
     /// Gives a record back, in any order. Returns whether the writer was waiting for room and now has some: ring it.

@@ -273,11 +273,28 @@ impl Shm {
     /// What a poll does now and then.
     #[cold]
     fn poll_rest_first(&mut self) -> Option<Event> {
-        self.poll_rest().or_else(|| self.take_packet())
+        let event = self.poll_rest();
+        if event.is_some() {
+            return event;
+        }
+        let packet = self.take_packet();
+        if packet.is_some() {
+            self.patience.renew();
+        }
+        packet
     }
 
     /// Looks for what is rarer than packets.
+    #[inline(never)]
     fn poll_rest(&mut self) -> Option<Event> {
+        let event = self.take_rest();
+        if event.is_some() {
+            self.patience.renew();
+        }
+        event
+    }
+
+    fn take_rest(&mut self) -> Option<Event> {
         if self.bell.is_called()
             && let Some(event) = self.meet_callers()
         {
@@ -391,12 +408,6 @@ impl Shm {
         self.roads[from.index()].baton.has_more() || self.rings[from.index()].has_more()
     }
 
-    #[cold]
-    fn introduce(&mut self, to: Peer) {
-        self.roads[to.index()].introduced = true;
-        self.segment.callers(to).raise(self.me.index());
-    }
-
     fn begin(&mut self, operation: Operation) -> Result<(), Busy> {
         assert_eq!(operation.remote.len, operation.local.len() as u64, "a copy between different lengths");
         assert!(operation.remote.len <= self.caps.read_bytes_max, "a copy of more than Caps::read_bytes_max");
@@ -477,9 +488,10 @@ impl Transport for Shm {
             return self.no_room(to);
         }
         if !road.introduced {
-            self.introduce(to);
+            road.introduced = true;
+            self.segment.callers(to).raise(self.me.index());
         }
-        self.ring(to);
+        road.bell.doorbell(self.fences).ring();
         Ok(())
     }
 
@@ -493,15 +505,14 @@ impl Transport for Shm {
 
     #[inline(always)]
     fn poll(&mut self) -> Option<Event> {
-        let event = if self.packets_come_last() {
-            self.poll_rest_first()
-        } else {
-            self.take_packet().or_else(|| self.poll_rest())
-        };
-        if event.is_some() {
-            self.patience.renew();
+        if self.packets_come_last() {
+            return self.poll_rest_first();
         }
-        event
+        if let Some(packet) = self.take_packet() {
+            self.patience.renew();
+            return Some(packet);
+        }
+        self.poll_rest()
     }
 
     #[inline(always)]

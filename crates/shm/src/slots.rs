@@ -39,6 +39,15 @@ enum Place {
     Moved(Vec<u8>),
 }
 
+impl Place {
+    /// A packet in memory of our own.
+    #[cold]
+    fn moved(&self, slot: &Slot) -> &[u8] {
+        let Place::Moved(bytes) = self else { panic!("slot {} is not on loan", slot.number()) };
+        bytes
+    }
+}
+
 /// All packets on loan.
 #[derive(Debug)]
 pub(crate) struct Slots {
@@ -94,8 +103,7 @@ impl Slots {
                 unsafe { memory.packet(record.line(), record.bytes()) }
             }
             Place::Small(small, bytes) => &small[..*bytes],
-            Place::Moved(bytes) => bytes,
-            Place::Free => panic!("slot {} is not on loan", slot.number()),
+            elsewhere => elsewhere.moved(slot),
         }
     }
 

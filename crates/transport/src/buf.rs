@@ -52,8 +52,11 @@ impl Buf {
     }
 
     /// The part `range` of it. Panics when `range` is not inside.
+    #[inline]
     pub fn slice(self, range: Range<usize>) -> Buf {
-        assert!(range.start <= range.end && range.end <= self.len, "slice {range:?} of {} bytes", self.len);
+        if range.start > range.end || range.end > self.len {
+            is_outside(range, self.len);
+        }
         if range.is_empty() {
             return Buf::EMPTY;
         }
@@ -93,6 +96,12 @@ impl Buf {
         // SAFETY: `claim` promised that our bytes are readable and those of `to` writable; `copy` allows overlap.
         unsafe { std::ptr::copy(self.start, to.start, self.len) }
     }
+}
+
+/// By value: an assertion would have its caller write the range to memory, to be shown.
+#[cold]
+fn is_outside(range: Range<usize>, len: usize) -> ! {
+    panic!("slice {range:?} of {len} bytes")
 }
 
 impl fmt::Debug for Buf {
