@@ -8,7 +8,7 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use selvedge_coll::{Action, Slice, Space, StepIndex};
+use selvedge_coll::{Action, Slice, StepIndex};
 use selvedge_engine::{Context, Engine, Envelope, Failure, Order, RequestId, Submitted, Tag};
 use selvedge_transport::{Buf, Peer, Transport};
 
@@ -22,6 +22,16 @@ use crate::runtime::{Call, End, Trouble};
 pub(crate) enum Running {
     Yes,
     No,
+}
+
+/// How it is with a step that was begun.
+enum Begun {
+    /// What waits for it may begin.
+    Over,
+    /// The engine works on it.
+    InFlight,
+    /// The run has to be given up.
+    Failed,
 }
 
 /// What a run holds of its [`Call`]. Kept when the run has ended: the next collective is most often the same, and then
@@ -41,7 +51,7 @@ pub(crate) struct Run {
     call: Option<Kept>,
     is_running: bool,
     scratch: Scratch,
-    /// What a slice of each space is cut from, in the order of [`Space`].
+    /// What a slice of each space is cut from, in the order of [`selvedge_coll::Space`].
     spaces: Option<[Buf; 3]>,
     /// For each step, how many steps it still waits for.
     blockers: Vec<u32>,
@@ -69,7 +79,7 @@ impl Run {
             Some([call.input, call.output, self.scratch.claim(plan.schedule().scratch_bytes() as usize)]);
         self.blockers.clear();
         self.blockers.extend_from_slice(plan.blockers());
-        self.requests.clear();
+        // Nothing is left there of the last run: what was in flight has ended.
         self.requests.resize(steps, None);
         self.ready.clear();
         self.ready.extend_from_slice(plan.roots());
@@ -114,9 +124,10 @@ impl Run {
         if self.trouble.is_none() {
             while let Some(&step) = self.ready.get(self.next) {
                 self.next += 1;
-                self.begin(step, engine);
-                if self.trouble.is_some() {
-                    break;
+                match self.begin(step, engine) {
+                    Begun::Over => self.release_successors(step),
+                    Begun::InFlight => {}
+                    Begun::Failed => break,
                 }
             }
         }
@@ -127,10 +138,18 @@ impl Run {
     }
 
     /// Takes note that the engine has ended a step.
+    #[inline]
     pub(crate) fn step_ended(&mut self, step: StepIndex, outcome: Result<Envelope, Failure>) {
         self.requests[step as usize] = None;
         self.in_flight -= 1;
-        self.conclude(step, outcome);
+        let call = self.call.as_ref().expect("a run that goes on has been started");
+        let expected = match call.plan.schedule().action(step) {
+            Action::Recv { into, .. } => Some(into.len),
+            _ => None,
+        };
+        if let Begun::Over = self.conclude(expected, outcome) {
+            self.release_successors(step);
+        }
     }
 
     /// The outcome; afterwards the run is only memory.
@@ -150,22 +169,24 @@ impl Run {
         End { outcome: trouble.map_or(Ok(envelope), Err), panic: self.panic.take() }
     }
 
-    fn begin<T: Transport>(&mut self, step: StepIndex, engine: &mut Engine<T>) {
+    #[inline]
+    fn begin<T: Transport>(&mut self, step: StepIndex, engine: &mut Engine<T>) -> Begun {
         let call = self.call.as_ref().expect("a run that goes on has been started");
         let spaces = self.spaces.as_ref().expect("a run that goes on has memory");
         let word = self.word | u64::from(step);
-        let submitted = match call.plan.schedule().action(step) {
+        let (submitted, expected) = match call.plan.schedule().action(step) {
             Action::Send { to, from, label } => {
-                let tag = step_tag(call.sequence, label);
-                engine.send(call.group.peer(to), call.context, tag, Order::Unordered, cut(spaces, from), word)
+                let (to, tag) = (call.group.peer(to), step_tag(call.sequence, label));
+                (engine.send(to, call.context, tag, Order::Unordered, cut(spaces, from), word), None)
             }
             Action::Recv { from, into, label } => {
-                let tag = step_tag(call.sequence, label);
-                engine.recv(Some(call.group.peer(from)), call.context, Some(tag), cut(spaces, into), word)
+                let (from, tag) = (call.group.peer(from), step_tag(call.sequence, label));
+                let submitted = engine.recv(Some(from), call.context, Some(tag), cut(spaces, into), word);
+                (submitted, Some(into.len))
             }
             Action::Copy { from, into } => {
                 cut(spaces, from).copy_to_buf(cut(spaces, into));
-                return self.release_successors(step);
+                return Begun::Over;
             }
             Action::Reduce { from, into, side } => {
                 let reducer =
@@ -181,40 +202,44 @@ impl Run {
                         self.panic.get_or_insert(panic);
                     }
                 }
-                return self.release_successors(step);
+                return Begun::Over;
             }
         };
         match submitted {
-            Submitted::Done(outcome) => self.conclude(step, outcome),
+            Submitted::Done(outcome) => self.conclude(expected, outcome),
             Submitted::Pending(request) => {
                 self.requests[step as usize] = Some(request);
                 self.in_flight += 1;
+                Begun::InFlight
             }
         }
     }
 
-    /// What the end of a send or receive means for the run.
-    fn conclude(&mut self, step: StepIndex, outcome: Result<Envelope, Failure>) {
-        let call = self.call.as_ref().expect("a run that goes on has been started");
-        let expected = match call.plan.schedule().action(step) {
-            Action::Recv { into, .. } => Some(into.len),
-            _ => None,
-        };
+    /// What the end of a send or receive means for the run. `expected`: bytes of a receive.
+    #[inline]
+    fn conclude(&mut self, expected: Option<u64>, outcome: Result<Envelope, Failure>) -> Begun {
+        match outcome {
+            Ok(envelope) if expected.is_none_or(|expected| expected == envelope.bytes) => Begun::Over,
+            outcome => self.fail(expected, outcome),
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, expected: Option<u64>, outcome: Result<Envelope, Failure>) -> Begun {
         let trouble = match outcome {
-            Ok(envelope) => match expected {
-                Some(expected) if envelope.bytes != expected => {
-                    Trouble::Disagreement { source: envelope.source, given: envelope.bytes, expected }
-                }
-                _ => return self.release_successors(step),
-            },
+            Ok(Envelope { source, bytes: given, .. }) => {
+                Trouble::Disagreement { source, given, expected: expected.unwrap_or(given) }
+            }
             Err(Failure::Truncated { sent, capacity, envelope }) => {
                 Trouble::Disagreement { source: envelope.source, given: sent, expected: capacity }
             }
             Err(failure) => Trouble::Engine(failure),
         };
         self.trouble.get_or_insert(trouble);
+        Begun::Failed
     }
 
+    #[inline(always)]
     fn release_successors(&mut self, step: StepIndex) {
         let call = self.call.as_ref().expect("a run that goes on has been started");
         for &successor in call.plan.successors(step) {
@@ -246,10 +271,6 @@ pub(crate) fn step_tag(sequence: u32, label: u32) -> Tag {
 /// The memory a slice means.
 #[inline]
 fn cut(spaces: &[Buf; 3], slice: Slice) -> Buf {
-    let space = match slice.space {
-        Space::Input => spaces[0],
-        Space::Output => spaces[1],
-        Space::Scratch => spaces[2],
-    };
+    let space = spaces[slice.space as usize];
     space.slice(slice.offset as usize..(slice.offset + slice.len) as usize)
 }
