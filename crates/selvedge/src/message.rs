@@ -433,6 +433,7 @@ impl Communicator {
     }
 
     /// Of an operation that receives nothing.
+    #[inline]
     pub(crate) fn own_status(&self) -> Status {
         Status { source: self.rank(), tag: 0, bytes: 0 }
     }

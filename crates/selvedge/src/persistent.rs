@@ -20,7 +20,6 @@ use crate::op::{Op, Reducer};
 use crate::request::Request;
 use crate::runtime::{Call, Operation, Plan};
 use crate::scope::{Place, Received, Scope};
-use crate::view::{View, ViewMut};
 
 /// A slice that its owner and operations have in turns.
 pub(crate) struct Shared<'scope, T> {
@@ -170,11 +169,11 @@ impl<T: Datatype> Persistent<'_, '_, T> {
                 let elements = unsafe { self.elements.get() };
                 // SAFETY: the slice is lent for 'scope, and the scope does not end before the operation is complete; until
                 // then the elements are shown to nobody.
-                let (buf, aftermath) = unsafe { communicator.outgoing(&View::from(elements)) };
+                let (buf, aftermath) = unsafe { communicator.outgoing_slice(elements) };
                 let mut runtime = communicator.runtime.enter();
                 let started = match is_sync {
-                    false => runtime.send_body(peer, context, tag, buf),
-                    true => runtime.send_body_sync(peer, context, tag, buf),
+                    false => runtime.send(peer, context, tag, buf),
+                    true => runtime.send_sync(peer, context, tag, buf),
                 };
                 drop(runtime);
                 scope.request(started, Received::No, aftermath)
@@ -183,8 +182,8 @@ impl<T: Datatype> Persistent<'_, '_, T> {
                 // SAFETY: no round is under way but the one that begins, which the claim is for.
                 let elements = unsafe { self.elements.get_mut() };
                 // SAFETY: as for a send; the scope keeps the aftermath.
-                let (buf, aftermath) = unsafe { communicator.incoming(ViewMut::from(elements)) };
-                let started = communicator.runtime.enter().recv_body(source, context, tag, buf);
+                let (buf, aftermath) = unsafe { communicator.incoming_slice(elements) };
+                let started = communicator.runtime.enter().recv(source, context, tag, buf);
                 scope.request(started, Received::Yes, aftermath)
             }
             What::Nothing { is_receive: true } => Request::complete(scope, Ok(communicator.null_status())),

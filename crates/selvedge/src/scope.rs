@@ -427,6 +427,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         aftermath: Aftermath,
     ) -> Request<'scope> {
         match started {
+            // What is sent at once.
+            Started::Done(Ok(_)) if received == Received::No && aftermath.is_nothing() => {
+                Request::complete(self, Ok(self.own_status()))
+            }
             Started::Done(outcome) => {
                 Request::complete(self, self.outcome(outcome, received, aftermath.settle()))
             }
@@ -447,6 +451,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         Ok(self.own_status())
     }
 
+    #[inline]
     pub(crate) fn own_status(&self) -> Status {
         self.communicator.own_status()
     }

@@ -33,6 +33,33 @@ impl Communicator {
         if self.stamp_bytes == 0 { message.into_slice() } else { Err(message) }
     }
 
+    /// As [`Communicator::outgoing`], of elements in one piece.
+    ///
+    /// # Safety
+    /// As for [`Communicator::outgoing`].
+    #[inline(always)]
+    pub(crate) unsafe fn outgoing_slice<T: Datatype>(&self, elements: &[T]) -> (Buf, Aftermath) {
+        if self.stamp_bytes > 0 {
+            return stamped(&View::from(elements));
+        }
+        // SAFETY: the caller's promise.
+        (unsafe { claim(elements) }, Aftermath::NOTHING)
+    }
+
+    /// As [`Communicator::incoming`], of room in one piece.
+    ///
+    /// # Safety
+    /// As for [`claim_mut`].
+    #[inline(always)]
+    pub(crate) unsafe fn incoming_slice<T: Datatype>(&self, room: &mut [T]) -> (Buf, Aftermath) {
+        if self.stamp_bytes > 0 {
+            // SAFETY: the caller's promise.
+            return unsafe { stamped_room(ViewMut::from(room)) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { claim_mut(room) }
+    }
+
     /// Claims a message to another rank, and says what is left to do when it has left.
     ///
     /// # Safety
@@ -40,7 +67,8 @@ impl Communicator {
     #[inline(always)]
     pub(crate) unsafe fn outgoing<T: Datatype>(&self, message: &View<'_, T>) -> (Body, Aftermath) {
         if self.stamp_bytes > 0 {
-            return stamped(message);
+            let (buf, aftermath) = stamped(message);
+            return (Body::One(buf), aftermath);
         }
         match message.as_slice() {
             // SAFETY: the caller's promise.
@@ -170,13 +198,13 @@ unsafe fn claim_places<T: Datatype>(message: &ViewMut<'_, T>) -> Scattered {
 
 /// Claims a copy of a message with a stamp in front.
 #[cold]
-fn stamped<T: Datatype>(message: &View<'_, T>) -> (Body, Aftermath) {
+fn stamped<T: Datatype>(message: &View<'_, T>) -> (Buf, Aftermath) {
     let mut bytes = Stamp::of::<T>(message.len()).encode().to_vec();
     bytes.resize(STAMP_BYTES + message.len() * size_of::<T>(), 0);
     // SAFETY: the bytes are on the heap, and the aftermath keeps them.
     let (buf, _) = unsafe { claim_mut(&mut bytes) };
     copy_to(message, buf.slice(STAMP_BYTES..buf.len()));
-    (Body::One(buf), Aftermath::keep(bytes))
+    (buf, Aftermath::keep(bytes))
 }
 
 /// Claims memory for a message of a collective, which begins with what is there and will then be put in several places.
