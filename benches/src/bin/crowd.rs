@@ -29,6 +29,8 @@ struct Crowd {
     ranks: Vec<Member>,
     group: Arc<Group>,
     op: Op<u64>,
+    /// What goes on. Memory that is kept, so that no call is counted with what it takes to get it.
+    open: Vec<(usize, Operation)>,
 }
 
 /// One of them, with its part of the schedule.
@@ -62,13 +64,13 @@ impl Crowd {
             Member { runtime, plan, input, output: Memory::zeroed(8) }
         };
         let ranks = (0..).zip(joined).map(member).collect();
-        Crowd { ranks, group: Arc::new(Group::World { size }), op: Op::sum() }
+        Crowd { ranks, group: Arc::new(Group::World { size }), op: Op::sum(), open: Vec::new() }
     }
 
     /// Started by all, and then each is asked in turn until all have the sum.
     fn allreduce(&mut self, turn: u32) {
         let reducer = self.op.reducer();
-        let mut open: Vec<(usize, Operation)> = Vec::with_capacity(self.ranks.len());
+        let mut open = std::mem::take(&mut self.open);
         for (rank, member) in self.ranks.iter_mut().enumerate() {
             let Member { runtime, plan, input, output } = member;
             let call = Call {
@@ -98,6 +100,7 @@ impl Crowd {
                 }
             });
         }
+        self.open = open;
         let size = self.ranks.len() as u64;
         let sum = (size * (size + 1) / 2).to_ne_bytes();
         assert!(turn > 0 || self.ranks.iter().all(|member| member.output.bytes() == sum), "the sum is right");
