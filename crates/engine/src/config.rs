@@ -80,7 +80,7 @@ impl Default for RoadConfig {
     }
 }
 
-/// Mistakes that an engine can be told to make. The simulation has to notice each of them.
+/// Mistakes that an engine, and what is built on it, can be told to make. The simulation has to notice each of them.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
@@ -120,11 +120,15 @@ pub enum Mutant {
     WildcardsNotTold,
     /// Wildcard receives are told of a peer that left in order as of a dead one.
     WildcardsToldOfLeaving,
+    /// Partitions are not called after their channel.
+    ChannelForgotten,
+    /// Partitions are not called after their round.
+    RoundForgotten,
 }
 
 impl Mutant {
     /// Each of them.
-    pub const ALL: [Mutant; 18] = [
+    pub const ALL: [Mutant; 20] = [
         Mutant::SkipOrderWindow,
         Mutant::UnexpectedLifo,
         Mutant::UnorderedTagCut,
@@ -143,6 +147,8 @@ impl Mutant {
         Mutant::AnsweredUnmatched,
         Mutant::WildcardsNotTold,
         Mutant::WildcardsToldOfLeaving,
+        Mutant::ChannelForgotten,
+        Mutant::RoundForgotten,
     ];
 }
 

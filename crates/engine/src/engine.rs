@@ -130,6 +130,12 @@ impl<T: Transport> Engine<T> {
         &mut self.transport
     }
 
+    /// Whether this mistake is to be made.
+    #[doc(hidden)]
+    pub fn makes(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
     /// Counters since construction.
     pub fn stats(&self) -> &Stats {
         &self.stats

@@ -13,7 +13,7 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use selvedge_engine::{Context, Engine, Envelope, Failure, Order, RequestId, Submitted, Tag};
+use selvedge_engine::{Context, Engine, Envelope, Failure, Mutant, Order, RequestId, Submitted, Tag};
 use selvedge_transport::{Buf, Peer, Transport};
 
 use crate::memory::{Aftermath, Scratch, Unfit};
@@ -158,6 +158,13 @@ fn piece_tag(number: u32, round: u16, piece: usize) -> Tag {
     Tag(PIECE | (u64::from(number) & NUMBER_MASK) << 40 | u64::from(round) << 24 | piece as u64)
 }
 
+/// [`piece_tag`], unless the simulation asks for a mistake.
+fn tag_or_mistake<T: Transport>(engine: &Engine<T>, number: u32, round: u16, piece: usize) -> Tag {
+    let number = if engine.makes(Mutant::ChannelForgotten) { 0 } else { number };
+    let round = if engine.makes(Mutant::RoundForgotten) { 0 } else { round };
+    piece_tag(number, round, piece)
+}
+
 impl Channel {
     /// The sending end. The caller sends its [`hello`].
     pub(crate) fn sender(ends: Ends, number: u32, bytes: usize, partitions: usize, word: u64) -> Channel {
@@ -252,7 +259,8 @@ impl Channel {
         assert!(self.operation.is_some() && !marked[partition], "a partition is marked once in a round");
         marked[partition] = true;
         *unmarked -= 1;
-        let (each, tag) = (self.bytes / marked.len(), piece_tag(*number, self.next_round, partition));
+        let each = self.bytes / marked.len();
+        let tag = tag_or_mistake(engine, *number, self.next_round, partition);
         if is_withheld {
             self.trouble.get_or_insert(Trouble::Withheld { partition: partition as u32 });
         }
@@ -417,7 +425,7 @@ impl Channel {
         let (Ends { peer, context, .. }, pieces) = (self.ends, self.requests.len());
         let each = self.bytes / pieces;
         for piece in 0..pieces {
-            let tag = piece_tag(number, self.next_round, piece);
+            let tag = tag_or_mistake(engine, number, self.next_round, piece);
             let into = self.message.slice(piece * each..(piece + 1) * each);
             match engine.recv(Some(peer), context, Some(tag), into, self.word | piece as u64) {
                 Submitted::Done(outcome) => self.conclude(piece, outcome),
