@@ -7,10 +7,45 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::rules::House;
 use crate::shell::Run;
+use crate::source;
 
 /// Where the page is, from the root of the repository.
 pub const PAGE: &str = "crates/selvedge/src/guide/functions.md";
+
+/// Where it says which calls the storm does not make, in the first column of its last table.
+const STORM_PAGE: &str = "docs/STORM.md";
+
+/// Where the storm is.
+const STORM: &str = "benches/src/bin/storm/";
+
+impl House {
+    /// Calls on the page that no file of the storm makes and that its page does not name as one that it leaves out.
+    pub fn calls_that_no_storm_makes(&self) -> Vec<String> {
+        let files = self.sources.iter().filter(|source| source.path.starts_with(STORM));
+        let storm: String = files.map(|file| source::read(&self.workspace.root, &file.path)).collect();
+        let [page, left_out] = [PAGE, STORM_PAGE].map(|path| source::read(&self.workspace.root, path));
+        not_made(&page, &storm, &left_out)
+    }
+}
+
+/// Methods that `page` links to which `storm` does not call, and the last table of `left_out` does not name.
+fn not_made(page: &str, storm: &str, left_out: &str) -> Vec<String> {
+    let links =
+        page.split("[`").skip(1).filter_map(|rest| Some(rest.split_once("`]")?.0.rsplit_once("::")?.1));
+    let last_table = left_out.rsplit("\n## ").next().unwrap_or_default();
+    let rows = last_table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let named: BTreeSet<&str> = rows.flat_map(|column| column.split('`')).collect();
+    let is_made = |call: &str| {
+        [".", "::"]
+            .iter()
+            .any(|from| ["(", "::<"].iter().any(|to| storm.contains(&format!("{from}{call}{to}"))))
+    };
+    let is_function = |call: &&str| call.starts_with(|c: char| c.is_ascii_lowercase());
+    let calls: BTreeSet<&str> = links.filter(is_function).collect();
+    calls.into_iter().filter(|call| !is_made(call) && !named.contains(call)).map(str::to_owned).collect()
+}
 
 /// Whether the page in the repository at `root` mentions every function that `library`, a libmpi, exports.
 ///
@@ -75,6 +110,15 @@ mod tests {
     use super::*;
 
     const LIBRARY: &str = "01 T MPI_Send\n02 T MPI_Send_c\n03 W MPI_File_open\n04 T MPI_T_init_thread\n05 D MPI_UNWEIGHTED\n06 T PMPI_Recv\n";
+
+    #[test]
+    fn a_call_that_the_storm_neither_makes_nor_leaves_out_is_found() {
+        let page =
+            "[`Group::size`], [`World`], [`Scope::isend`] and [`Communicator::spawn`], [`Status::count`]";
+        let storm = "kept.size(); scope.isend::<u8>(); word_count()";
+        let left_out = "| `count` | not the last table |\n\n## Left out\n\n| `spawn`, `other` | `count` |\n";
+        assert_eq!(not_made(page, storm, left_out), ["count"]);
+    }
 
     #[test]
     fn a_function_without_a_row_is_found_and_constants_are_none() {

@@ -81,3 +81,8 @@ fn every_public_item_is_shown_in_a_running_example() {
 fn every_error_text_is_on_the_page_with_its_cause_and_remedy() {
     nothing_breaks(House::errors_without_a_remedy);
 }
+
+#[test]
+fn every_call_stands_in_the_storm_or_its_page_says_where_else() {
+    nothing_breaks(House::calls_that_no_storm_makes);
+}

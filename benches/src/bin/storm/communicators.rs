@@ -4,7 +4,7 @@
 //! Each rank keeps a few of them, in places that all ranks number alike; where a rank is not a member, its place is empty. Who
 //! must be in a communicator is drawn with it, so every rank knows it, and what goes over it differs from what goes over others.
 
-use selvedge::{Communicator, Comparison, Level, balanced_dims};
+use selvedge::{Communicator, Comparison, Intercommunicator, Level, Op, balanced_dims};
 use selvedge_transport::Rng;
 
 use crate::collectives::{self, FORMS, Part};
@@ -324,7 +324,7 @@ const MAKERS: [(&str, Maker); 9] = [
         } else {
             there.broadcast_from(&mut news, low - 1)?;
         }
-        there.allreduce(&[old.rank()], &mut sum, &selvedge::Op::sum())?;
+        there.allreduce(&[old.rank()], &mut sum, &Op::sum())?;
         let expected: usize = if is_low { (low..making.size()).sum() } else { (0..low).sum() };
         there.barrier()?;
         let said = (words, value, news, sum);
@@ -332,6 +332,8 @@ const MAKERS: [(&str, Maker); 9] = [
             let shown: String = format!("between two groups: {said:?}").chars().take(120).collect();
             return Err(Wrong::Bytes(shown));
         }
+        let others = if is_low { low..making.size() } else { 0..low };
+        between_groups(&there, old.rank(), is_low.then_some(low - 1), &Vec::from_iter(others))?;
         // The upper half first.
         let ranks: Vec<usize> = (low..making.size()).chain(0..low).collect();
         Ok(Some(making.of(there.merge(is_low)?, &ranks)))
@@ -351,3 +353,38 @@ const MAKERS: [(&str, Maker); 9] = [
         }
     }),
 ];
+
+/// Every collective between two groups that has roots, and those in which all give and get. `mine` is this rank in the
+/// communicator of both, `others` are the ranks of the other group in it. `last`: of the lower group, which gives, the last rank.
+fn between_groups(
+    there: &Intercommunicator,
+    mine: usize,
+    last: Option<usize>,
+    others: &[usize],
+) -> Result<(), Wrong> {
+    let (mut most, mut gathered, mut part) = ([mine], vec![0; others.len()], [mine]);
+    match last {
+        Some(last) => {
+            there.reduce_to(&[mine], &Op::max(), 0)?;
+            there.gather_to(&[mine], 0)?;
+            there.scatter_to(others, last)?;
+        }
+        None => {
+            there.reduce_from(&mut most, 0)?;
+            there.gather_from(&mut gathered, 0)?;
+            there.scatter_from(&mut part, others.len() - 1)?;
+        }
+    }
+    let (mut all, mut exchanged) = (vec![0; others.len()], vec![0; others.len()]);
+    there.allgather(&[mine], &mut all)?;
+    there.alltoall(&vec![mine; others.len()], &mut exchanged)?;
+    let is_root = last.is_none() && there.rank() == 0;
+    let is_other = there.remote_group().size() == others.len() && there.remote_group().rank().is_none();
+    let rooted = !is_root || (most == [others.len() - 1] && gathered == others);
+    match is_other && rooted && part == [mine] && all == others && exchanged == others {
+        true => Ok(()),
+        false => Err(Wrong::Bytes(format!(
+            "with {others:?}: {most:?} {gathered:?} {part:?} {all:?} {exchanged:?}"
+        ))),
+    }
+}
