@@ -34,9 +34,21 @@ const YIELD: Duration = Duration::from_micros(400);
 /// receiver's word meanwhile, and a nap at its end would cost both.
 const YIELD_ALONE: Duration = Duration::from_millis(10);
 
-/// The longest nap, where the provider has nothing to sleep on. A nap is an eighth of the time already waited, so a wait
-/// is lengthened by at most that, and by this.
+/// The longest nap, where the provider has nothing to sleep on, of a rank that has not waited for long. A nap is an eighth of
+/// the time already waited, so a wait is lengthened by at most that, and by this.
 const NAP_MAX: Duration = Duration::from_millis(1);
+
+/// Of a rank that has waited for long a nap is this part of the time already waited, if that is more: a wait is then lengthened
+/// by less than a hundredth, and one for ten ranks that wait in a row, as in a tree of a thousand, by less than a tenth.
+const NAP_PART: u32 = 128;
+
+/// The longest nap of all, after half a second: 250 looks in a second instead of a thousand.
+const NAP_LONG_MAX: Duration = Duration::from_millis(4);
+
+/// How long to nap after so long a time without anything.
+fn nap(idle: Duration) -> Duration {
+    (idle / 8).min(NAP_MAX).max((idle / NAP_PART).min(NAP_LONG_MAX))
+}
 
 /// Alarms in a row with nothing behind them, after which the descriptor of the completion queue is not believed until something
 /// happens. libfabric 1.17's tcp leaves a byte in the socket that it wakes sleepers with and reads it no more: there a rank
@@ -88,7 +100,8 @@ impl Patience {
 
     /// Whether the descriptor is not to be slept on, because it wakes for nothing; and how long to sleep instead, at most.
     pub(crate) fn distrust(&self) -> Option<Duration> {
-        (self.false_alarms > FALSE_ALARMS_MAX).then_some(NAP_MAX)
+        let nap = || self.idle_since.map_or(NAP_MAX, |since| nap(since.elapsed()).max(NAP_MAX));
+        (self.false_alarms > FALSE_ALARMS_MAX).then(nap)
     }
 
     /// Nothing will happen for a while, as somebody else has found out.
@@ -116,7 +129,7 @@ impl Patience {
             _ if idle < self.spin && !self.is_crowded => Pastime::Spin,
             _ if idle < yields => Pastime::Yield,
             true => Pastime::Sleep(Duration::MAX),
-            false => Pastime::Sleep((idle / 8).min(NAP_MAX)),
+            false => Pastime::Sleep(nap(idle)),
         };
         self.now
     }
@@ -193,5 +206,7 @@ mod tests {
         assert_eq!(patience.next(start, false), Pastime::Yield);
         assert_eq!(patience.next(start + us(600), false), Pastime::Sleep(us(75)));
         assert_eq!(patience.next(start + us(60_000), false), Pastime::Sleep(NAP_MAX));
+        assert_eq!(patience.next(start + us(256_000), false), Pastime::Sleep(2 * NAP_MAX));
+        assert_eq!(patience.next(start + us(60_000_000), false), Pastime::Sleep(NAP_LONG_MAX));
     }
 }

@@ -285,11 +285,11 @@ fn a_rank_that_waits_for_long_costs_next_to_nothing() {
             spent.extend(line.strip_prefix("spent ").map(|ms| ms.parse::<u64>().expect("a number")));
             job.serve(rank, &line);
         }
-        assert!(
-            spent.len() == 2 && spent.iter().all(|&ms| ms < 200),
-            "{provider}: milliseconds of processor time in two seconds: {spent:?}"
-        );
+        // A rank that could not even begin has said why, and has spent nothing.
         job.end("wait for two seconds");
+        println!("{provider}: milliseconds of processor time in two seconds: {spent:?}");
+        assert_eq!(spent.len(), 2, "{provider}: each says what it has spent");
+        assert!(spent.iter().all(|&ms| ms < 60), "{provider}: {spent:?} ms in two seconds");
     }
 }
 
