@@ -292,7 +292,8 @@ impl<M: RingMemory> Inbound<M> {
                 self.next.advance(record.lines(), self.memory.lines());
                 Ok(Some(record))
             }
-            Word::Skip(lines) if lines == to_end => self.pop_behind(lines),
+            // Never the whole ring: behind a skip is a packet, or nothing yet.
+            Word::Skip(lines) if lines == to_end && self.next.line != 0 => self.pop_behind(lines),
             _ => Err(Malformed { word }),
         }
     }
