@@ -287,13 +287,13 @@ impl Server {
     /// it says it is, or `None` where it has not said enough yet. Then give all those bytes to
     /// [`handle_bytes`](Server::handle_bytes).
     ///
-    /// A rank that has said goodbye may be introduced again: the next program of a script.
+    /// Whether that rank may come is what [`awaits`](Server::awaits) says.
     ///
     /// That is a claim; PMI-1 has no way to prove it. So find out whose the connection is before anything of it is read, or
     /// offer a port only where nobody else can connect, and a socket pair (`PMI_FD`) wherever a rank can inherit one.
     ///
     /// # Errors
-    /// It does not begin as a rank does, or says that it is one that is not here or is in conversation: close it.
+    /// It does not begin as a rank does, or says that it is one that is not here: close it.
     pub fn introduced(&self, bytes: &[u8]) -> Result<Option<u32>, Malformed> {
         const LINE_BYTES_MAX: usize = 64;
         let Some(end) = bytes.iter().take(LINE_BYTES_MAX).position(|byte| *byte == b'\n') else {
@@ -304,14 +304,18 @@ impl Server {
         let text = std::str::from_utf8(line).map_err(|_| Malformed::new(line, LineFault::NotText))?;
         let rank = pmi1::introduction(text).map_err(|fault| Malformed::new(line, fault))?;
         match self.slot(rank) {
-            Some(slot)
-                if matches!(self.ranks[slot].state, State::Silent | State::Finalized)
-                    && self.ranks[slot].pending.is_empty() =>
-            {
-                Ok(Some(rank))
+            Some(_) => Ok(Some(rank)),
+            None => {
+                Err(Malformed::new(line, LineFault::BadNumber { field: "pmiid", value: rank.to_string() }))
             }
-            _ => Err(Malformed::new(line, LineFault::BadNumber { field: "pmiid", value: rank.to_string() })),
         }
+    }
+
+    /// Whether `rank` may be [`introduced`](Server::introduced): it has not said a word, or has said goodbye, and then it is the next
+    /// program of a script. Panics when it is not here.
+    pub fn awaits(&self, rank: u32) -> bool {
+        let conversation = self.here(rank);
+        matches!(conversation.state, State::Silent | State::Finalized) && conversation.pending.is_empty()
     }
 
     /// `rank` has sent `bytes`: part of a request, or several. Panics when it is not here.

@@ -298,7 +298,11 @@ impl Agent {
         let Some(world) = self.worlds.get_mut(place.world) else { return Verdict::Wait };
         match world.server.introduced(said) {
             Ok(None) => Verdict::Wait,
-            Ok(Some(rank)) if rank == who.rank => Verdict::Connect,
+            Ok(Some(rank)) if rank == who.rank && world.server.awaits(rank) => Verdict::Connect,
+            Ok(Some(rank)) if rank == who.rank => Verdict::TurnAway(
+                "twin",
+                format!("it is a process of rank {who}, which has left without a goodbye"),
+            ),
             Ok(Some(rank)) => Verdict::TurnAway(
                 "false",
                 format!("it is a process of rank {who} and says that it is {rank}"),
