@@ -20,16 +20,16 @@ const SHOWN: &str = "crates/selvedge/src/";
 
 /// Files of it with what users do not call: what the storm drives, and what is `pub` inside only.
 const HIDDEN: &[&str] = &[
-    "channel.rs",
-    "contexts.rs",
-    "executor.rs",
-    "group.rs",
-    "plan.rs",
-    "routes.rs",
+    "message/channel.rs",
+    "communicator/contexts.rs",
+    "collective/executor.rs",
+    "communicator/group.rs",
+    "collective/plan.rs",
+    "world/routes.rs",
     "runtime.rs",
-    "signature.rs",
-    "staged.rs",
-    "watch.rs",
+    "datatype/signature.rs",
+    "message/staged.rs",
+    "world/watch.rs",
 ];
 
 /// Public items that have no running example, each with the reason.

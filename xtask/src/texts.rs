@@ -18,11 +18,11 @@ const FILES: &[&str] = &[
     "crates/engine/src/faults.rs",
     "crates/ofi/src/efa.rs",
     "crates/ofi/src/faults.rs",
-    "crates/selvedge/src/cards.rs",
+    "crates/selvedge/src/world/cards.rs",
     "crates/selvedge/src/error.rs",
-    "crates/selvedge/src/membership.rs",
-    "crates/selvedge/src/spawn.rs",
-    "crates/selvedge/src/wishes.rs",
+    "crates/selvedge/src/world/membership.rs",
+    "crates/selvedge/src/communicator/spawn.rs",
+    "crates/selvedge/src/world/wishes.rs",
     "crates/shm/src/faults.rs",
 ];
 

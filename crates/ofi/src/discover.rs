@@ -3,18 +3,22 @@
 //! Everything is asked of libfabric and read back ([`Abilities`]); the kernel is asked only where libfabric's answer has no
 //! reason in it.
 
+pub(crate) mod devices;
+pub(crate) mod interface;
+pub(crate) mod spread;
+pub(crate) mod steps;
+
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::devices::{self, Devices, Trouble};
+use crate::discover::devices::{Devices, Trouble};
+use crate::discover::interface::{Offer, Wanted};
 use crate::environment;
 use crate::error::Error;
 use crate::info::{Abilities, Hints, Info, Nic};
-use crate::interface::{self, Offer, Wanted};
 use crate::load::Library;
 use crate::settings::Settings;
-use crate::steps;
 use crate::sys::{self, Heard};
 
 /// A road to other hosts.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use rustix::io::Errno;
 use selvedge_transport::{Cause, Fault, Peer, Scope};
 
-use crate::card::Unreadable;
+use crate::discover::steps;
 use crate::efa;
 use crate::error::Error;
-use crate::lifeline::{Ending, SILENCE};
-use crate::rails::Way;
-use crate::steps;
+use crate::opening::card::Unreadable;
+use crate::peers::lifeline::{Ending, SILENCE};
+use crate::transport::rails::Way;
 
 #[cold]
 fn fault(scope: Scope, cause: Cause, detail: String, next_step: &'static str) -> Box<Fault> {
@@ -157,7 +157,7 @@ pub(crate) fn line_ended(peer: Peer, ending: Ending) -> Box<Fault> {
 /// The provider says that an operation with a peer failed, in EFA's words where it has them.
 pub(crate) fn refused_by_provider(
     peer: Peer,
-    error: &crate::queue::Failure,
+    error: &crate::rail::queue::Failure,
     is_efa: bool,
 ) -> (Box<Fault>, bool) {
     if let Some(meaning) = efa::meaning(error.provider_code).filter(|_| is_efa) {

@@ -1,5 +1,8 @@
 //! From a choice of road to a transport: open here, agree on terms, join.
 
+pub(crate) mod card;
+pub(crate) mod terms;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -7,22 +10,22 @@ use std::time::Duration;
 
 use selvedge_transport::{Acquaint, Caps, Fault, Peer};
 
-use crate::card::Card;
+use crate::discover::interface;
+use crate::discover::spread;
 use crate::discover::{Choice, Provider};
 use crate::efa;
 use crate::error::Error;
 use crate::faults;
 use crate::info::{Abilities, AddressFormat};
-use crate::interface;
-use crate::lifeline::{Doorway, Lifelines};
+use crate::opening::card::Card;
+use crate::opening::terms::Terms;
+use crate::peers::lifeline::{Doorway, Lifelines};
+use crate::peers::words::Words;
 use crate::peers::{PEERS_MAX, Peers};
 use crate::rail::{Plan, Rail};
 use crate::settings::Settings;
-use crate::spread;
 use crate::sys;
-use crate::terms::Terms;
 use crate::transport::{Ofi, Parts};
-use crate::words::Words;
 
 /// Packet on TCP: a power of two, as messages like to be, and room for the engine's header before it. Without that room
 /// 64 KiB leave as three packets, the last of a few bytes.

@@ -5,17 +5,23 @@
 //! to do with costs an eighth of a byte, 32 bytes where one has to do with a neighbour of it (`pages.rs`), and one that is known
 //! a few hundred, its card among them.
 
+pub(crate) mod acquaintance;
+pub(crate) mod farewell;
+pub(crate) mod lifeline;
+pub(crate) mod pages;
+pub(crate) mod words;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use selvedge_transport::{Fault, Peer};
 
-use crate::card::Card;
-use crate::fabric::Address;
 use crate::faults;
-use crate::numbers::Numbering;
-use crate::pages::Pages;
-use crate::words::{CONTROL, NAME_MASK, Words};
+use crate::opening::card::Card;
+use crate::peers::pages::Pages;
+use crate::peers::words::{CONTROL, NAME_MASK, Words};
+use crate::rail::fabric::Address;
+use crate::transport::numbers::Numbering;
 
 /// Most peers there can be. One bit of a name says that the number of a packet stands there as well, see `numbers.rs`.
 pub(crate) const PEERS_MAX: usize = 1 << 23;
@@ -375,9 +381,9 @@ mod tests {
         here.want(Peer(2));
         here.want(Peer(2));
         assert_eq!((here.next_wanted(), here.next_wanted()), (Some(Peer(2)), None));
-        assert!(here.is_stranger(Peer(2)) && here.learn(Peer(2), crate::card::tests::card()));
+        assert!(here.is_stranger(Peer(2)) && here.learn(Peer(2), crate::opening::card::tests::card()));
         assert!(!here.is_stranger(Peer(2)) && !here.is_known(Peer(2)) && here.know(Peer(2)));
-        assert!(!here.learn(Peer(4), crate::card::tests::card()), "nobody has asked for it");
+        assert!(!here.learn(Peer(4), crate::opening::card::tests::card()), "nobody has asked for it");
     }
 
     #[test]

@@ -3,17 +3,25 @@
 //! Operations of the endpoint are named by numbers, in three ranges: receives `0..receives` by their slot, sends
 //! `receives..receives + sends` by theirs, and behind them the one-sided ones.
 
+pub(crate) mod cache;
+pub(crate) mod contexts;
+pub(crate) mod endpoint;
+pub(crate) mod fabric;
+pub(crate) mod monitor;
+pub(crate) mod pool;
+pub(crate) mod queue;
+
 use std::sync::Arc;
 
 use rustix::io::Errno;
 use selvedge_transport::{Buf, Fault, Peer};
 
-use crate::endpoint::{Endpoint, Polled, Sizes};
 use crate::error::{Code, Error};
-use crate::fabric::{Access, Address, Descriptor, Domain, Fabric, MemoryRegion};
 use crate::faults;
 use crate::info::{Abilities, AddressFormat, Info};
-use crate::pool::{Inbound, Outbound, gather};
+use crate::rail::endpoint::{Endpoint, Polled, Sizes};
+use crate::rail::fabric::{Access, Address, Descriptor, Domain, Fabric, MemoryRegion};
+use crate::rail::pool::{Inbound, Outbound, gather};
 
 /// How many of everything a rail has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! libfabric as it lies in memory: the layouts and values of its C interface that we use, and the few calls that bring
-//! its objects to life. Private; `fabric.rs`, `queue.rs` and `endpoint.rs` make owning handles of it.
+//! its objects to life. Private; `fabric.rs`, `queue.rs` and `endpoint.rs` of `rail` make owning handles of it.
 //!
 //! # One binary for libfabric 1.9 to 2.x
 //!

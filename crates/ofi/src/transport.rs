@@ -1,5 +1,14 @@
 //! The transport: rails, peers and patience put together.
 
+pub(crate) mod alarm;
+pub(crate) mod numbers;
+pub(crate) mod one_sided;
+pub(crate) mod operations;
+pub(crate) mod passages;
+pub(crate) mod patience;
+pub(crate) mod rails;
+pub(crate) mod sending;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -8,23 +17,23 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use selvedge_transport::{Buf, Busy, Caps, Event, Fault, Key, Peer, RemoteSlice, Slot, Token, Transport};
 
-use crate::acquaintance::ROLL_CALL;
-use crate::alarm::Alarm;
-use crate::endpoint::{Completion, Polled};
 use crate::error::Code;
-use crate::farewell::{Farewells, Leaving};
 use crate::faults;
-use crate::lifeline::{Doorway, Lifelines};
-use crate::monitor::Monitor;
-use crate::one_sided::{Direction, Registrations, Work, Works};
-use crate::passages::Passages;
-use crate::patience::{Pastime, Patience};
+use crate::peers::acquaintance::ROLL_CALL;
+use crate::peers::farewell::{Farewells, Leaving};
+use crate::peers::lifeline::{Doorway, Lifelines};
 use crate::peers::{Label, Peers};
-use crate::pool::Inbound;
-use crate::queue::Failure;
+use crate::rail::endpoint::{Completion, Polled};
+use crate::rail::monitor::Monitor;
+use crate::rail::pool::Inbound;
+use crate::rail::queue::Failure;
 use crate::rail::{Operation, Rail, words};
-use crate::rails::Ways;
-use crate::sending::Waiting;
+use crate::transport::alarm::Alarm;
+use crate::transport::one_sided::{Direction, Registrations, Work, Works};
+use crate::transport::passages::Passages;
+use crate::transport::patience::{Pastime, Patience};
+use crate::transport::rails::Ways;
+use crate::transport::sending::Waiting;
 
 /// Polls without an event between two looks at the clock, for callers that never wait: some milliseconds.
 const QUIET_POLLS: u32 = 1 << 12;

@@ -1,15 +1,22 @@
 //! Collectives (MPI 5.0 chapter 6): arguments checked and made into a shape, once for the blocking and the nonblocking
-//! form of each.
+//! form of each. Below: which algorithm, the executor of its schedule, what is reduced by, and collectives of values.
+
+pub(crate) mod algorithms;
+pub(crate) mod executor;
+pub(crate) mod op;
+pub(crate) mod plan;
+pub(crate) mod steps;
+pub(crate) mod values;
 
 use std::mem::size_of;
 
 use selvedge_coll::{Collective, Rank, Shape};
 
+use crate::collective::op::{Op, Reducer};
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
+use crate::datatype::view::BufferMut;
 use crate::error::{Misuse, Refused, Result};
-use crate::op::{Op, Reducer};
-use crate::view::BufferMut;
 
 /// A collective whose arguments are right.
 #[derive(Debug)]

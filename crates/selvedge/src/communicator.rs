@@ -1,4 +1,15 @@
-//! A communicator: a group of ranks with a context of its own, and how new ones are made.
+//! A communicator: a group of ranks with a context of its own (MPI 5.0 chapter 7). Below: how new ones are made, of which ranks, with which
+//! numbers and neighbours, for which threads, and with ranks that another group has started.
+
+pub(crate) mod contexts;
+pub(crate) mod create;
+pub(crate) mod extensions;
+pub(crate) mod group;
+pub(crate) mod groups;
+pub(crate) mod inter;
+pub(crate) mod spawn;
+pub(crate) mod team;
+pub(crate) mod topology;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -9,23 +20,23 @@ use selvedge_coll::Rank;
 use selvedge_engine::{Context, Envelope, Failure};
 use selvedge_transport::{Peer, Scope};
 
-use crate::algorithms::Wanted;
+use crate::collective::algorithms::Wanted;
+use crate::collective::plan::Plans;
+use crate::communicator::extensions::Extensions;
+use crate::communicator::group::Group;
+use crate::datatype::signature::STAMP_BYTES;
 use crate::error::{Error, ErrorHandler, Misuse, Result};
-use crate::extensions::Extensions;
-use crate::group::Group;
-use crate::job::{Job, MEETING_CONTEXT};
-use crate::owned::Abandoned;
-use crate::plan::Plans;
+use crate::request::owned::Abandoned;
+use crate::request::scope::Table;
 use crate::runtime::Trouble;
-use crate::scope::Table;
-use crate::signature::STAMP_BYTES;
-use crate::station::{Entrance, Inner};
+use crate::runtime::station::{Entrance, Inner};
+use crate::world::job::{Job, MEETING_CONTEXT};
 
 /// What leads to the peers.
-pub(crate) type Road = crate::roads::Roads<Far>;
+pub(crate) type Road = crate::world::roads::Roads<Far>;
 
 /// The road to other hosts, whose ranks are met when there is something to do with them.
-pub(crate) type Far = selvedge_transport::Introduced<selvedge_ofi::Ofi, crate::cards::Cards>;
+pub(crate) type Far = selvedge_transport::Introduced<selvedge_ofi::Ofi, crate::world::cards::Cards>;
 
 /// A group of ranks that exchange messages no other communicator sees (MPI 5.0 section 7.2).
 ///

@@ -1,13 +1,21 @@
-//! What a message may be made of (MPI 5.0 section 3.2.2 for the predefined ones, chapter 5 for those of the program).
+//! What a message may be made of (MPI 5.0 section 3.2.2 for the predefined ones, chapter 5 for those of the program). Below: where its
+//! elements lie, how claims on them are made, and the check that both sides mean the same.
 //!
 //! Bytes that arrive come from another process, so nothing is believed about them: a type says which bytes are a value
 //! of it, and `memory.rs` looks before the program may.
+
+#[cfg(feature = "ndarray")]
+pub(crate) mod arrays;
+pub(crate) mod layout;
+pub(crate) mod memory;
+pub(crate) mod signature;
+pub(crate) mod view;
 
 use std::marker::PhantomData;
 use std::mem::size_of;
 use std::num::{NonZero, Wrapping};
 
-use crate::signature::{Basic, Signature};
+use crate::datatype::signature::{Basic, Signature};
 
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel as it lies in memory",

@@ -7,9 +7,9 @@ use std::fmt;
 
 use selvedge_transport::{Fault, Scope};
 
-use crate::memory::{Invalid, Unfit};
+use crate::datatype::memory::{Invalid, Unfit};
+use crate::datatype::signature::Stamp;
 use crate::message::Status;
-use crate::signature::Stamp;
 pub use class::ErrorClass;
 pub use handler::ErrorHandler;
 pub(crate) use handler::Refused;

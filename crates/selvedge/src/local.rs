@@ -10,10 +10,10 @@ use selvedge_shm::{Config, Segment};
 use selvedge_transport::Peer;
 
 use crate::communicator::Road;
-use crate::job::Start;
-use crate::membership;
-use crate::wire_up;
 use crate::world::World;
+use crate::world::job::Start;
+use crate::world::membership;
+use crate::world::wire_up;
 
 /// Runs `program` on `ranks` threads, each with a [`World`] of its own, and returns their results in order of ranks.
 ///

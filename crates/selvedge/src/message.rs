@@ -1,4 +1,12 @@
-//! Point-to-point messages: the values around them and the blocking calls (MPI 5.0 chapter 3).
+//! Point-to-point messages (MPI 5.0 chapters 3 and 4): the values around them and the blocking calls. Below: the modes of a send,
+//! matched probes, and messages in partitions.
+
+pub(crate) mod buffered;
+pub(crate) mod channel;
+pub(crate) mod matched;
+pub(crate) mod modes;
+pub(crate) mod partitioned;
+pub(crate) mod staged;
 
 use std::mem::size_of;
 
@@ -9,8 +17,8 @@ use serde::de::DeserializeOwned;
 
 use crate::communicator::Communicator;
 use crate::datatype::Datatype;
+use crate::datatype::view::{Buffer, BufferMut};
 use crate::error::{Misuse, Refused, Result};
-use crate::view::{Buffer, BufferMut};
 
 /// Whose messages a receive takes: those of a rank, of anybody ([`ANY_SOURCE`]) or of nobody ([`PROC_NULL`]).
 ///

@@ -1,13 +1,19 @@
-//! Requests, and waiting for one, any, some or all of them (MPI 5.0 section 3.7).
+//! Requests, and waiting for one, any, some or all of them (MPI 5.0 section 3.7). Below: the ways to have one (in a
+//! scope, with a buffer that goes along, to be started again and again), and calls that wait at once.
+
+pub(crate) mod blocking;
+pub(crate) mod owned;
+pub(crate) mod persistent;
+pub(crate) mod scope;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::blocking::{Outlook, Slept, sleep};
 use crate::error::Result;
 use crate::message::Status;
+use crate::request::blocking::{Outlook, Slept, sleep};
+use crate::request::scope::{Place, Received, Scope};
 use crate::runtime::Operation;
-use crate::scope::{Place, Received, Scope};
 
 /// A nonblocking operation in flight (MPI_Request). Dropping it does not end the operation: its scope waits for it.
 ///

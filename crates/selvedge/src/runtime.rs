@@ -7,6 +7,8 @@
 //! [`Runtime::progress`], [`Runtime::take`] says whether an operation is complete. Everything in flight is named by one
 //! 64-bit word given to the engine: an operation of the caller's, or a step of a run.
 
+pub(crate) mod station;
+
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +18,15 @@ use selvedge_engine::matching::Pattern;
 use selvedge_engine::{Completion, Context, Engine, Envelope, Failure, Matched, Order, Submitted, Tag};
 use selvedge_transport::{Buf, Fault, Peer, Scattered, Transport};
 
-use crate::channel::Channel;
-pub use crate::channel::{Arrival, Board, Ends, PARTITIONS_MAX, hello};
-use crate::executor::{Run, Running};
-pub use crate::group::Group;
-use crate::memory::Aftermath;
-pub use crate::op::Reducer;
-pub use crate::plan::Plan;
-use crate::report::Remarks;
-use crate::watch::{self, Watch};
+use crate::collective::executor::{Run, Running};
+pub use crate::collective::op::Reducer;
+pub use crate::collective::plan::Plan;
+pub use crate::communicator::group::Group;
+use crate::datatype::memory::Aftermath;
+use crate::message::channel::Channel;
+pub use crate::message::channel::{Arrival, Board, Ends, PARTITIONS_MAX, hello};
+use crate::world::report::Remarks;
+use crate::world::watch::{self, Watch};
 
 /// What runs on the runtime of a joined world, below its communicators, whatever its roads are made of.
 pub trait Guest {

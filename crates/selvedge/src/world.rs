@@ -1,4 +1,18 @@
-//! Joining a job, and the communicator of everybody in it.
+//! Joining a job, and the communicator of everybody in it. Below: who is where, which roads lead there, what the user asked of them, and
+//! what the launcher may know of this rank.
+
+pub(crate) mod cards;
+pub(crate) mod job;
+pub(crate) mod locality;
+pub(crate) mod membership;
+pub(crate) mod network;
+pub(crate) mod pmix;
+pub(crate) mod report;
+pub(crate) mod roads;
+pub(crate) mod routes;
+pub(crate) mod watch;
+pub(crate) mod wire_up;
+pub(crate) mod wishes;
 
 use std::fmt::Write;
 use std::ops::Deref;
@@ -9,21 +23,19 @@ use selvedge_coll::Rank;
 use selvedge_engine::{Config, Engine, RoadConfig};
 use selvedge_transport::{Peer, Transport};
 
-use crate::algorithms::Wanted;
+use crate::collective::algorithms::Wanted;
+use crate::communicator::contexts;
+use crate::communicator::group::Group;
+use crate::communicator::inter::Intercommunicator;
+use crate::communicator::spawn;
 use crate::communicator::{Communicator, Core, Road};
-use crate::contexts;
 use crate::error::Result;
-use crate::group::Group;
-use crate::inter::Intercommunicator;
-use crate::job::{Job, Start};
-use crate::membership;
-use crate::report::Remarks;
 use crate::runtime::Runtime;
-use crate::spawn;
-use crate::station::Entrance;
-use crate::watch::Watch;
-use crate::wire_up;
-use crate::wishes::Wishes;
+use crate::runtime::station::Entrance;
+use crate::world::job::{Job, Start};
+use crate::world::report::Remarks;
+use crate::world::watch::Watch;
+use crate::world::wishes::Wishes;
 
 /// The communicator of all ranks of the job (MPI_COMM_WORLD), and this process's membership in it.
 ///

@@ -1,0 +1,241 @@
+//! Communicators out of communicators (MPI 5.0 section 7.4).
+
+use std::sync::Arc;
+
+use selvedge_coll::Rank;
+use selvedge_transport::Peer;
+
+use crate::collective::algorithms::Wanted;
+use crate::collective::op::Op;
+use crate::communicator::contexts::{Offer, agree};
+use crate::communicator::group::Group;
+use crate::communicator::groups;
+use crate::communicator::{Communicator, Core};
+use crate::error::{ErrorHandler, Misuse, Refused, Result};
+use crate::runtime::station::Entrance;
+use crate::world::job::MEETING_CONTEXT;
+use crate::world::locality::{self, Level};
+
+/// The tag of meetings of all ranks, among those of the groups of the first world.
+const EVERYBODY: i32 = i32::MAX;
+
+impl Communicator {
+    /// A communicator of the same ranks whose messages meet none of this one's (MPI_Comm_dup), with those of its
+    /// [`extensions`](Communicator::extensions) that are passed on, and without a name. Collective; costs one allreduce of
+    /// 16 bytes.
+    ///
+    /// ```
+    /// selvedge::local::run(2, |world| {
+    ///     let quiet = world.dup().unwrap();
+    ///     world.send(&[1], world.rank(), 0).unwrap();
+    ///     assert!(quiet.iprobe(selvedge::ANY_SOURCE, 0).unwrap().is_none());
+    ///     world.recv(&mut [0], world.rank(), 0).unwrap();
+    /// });
+    /// ```
+    pub fn dup(&self) -> Result<Communicator> {
+        let context = self.agree_on_context(None)?;
+        let core = self.core.child(Arc::clone(&self.group), Rank(self.rank() as u32), context);
+        core.extensions.pass_on(&self.core.extensions);
+        Ok(self.of_this_mind(core))
+    }
+
+    /// Divides the ranks by `color`; within a colour they are ordered by `key`, then by their rank here
+    /// (MPI_Comm_split). A rank that says `None` gets `None`. Collective; costs one allgather of 32 bytes a rank.
+    ///
+    /// ```
+    /// selvedge::local::run(5, |world| {
+    ///     let half = world.split(Some((world.rank() % 2) as u32), 0).unwrap().unwrap();
+    ///     assert_eq!(half.size(), if world.rank() % 2 == 0 { 3 } else { 2 });
+    ///     assert_eq!(half.rank(), world.rank() / 2);
+    /// });
+    /// ```
+    pub fn split(&self, color: Option<u32>, key: i64) -> Result<Option<Communicator>> {
+        const NO_COLOR: u64 = u64::MAX;
+        let [serial, has_threads] = self.offer().words();
+        let mine = [color.map_or(NO_COLOR, u64::from), key as u64, serial, has_threads];
+        let mut all = vec![[0; 4]; self.size()];
+        self.allgather(&[mine], &mut all)?;
+        let offered = all.iter().fold([0; 2], |most: [u64; 2], [_, _, serial, has_threads]| {
+            [most[0].max(*serial), most[1].max(*has_threads)]
+        });
+        // Groups of different colours have no rank in common, so they can share a context.
+        let context = self.agree_on_context(Some(offered))?;
+        let mut members: Vec<usize> = (0..self.size()).filter(|&rank| all[rank][0] == mine[0]).collect();
+        members.sort_by_key(|&rank| (all[rank][1] as i64, rank));
+        let members = members.iter().map(|&rank| self.peer_of(rank)).collect();
+        Ok(self.with_members(color.map(|_| Arc::new(Group::of(members))), context))
+    }
+
+    /// A communicator of the ranks on this host, in the same order (MPI_Comm_split_type with MPI_COMM_TYPE_SHARED).
+    /// Collective.
+    pub fn split_by_host(&self) -> Result<Communicator> {
+        let color = self.core.job.host_index(self.peer_of(self.rank()));
+        Ok(self.split(Some(color), 0)?.expect("every rank has a host"))
+    }
+
+    /// A communicator of the ranks of this host that are bound to the same part of it as this one, in the same order
+    /// (MPI_Comm_split_type with MPI_COMM_TYPE_HW_GUIDED). `None` for a rank that may run on processors of several such parts:
+    /// bind ranks with `mpirun --bind-to`. Collective. The parts are those that Linux tells of under `/sys/devices/system`.
+    ///
+    /// ```
+    /// use selvedge::Level;
+    /// selvedge::local::run(2, |world| {
+    ///     if let Some(near) = world.split_by(Level::Numa).unwrap() {
+    ///         assert!(near.size() <= world.split_by_host().unwrap().size());
+    ///     } else {
+    ///         world.split_by_host().unwrap();
+    ///     }
+    /// });
+    /// ```
+    pub fn split_by(&self, level: Level) -> Result<Option<Communicator>> {
+        let host = self.core.job.host_index(self.peer_of(self.rank()));
+        let part = locality::part_here(level);
+        self.split(part.map(|part| host * locality::PARTS_MAX + part), 0)
+    }
+
+    /// A communicator of the ranks of `group`, which is a subset of this one's, in that order (MPI_Comm_create). Ranks that
+    /// are not in it get `None`. Collective over this communicator: all give the same group, or groups that have no rank in
+    /// common. Costs one allreduce of 16 bytes.
+    ///
+    /// ```
+    /// selvedge::local::run(3, |world| {
+    ///     let backwards = world.group().include((0..3).rev()).unwrap();
+    ///     let mirror = world.create(&backwards).unwrap().unwrap();
+    ///     assert_eq!(mirror.rank(), 2 - world.rank());
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// [`Misuse::NotAMember`] when the group has a process that this communicator has not.
+    pub fn create(&self, group: &groups::Group) -> Result<Option<Communicator>> {
+        self.check_subset(group)?;
+        let context = self.agree_on_context(None)?;
+        Ok(self.with_members(group.rank().map(|_| Arc::clone(group.members())), context))
+    }
+
+    /// As [`Communicator::create`], called by the ranks of `group` only (MPI_Comm_create_group). Threads that do so at the same
+    /// time use different tags. Costs two messages a rank, in a tree.
+    ///
+    /// ```
+    /// selvedge::local::run(4, |world| {
+    ///     let outer = world.group().include([0, 3]).unwrap();
+    ///     if outer.rank().is_some() {
+    ///         let pair = world.create_group(&outer, 0).unwrap();
+    ///         assert_eq!(pair.size(), 2);
+    ///     }
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// [`Misuse::NotAMember`] when the group has a process that this communicator has not, or has not this one;
+    /// [`Misuse::TagOutOfRange`].
+    pub fn create_group(&self, group: &groups::Group, tag: i32) -> Result<Communicator> {
+        self.check_subset(group)?;
+        let me = group.rank().ok_or(Misuse::NotAMember).refused_by(self)?;
+        let meeting = self.of_this_mind(self.core.for_meetings(group.members(), me));
+        let maker = u64::from(self.message_context().0) + tag as u64;
+        let context = agree(&self.core.job.contexts, self.offer().has_threads, maker, None, |mine| {
+            meeting.max_by_messages(mine, tag)
+        })?;
+        let made = self.with_members(Some(Arc::clone(group.members())), context);
+        Ok(made.expect("this rank is in it"))
+    }
+
+    /// One more communicator of all ranks of the job that `runtime` is in. Collective over them, by messages that meet no others,
+    /// whatever they do with the communicators that they have.
+    pub(crate) fn of_everybody(runtime: Entrance) -> Result<Communicator> {
+        let (job, has_threads) = {
+            let runtime = runtime.enter();
+            (Arc::clone(runtime.job()), runtime.is_shared())
+        };
+        let (group, me) = (Arc::new(Group::World { size: job.size() }), Rank(job.me.0));
+        let core = |context, owns_context| {
+            let (job, group) = (Arc::clone(&job), Arc::clone(&group));
+            Core::with(job, group, me, context, ErrorHandler::default(), owns_context)
+        };
+        let talk = Communicator::new(runtime.clone(), core(MEETING_CONTEXT, false), Wanted::default());
+        let maker = u64::from(MEETING_CONTEXT) + EVERYBODY as u64;
+        let context =
+            agree(&job.contexts, has_threads, maker, None, |mine| talk.max_by_messages(mine, EVERYBODY))?;
+        Ok(Communicator::new(runtime, core(context, true), Wanted::default()))
+    }
+
+    /// Another communicator, whose collectives are done as this one's.
+    fn of_this_mind(&self, core: Arc<Core>) -> Communicator {
+        Communicator::new(self.runtime.clone(), core, self.plans.wanted().clone())
+    }
+
+    fn offer(&self) -> Offer {
+        let has_threads = self.runtime.enter().is_shared();
+        Offer { serial: self.core.job.candidate(), has_threads }
+    }
+
+    /// Collective: a context that no rank of this communicator has in use, claimed by all of them.
+    fn agree_on_context(&self, offered: Option<[u64; 2]>) -> Result<u32> {
+        let maker = u64::from(self.message_context().0);
+        agree(&self.core.job.contexts, self.offer().has_threads, maker, offered, |mine| {
+            let mut most = [0; 2];
+            self.allreduce(&mine, &mut most, &Op::max())?;
+            Ok(most)
+        })
+    }
+
+    /// The communicator of this rank's group with a context that was agreed on; gives the context back where it has no group.
+    fn with_members(&self, group: Option<Arc<Group>>, context: u32) -> Option<Communicator> {
+        let Some(group) = group else {
+            self.core.job.release(context);
+            return None;
+        };
+        let me = group.rank(self.peer_of(self.rank())).expect("a rank is in its own group");
+        Some(self.of_this_mind(self.core.child(group, me, context)))
+    }
+
+    fn check_subset(&self, group: &groups::Group) -> Result<()> {
+        let members = group.members();
+        let is_here = |rank| self.group.rank(members.peer(Rank(rank as u32))).is_some();
+        if (0..group.size()).all(is_here) { Ok(()) } else { Err(self.refuse(Misuse::NotAMember)) }
+    }
+
+    /// The largest over all ranks, word by word: up a binomial tree and down again, by messages that keep their order, so that
+    /// two meetings with the same tag do not meet.
+    fn max_by_messages(&self, mut most: [u64; 2], tag: i32) -> Result<[u64; 2]> {
+        let (me, size) = (self.rank(), self.size());
+        let mut bit = 1;
+        while bit < size && me & bit == 0 {
+            if me + bit < size {
+                let mut theirs = [0; 2];
+                self.recv(&mut theirs, me + bit, tag)?;
+                most = [most[0].max(theirs[0]), most[1].max(theirs[1])];
+            }
+            bit *= 2;
+        }
+        if me != 0 {
+            self.send(&most, me - bit, tag)?;
+            self.recv(&mut most, me - bit, tag)?;
+        }
+        while bit > 1 {
+            bit /= 2;
+            if me + bit < size {
+                self.send(&most, me + bit, tag)?;
+            }
+        }
+        Ok(most)
+    }
+}
+
+impl Core {
+    /// A communicator of the same job.
+    fn child(&self, group: Arc<Group>, me: Rank, context: u32) -> Arc<Core> {
+        Core::with(Arc::clone(&self.job), group, me, context, self.handler(), true)
+    }
+}
+
+impl Group {
+    /// The group of these peers, in order of their ranks; the shortest way to say so.
+    pub(crate) fn of(peers: Vec<Peer>) -> Group {
+        match peers.iter().enumerate().all(|(rank, peer)| peer.index() == rank) {
+            true => Group::World { size: peers.len() as u32 },
+            false => Group::listed(peers),
+        }
+    }
+}
