@@ -18,18 +18,18 @@ const WIDTH_MAX: usize = 100;
 /// The crate whose public items are shown.
 const SHOWN: &str = "crates/selvedge/src/";
 
-/// Files of it with what users do not call: what the storm drives, and what is `pub` inside only.
+/// Modules of it with what users do not call, each with those below it: what the storm drives, and what is `pub` inside only.
 const HIDDEN: &[&str] = &[
-    "message/channel.rs",
-    "communicator/contexts.rs",
-    "collective/executor.rs",
-    "communicator/group.rs",
-    "collective/plan.rs",
-    "world/routes.rs",
-    "runtime.rs",
-    "datatype/signature.rs",
-    "message/staged.rs",
-    "world/watch.rs",
+    "message/channel",
+    "communicator/contexts",
+    "collective/executor",
+    "communicator/group",
+    "collective/plan",
+    "world/routes",
+    "runtime",
+    "datatype/signature",
+    "message/staged",
+    "world/watch",
 ];
 
 /// Public items that have no running example, each with the reason.
@@ -52,7 +52,7 @@ impl House {
         for page in self.files.iter().filter(|path| path.starts_with(SHOWN) && path.ends_with(".md")) {
             shown += &running_code(&source::read(&self.workspace.root, page));
         }
-        let is_public = |source: &&Source| !HIDDEN.iter().any(|file| source.path == format!("{SHOWN}{file}"));
+        let is_public = |source: &&Source| !HIDDEN.iter().any(|module| is_of_module(&source.path, module));
         let items: BTreeSet<String> = of_library().filter(is_public).flat_map(public_items).collect();
         let lines: Vec<&str> = shown.lines().collect();
         let is_shown = |item: &str| lines.iter().any(|line| contains_word(line, item));
@@ -61,6 +61,12 @@ impl House {
             .filter(|item| !is_shown(item) && NOT_SHOWN.iter().all(|(name, _)| name != item))
             .collect()
     }
+}
+
+/// Whether a file of the library belongs to a module.
+fn is_of_module(path: &str, module: &str) -> bool {
+    let rest = path.strip_prefix(SHOWN).and_then(|path| path.strip_prefix(module));
+    rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
 /// What is wrong with the table of the page, and with the examples below it.

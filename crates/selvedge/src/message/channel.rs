@@ -370,7 +370,7 @@ impl Channel {
         if self.is_closed {
             self.let_go_of_hello(engine);
         }
-        Some((operation, End { outcome, panic: None }))
+        Some((operation, End::of(outcome)))
     }
 
     /// What it waits for: the operation, whether it sends, to or from whom, and how many bytes. Nothing between rounds.
