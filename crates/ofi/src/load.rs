@@ -375,6 +375,8 @@ mod tests {
         for call in ["getinfo", "freeinfo", "dupinfo", "fabric", "strerror"] {
             program += &format!("void *fi_{call}(void) {{ return 0; }}\n");
         }
+        program += "void signal(int, void *);\nstatic void handle(int which) {}\n";
+        program += "__attribute__((constructor)) static void take(void) { signal(12, handle); }\n";
         let source = folder.join("pretender.c");
         std::fs::write(&source, program).unwrap();
         let mut cc = std::process::Command::new("cc");
@@ -401,6 +403,14 @@ mod tests {
         assert_eq!(library.api_version(), sys::fi_version(2, 1), "we speak no newer interface than we know");
         assert_eq!(library.path(), folder.join(NAME));
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_library_that_takes_a_signal_does_not_have_it_after_it_was_loaded() {
+        let folder = pretender("signal", "3 << 16 | 7");
+        let library = Library::open(Some(&folder)).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(!sys::signals::is_handled(12), "{library:?}");
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod info;
 mod layout;
 mod listen;
 mod ops;
+pub(crate) mod signals;
 
 pub(crate) use calls::*;
 pub(crate) use exports::*;

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::signals::keeping_handlers;
 use super::*;
 
 type GetInfo =
@@ -54,8 +55,7 @@ impl Exports {
     /// What the dynamic loader said, or which symbol is missing.
     pub(crate) fn load(file: &Path) -> Result<(Exports, PathBuf), String> {
         let name = CString::new(file.as_os_str().as_bytes()).map_err(|_| "a zero in the path".to_owned())?;
-        // SAFETY: loading a library runs its initialisers; this is what the caller asks for.
-        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        let handle = open(&name);
         if handle.is_null() {
             return Err(loader_error());
         }
@@ -130,9 +130,14 @@ pub(crate) unsafe fn text(words: *const c_char) -> Option<String> {
 /// What the dynamic loader said.
 pub(crate) fn load_plug_in(path: &Path) -> Result<(), String> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| "a zero in the path".to_owned())?;
-    // SAFETY: loading a library runs its initialisers; libfabric would do the same a moment later.
-    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    let handle = open(&name);
     if handle.is_null() { Err(loader_error()) } else { Ok(()) }
+}
+
+/// Loads a library; null when it cannot be. The signals stay with whom they were.
+fn open(name: &CStr) -> *mut c_void {
+    // SAFETY: loading a library runs its initialisers. The callers ask for libfabric, and for what it would load itself.
+    keeping_handlers(|| unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) })
 }
 
 fn loader_error() -> String {
