@@ -21,6 +21,7 @@ pub const TRANSPORT_METHODS_MAX: usize = 14;
 const FLOORS: &[(&str, u32)] = &[
     ("selvedge-transport", 1),
     ("selvedge-gate", 1),
+    ("selvedge-dlopen", 1),
     ("selvedge-coll", 2),
     ("selvedge-engine", 2),
     ("selvedge-ofi", 2),
@@ -42,7 +43,7 @@ const FLOORS: &[(&str, u32)] = &[
 /// Packages that may use fewer floors than lie below them, and what they may use.
 const NARROW: &[(&str, &[&str])] = &[
     ("selvedge-boot", &[]),
-    ("selvedge-pmix", &[]),
+    ("selvedge-pmix", &["selvedge-dlopen"]),
     ("selvedge-macros", &[]),
     ("selvedge-launcher", &["selvedge-boot", "selvedge-pmix"]),
     ("selvedge-examples", &["selvedge"]),

@@ -4,11 +4,11 @@
 //! the MPICH ABI (MPICH, Intel MPI, MVAPICH; `libmpi.so.12`), where a handle is an `int`, and Open MPI (`libmpi.so.40`),
 //! where it is the address of an object in the library. [`Mpi`] is the one written down for any type of handle.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::mem::transmute_copy;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
-use std::ptr;
+use std::ptr::{self, NonNull};
+
+use selvedge_dlopen::{Loaded, Missing, Names};
 
 /// `MPI_COMM_WORLD`, `MPI_BYTE`, `MPI_INT`, `MPI_DOUBLE` and `MPI_SUM` of the MPICH ABI (its mpi.h).
 const MPICH_HANDLES: Handles<c_int> = Handles {
@@ -46,8 +46,8 @@ type Allreduce<H> = unsafe extern "C" fn(*const c_void, *mut c_void, c_int, H, H
 pub(crate) enum LibraryError {
     #[error("cannot open it: {0}")]
     Open(String),
-    #[error("it has no {0}")]
-    Symbol(String),
+    #[error(transparent)]
+    Symbol(#[from] Missing),
     #[error("{call} returned {code}")]
     Call { call: &'static str, code: c_int },
 }
@@ -69,16 +69,18 @@ impl Library {
     /// # Errors
     /// The file is not a library, lacks a function, or does not start.
     pub(crate) fn start(path: &Path) -> Result<Library> {
-        let library = Opened::new(path)?;
-        let Ok(world) = library.address(c"ompi_mpi_comm_world") else {
+        // Open MPI's plug-ins look for their library among the global names.
+        let library = Loaded::open(path, Names::Shared).map_err(LibraryError::Open)?;
+        let address = |name| library.address(name).map(NonNull::as_ptr);
+        let Ok(world) = address(c"ompi_mpi_comm_world") else {
             return Ok(Library::Mpich(Mpi::start(&library, MPICH_HANDLES, MPICH_STATUS_IGNORE)?));
         };
         let handles = Handles {
             world,
-            byte: library.address(c"ompi_mpi_byte")?,
-            int: library.address(c"ompi_mpi_int")?,
-            double: library.address(c"ompi_mpi_double")?,
-            sum: library.address(c"ompi_mpi_op_sum")?,
+            byte: address(c"ompi_mpi_byte")?,
+            int: address(c"ompi_mpi_int")?,
+            double: address(c"ompi_mpi_double")?,
+            sum: address(c"ompi_mpi_op_sum")?,
         };
         Ok(Library::OpenMpi(Mpi::start(&library, handles, OPEN_MPI_STATUS_IGNORE)?))
     }
@@ -115,7 +117,7 @@ pub(crate) struct Mpi<H> {
 }
 
 impl<H: Copy> Mpi<H> {
-    fn start(library: &Opened, handles: Handles<H>, status_ignore: usize) -> Result<Mpi<H>> {
+    fn start(library: &Loaded, handles: Handles<H>, status_ignore: usize) -> Result<Mpi<H>> {
         // SAFETY: this is the signature of MPI 4.1, section 11.2.1, in every C ABI.
         let init: Init = unsafe { library.function(c"MPI_Init") }?;
         // SAFETY: as above, section 9.1.1.
@@ -148,7 +150,7 @@ impl<H: Copy> Mpi<H> {
         // SAFETY: the text has room for the longest version of either family, and its end stays 0.
         check("MPI_Get_library_version", unsafe { version(text.as_mut_ptr().cast(), &raw mut length) })?;
         let text = CStr::from_bytes_until_nul(&text).map_or("".into(), CStr::to_string_lossy);
-        let number = |call, ask: AskNumber<H>| {
+        let number = |call, ask: AskNumber<H>| -> Result<usize> {
             let mut number = 0;
             // SAFETY: the communicator is this library's world, and the answer has a place.
             check(call, unsafe { ask(handles.world, &raw mut number) })?;
@@ -264,49 +266,6 @@ impl<H: Copy> Mpi<H> {
         // SAFETY: MPI was initialised once, by `start`, and is finalised once, since `self` is gone after this.
         check("MPI_Finalize", unsafe { (self.finalize)() })
     }
-}
-
-/// A shared library, never closed: no MPI survives that.
-struct Opened(*mut c_void);
-
-impl Opened {
-    fn new(path: &Path) -> Result<Opened> {
-        let name = CString::new(path.as_os_str().as_bytes())
-            .map_err(|_| LibraryError::Open("its name contains a zero byte".to_owned()))?;
-        // Open MPI's plug-ins look for their library among the global names.
-        // SAFETY: the name ends with a zero. Opening runs the library's own code, which whoever named it here trusts.
-        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-        if handle.is_null() { Err(LibraryError::Open(last_error())) } else { Ok(Opened(handle)) }
-    }
-
-    fn address(&self, name: &CStr) -> Result<*mut c_void> {
-        // SAFETY: the library is open, and the name ends with a zero.
-        let address = unsafe { libc::dlsym(self.0, name.as_ptr()) };
-        let missing = || LibraryError::Symbol(name.to_string_lossy().into_owned());
-        if address.is_null() { Err(missing()) } else { Ok(address) }
-    }
-
-    /// The function `name` as a pointer of type `F`.
-    ///
-    /// # Safety
-    /// `F` is a function pointer with the signature that `name` has in this library.
-    unsafe fn function<F: Copy>(&self, name: &CStr) -> Result<F> {
-        const { assert!(size_of::<F>() == size_of::<*mut c_void>(), "F is a function pointer") };
-        let address = self.address(name)?;
-        // SAFETY: the address is not null and that of a function, which is of type `F` as the caller promises.
-        Ok(unsafe { transmute_copy::<*mut c_void, F>(&address) })
-    }
-}
-
-/// What dlopen has to say about its last failure.
-fn last_error() -> String {
-    // SAFETY: no other thread opens libraries.
-    let text = unsafe { libc::dlerror() };
-    if text.is_null() {
-        return "the reason is not known".to_owned();
-    }
-    // SAFETY: a text that ends with a zero and stays until the next call of these functions by this thread.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
 fn check(call: &'static str, code: c_int) -> Result<()> {

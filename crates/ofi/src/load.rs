@@ -15,12 +15,20 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use selvedge_dlopen::{LoadError, Loaded, Names, Wanted};
+
 use crate::error::{Code, Error};
 use crate::info::Info;
 use crate::sys::{self, Exports, Heard};
 
-/// The name every libfabric of versions 1 and 2 has.
-const NAME: &str = "libfabric.so.1";
+/// Every libfabric of versions 1 and 2.
+static WANTED: Wanted = Wanted {
+    name: "libfabric",
+    file: "libfabric.so.1",
+    remedy: "On EC2 run the EFA installer; elsewhere install libfabric1 (Debian, Ubuntu) or libfabric (Fedora, Amazon Linux); \
+             or name one with SELVEDGE_LIBFABRIC",
+    remedy_given: "Name a libfabric.so.1 of version 1.9 or newer, or a folder that has one, or none at all",
+};
 
 /// Where the EFA installer puts it (`/opt/amazon/efa`, lib64 on Amazon Linux and RHEL, lib on Debian and Ubuntu).
 const EFA_INSTALLER: [&str; 2] = ["/opt/amazon/efa/lib64", "/opt/amazon/efa/lib"];
@@ -51,9 +59,9 @@ impl PlugIn {
 
 /// A loaded libfabric. Cheap to clone; stays loaded until the process ends.
 #[derive(Clone)]
-pub struct Library(Arc<Loaded>);
+pub struct Library(Arc<Inner>);
 
-struct Loaded {
+struct Inner {
     path: PathBuf,
     version: (u32, u32),
     exports: Exports,
@@ -86,44 +94,6 @@ impl fmt::Debug for Library {
     }
 }
 
-/// Why no libfabric was loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadError {
-    /// What was tried, and what each said.
-    pub tried: Vec<(PathBuf, String)>,
-    /// Whether a path was given, so that nothing else was tried.
-    pub given: bool,
-}
-
-impl std::error::Error for LoadError {}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.given {
-            true => write!(f, "the libfabric that was asked for cannot be used: ")?,
-            false => write!(f, "no libfabric can be used: ")?,
-        }
-        for (index, (path, said)) in self.tried.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "; " };
-            write!(f, "{comma}{}: {said}", path.display())?;
-        }
-        write!(f, ". {}", self.remedy())
-    }
-}
-
-impl LoadError {
-    /// What the reader can do about it, in a sentence.
-    pub fn remedy(&self) -> &'static str {
-        match self.given {
-            true => "Name a libfabric.so.1 of version 1.9 or newer, or a folder that has one, or none at all",
-            false => {
-                "On EC2 run the EFA installer; elsewhere install libfabric1 (Debian, Ubuntu) or libfabric (Fedora, Amazon Linux); \
-                 or name one with SELVEDGE_LIBFABRIC"
-            }
-        }
-    }
-}
-
 impl Library {
     /// Loads libfabric: the one at `given` (a file or a folder), or the first that can be used of [`candidates`].
     ///
@@ -133,14 +103,7 @@ impl Library {
     /// # Errors
     /// What was tried, what each said, and what to install.
     pub fn open(given: Option<&Path>) -> Result<Library, LoadError> {
-        let mut tried = Vec::new();
-        for path in paths(given) {
-            match Library::load(&path) {
-                Ok(library) => return Ok(library),
-                Err(said) => tried.push((path, said)),
-            }
-        }
-        Err(LoadError { tried, given: given.is_some() })
+        WANTED.find(given, places(), Library::load)
     }
 
     fn load(path: &Path) -> Result<Library, String> {
@@ -151,7 +114,7 @@ impl Library {
             return Err(format!("version {major}.{minor} is older than {major_min}.{minor_min}"));
         }
         let plug_ins = bring_plug_ins(&path);
-        let library = Library(Arc::new(Loaded { path, version, exports, plug_ins, start: OnceLock::new() }));
+        let library = Library(Arc::new(Inner { path, version, exports, plug_ins, start: OnceLock::new() }));
         library.fields_are_where_we_think()?;
         Ok(library)
     }
@@ -242,31 +205,20 @@ pub fn candidates(given: Option<&Path>) -> Vec<PathBuf> {
     found
 }
 
-/// What `open` tries: files that are there, and the bare name for the loader to find.
-fn paths(given: Option<&Path>) -> Vec<PathBuf> {
-    if let Some(given) = given {
-        return vec![file_in(given)];
-    }
-    let installer =
-        EFA_INSTALLER.iter().map(|folder| Path::new(folder).join(NAME)).filter(|path| path.exists());
-    let distribution =
-        DISTRIBUTIONS.iter().map(|folder| Path::new(folder).join(NAME)).filter(|path| path.exists());
-    installer.chain([PathBuf::from(NAME)]).chain(distribution).collect()
+/// Where `open` looks: files that are there, and the bare name for the loader to find.
+fn places() -> impl Iterator<Item = PathBuf> {
+    let loaders = [PathBuf::from(WANTED.file)];
+    WANTED.there(EFA_INSTALLER).chain(loaders).chain(WANTED.there(DISTRIBUTIONS))
 }
 
 /// The same with the loader's search written out, as far as that can be done without loading.
 fn paths_with(given: Option<&Path>, library_path: Option<&OsStr>) -> Vec<PathBuf> {
-    let given = given.map(file_in);
+    let given = given.map(|given| WANTED.file_of(given));
     let installer = EFA_INSTALLER.iter().map(PathBuf::from);
     let loader = library_path.map(std::env::split_paths).into_iter().flatten();
     let distribution = DISTRIBUTIONS.iter().map(PathBuf::from);
     let folders = installer.chain(loader).chain(distribution);
-    given.into_iter().chain(folders.map(|folder| folder.join(NAME))).collect()
-}
-
-/// The file that a given path means.
-fn file_in(given: &Path) -> PathBuf {
-    if given.is_dir() { given.join(NAME) } else { given.to_path_buf() }
+    given.into_iter().chain(folders.map(|folder| folder.join(WANTED.file))).collect()
 }
 
 /// Loads the plug-ins that lie around the library, so that it finds them by name. Some packages put them where nobody looks (next to
@@ -277,7 +229,7 @@ fn bring_plug_ins(library: &Path) -> Vec<PlugIn> {
         return Vec::new();
     }
     // One that does not load (EFA's without rdma-core) is one that libfabric would not have had either.
-    let load = |path: PathBuf| PlugIn { refused: sys::load_plug_in(&path).err(), path };
+    let load = |path: PathBuf| PlugIn { refused: Loaded::open(&path, Names::Own).err(), path };
     plug_ins(library).into_iter().map(load).collect()
 }
 
@@ -375,12 +327,10 @@ mod tests {
         for call in ["getinfo", "freeinfo", "dupinfo", "fabric", "strerror"] {
             program += &format!("void *fi_{call}(void) {{ return 0; }}\n");
         }
-        program += "void signal(int, void *);\nstatic void handle(int which) {}\n";
-        program += "__attribute__((constructor)) static void take(void) { signal(12, handle); }\n";
         let source = folder.join("pretender.c");
         std::fs::write(&source, program).unwrap();
         let mut cc = std::process::Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-o"]).arg(folder.join(NAME)).arg(source);
+        cc.args(["-shared", "-fPIC", "-o"]).arg(folder.join(WANTED.file)).arg(source);
         let status =
             cc.status().unwrap_or_else(|error| panic!("the test needs a C compiler, install gcc: {error}"));
         assert!(status.success());
@@ -401,23 +351,15 @@ mod tests {
         let library = Library::open(Some(&folder)).unwrap();
         assert_eq!(library.version(), (3, 7));
         assert_eq!(library.api_version(), sys::fi_version(2, 1), "we speak no newer interface than we know");
-        assert_eq!(library.path(), folder.join(NAME));
+        assert_eq!(library.path(), folder.join(WANTED.file));
         std::fs::remove_dir_all(&folder).unwrap();
-    }
-
-    #[test]
-    fn a_library_that_takes_a_signal_does_not_have_it_after_it_was_loaded() {
-        let folder = pretender("signal", "3 << 16 | 7");
-        let library = Library::open(Some(&folder)).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
-        assert!(!sys::signals::is_handled(12), "{library:?}");
     }
 
     #[test]
     fn a_folder_without_a_library_is_refused_and_nothing_else_is_tried() {
         let error = Library::open(Some(&std::env::temp_dir().join("."))).unwrap_err();
         assert_eq!(error.tried.len(), 1);
-        assert!(error.to_string().contains(NAME), "{error}");
+        assert!(error.to_string().contains(WANTED.file), "{error}");
     }
 
     #[test]

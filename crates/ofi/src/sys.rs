@@ -20,7 +20,7 @@
 //! everybody), we reach its fields by pointer, and only those that ABI 1.3 has. Structures that we do allocate
 //! (`fi_av_attr`, `fi_cq_attr`, the entries of completion queues) have not changed since 1.0, but for
 //! [`FiCqErrEntry`], which has grown and has room to grow on. Tables say their size, and an entry is looked up before it is
-//! taken. A library whose fields are *not* where we think is found out when it is loaded: `exports.rs` fills
+//! taken. A library whose fields are *not* where we think is found out when it is loaded: `load.rs` fills
 //! in an `fi_info` and reads what the library's own `fi_tostr` makes of it.
 //!
 //! The test in `layout.rs` holds all of this against the C headers of the machine.
@@ -37,13 +37,13 @@ mod info;
 mod layout;
 mod listen;
 mod ops;
-pub(crate) mod signals;
 
 pub(crate) use calls::*;
 pub(crate) use exports::*;
 pub(crate) use info::*;
 pub(crate) use listen::*;
 pub(crate) use ops::*;
+pub(crate) use selvedge_dlopen::text;
 
 use std::ffi::c_int;
 

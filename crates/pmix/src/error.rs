@@ -1,5 +1,7 @@
 //! What libpmix says when it says no.
 
+use selvedge_dlopen::Missing;
+
 /// Why something of PMIx did not happen. Show it to the user as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -66,7 +68,7 @@ pub enum Error {
     #[error("this libpmix cannot serve: {missing}; version 4.2 or newer can")]
     ClientOnly {
         /// What it lacks.
-        missing: &'static str,
+        missing: Missing,
     },
     /// The folder for the files of a server could not be made.
     #[error("cannot make a private folder for PMIx in {folder}: {reason}")]

@@ -32,6 +32,7 @@ mod sys;
 pub use client::Client;
 pub use error::{Error, JobFault};
 pub use job::{Job, JobHost};
-pub use library::{Library, LoadError};
+pub use library::Library;
 pub use queue::{Event, Ticket};
+pub use selvedge_dlopen::LoadError;
 pub use server::Server;

@@ -16,11 +16,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use selvedge_dlopen::{LoadError, Wanted};
+
 use crate::error::Error;
 use crate::sys::{Exports, PMIX_SUCCESS, ServerExports, Status};
 
-/// The name of every libpmix from 2.x to 5.x.
-const NAME: &str = "libpmix.so.2";
+/// Every libpmix from 2.x to 5.x.
+static WANTED: Wanted = Wanted {
+    name: "libpmix",
+    file: "libpmix.so.2",
+    remedy: "Install libpmix2 (Debian, Ubuntu) or pmix (Fedora, Amazon Linux), or name the one of your MPI with \
+             SELVEDGE_LIBPMIX (Open MPI 5 brings one in its lib or lib/openmpi folder)",
+    remedy_given: "Name a libpmix.so.2 of version 4 or 5, or a folder that has one, or none at all",
+};
 
 /// Where packages put it: Debian, Fedora, `make install`, and the Open MPI that comes with the EFA installer.
 const FOLDERS: [&str; 11] = [
@@ -45,9 +53,9 @@ static IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// A loaded libpmix. Cheap to clone; stays loaded until the process ends.
 #[derive(Clone)]
-pub struct Library(Arc<Loaded>);
+pub struct Library(Arc<Inner>);
 
-struct Loaded {
+struct Inner {
     path: PathBuf,
     exports: Exports,
 }
@@ -58,40 +66,6 @@ impl fmt::Debug for Library {
     }
 }
 
-/// Why no libpmix was loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadError {
-    /// What was tried, and what each said.
-    pub tried: Vec<(PathBuf, String)>,
-    /// Whether a path was given, so that nothing else was tried.
-    pub given: bool,
-}
-
-impl std::error::Error for LoadError {}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.given {
-            true => write!(f, "the libpmix that was asked for cannot be used: ")?,
-            false => write!(f, "no libpmix can be used: ")?,
-        }
-        for (index, (path, said)) in self.tried.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "; " };
-            write!(f, "{comma}{}: {said}", path.display())?;
-        }
-        match self.given {
-            true => {
-                write!(f, ". Name a libpmix.so.2 of version 4 or 5, or a folder that has one, or none at all")
-            }
-            false => write!(
-                f,
-                ". Install libpmix2 (Debian, Ubuntu) or pmix (Fedora, Amazon Linux), or name the one of your MPI with \
-                 SELVEDGE_LIBPMIX (Open MPI 5 brings one in its lib or lib/openmpi folder)"
-            ),
-        }
-    }
-}
-
 impl Library {
     /// Loads libpmix: the one at `given` (a file or a folder), or the first that can be used, the one below `prefix` before
     /// others. Nothing is asked of it yet.
@@ -99,14 +73,10 @@ impl Library {
     /// # Errors
     /// What was tried, what each said, and what to install.
     pub fn open(given: Option<&Path>, prefix: Option<&Path>) -> Result<Library, LoadError> {
-        let mut tried = Vec::new();
-        for path in paths(given, prefix) {
-            match Exports::load(&path) {
-                Ok((exports, path)) => return Ok(Library(Arc::new(Loaded { path, exports }))),
-                Err(said) => tried.push((path, said)),
-            }
-        }
-        Err(LoadError { tried, given: given.is_some() })
+        WANTED.find(given, places(prefix), |path| {
+            let (exports, path) = Exports::load(path)?;
+            Ok(Library(Arc::new(Inner { path, exports })))
+        })
     }
 
     /// The file it came from.
@@ -127,7 +97,7 @@ impl Library {
 
     /// Its functions for a server.
     pub(crate) fn server_exports(&self) -> Result<&ServerExports, Error> {
-        self.0.exports.server.as_ref().map_err(|missing| Error::ClientOnly { missing })
+        self.0.exports.server.as_ref().map_err(|missing| Error::ClientOnly { missing: *missing })
     }
 
     /// Takes the one place that libpmix has in a process, for good.
@@ -150,15 +120,11 @@ impl Library {
     }
 }
 
-/// What `open` tries: files that are there, and the bare name for the loader to find (and what is loaded has that name).
-fn paths(given: Option<&Path>, prefix: Option<&Path>) -> Vec<PathBuf> {
-    if let Some(given) = given {
-        return vec![if given.is_dir() { given.join(NAME) } else { given.to_path_buf() }];
-    }
-    let below = |prefix: &Path| BELOW_PREFIX.map(|folder| prefix.join(folder).join(NAME));
-    let launchers = prefix.map(below).into_iter().flatten().filter(|path| path.exists());
-    let folders = FOLDERS.iter().map(|folder| Path::new(folder).join(NAME)).filter(|path| path.exists());
-    launchers.chain([PathBuf::from(NAME)]).chain(folders).collect()
+/// Where `open` looks: files that are there, and the bare name for the loader to find (what is loaded has that name).
+fn places(prefix: Option<&Path>) -> impl Iterator<Item = PathBuf> {
+    let below = prefix.map(|prefix| BELOW_PREFIX.map(|folder| prefix.join(folder)));
+    let loaders = [PathBuf::from(WANTED.file)];
+    WANTED.there(below.into_iter().flatten()).chain(loaders).chain(WANTED.there(FOLDERS))
 }
 
 #[cfg(test)]
@@ -175,33 +141,20 @@ mod tests {
     }
 
     #[test]
-    fn without_a_libpmix_the_error_names_the_package() {
-        let error = LoadError { tried: vec![(NAME.into(), "not there".to_owned())], given: false };
-        let words = error.to_string();
-        assert!(words.contains("libpmix2") && words.contains("SELVEDGE_LIBPMIX"), "{words}");
-    }
-
-    #[test]
     fn a_library_that_is_not_libpmix_is_refused_by_name_of_what_it_lacks() {
         let error = Library::open(Some(Path::new("libc.so.6")), None).unwrap_err();
         assert!(error.to_string().contains("no PMIx_Init"), "{error}");
     }
 
     #[test]
-    fn a_folder_stands_for_the_library_in_it() {
-        let folder = std::env::temp_dir();
-        assert_eq!(paths(Some(&folder), None), [folder.join(NAME)]);
-    }
-
-    #[test]
     fn the_launchers_own_comes_before_the_systems_where_it_is_there() {
         let prefix = std::env::temp_dir().join(format!("pmix-prefix-{}", std::process::id()));
-        let file = prefix.join("lib/openmpi").join(NAME);
+        let file = prefix.join("lib/openmpi").join(WANTED.file);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, "").unwrap();
-        assert_eq!(paths(None, Some(&prefix))[..2], [file, PathBuf::from(NAME)]);
+        assert!(places(Some(&prefix)).take(2).eq([file, PathBuf::from(WANTED.file)]));
         std::fs::remove_dir_all(&prefix).unwrap();
-        assert_eq!(paths(None, Some(&prefix))[0], Path::new(NAME));
+        assert_eq!(places(Some(&prefix)).next().unwrap(), Path::new(WANTED.file));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The symbols that libfabric exports, found at run time.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 
-use super::signals::keeping_handlers;
+use selvedge_dlopen::{Loaded, Names};
+
 use super::*;
 
 type GetInfo =
@@ -36,16 +36,10 @@ pub(crate) struct Exports {
 
 /// Finds one function. `$type` must be its C type.
 macro_rules! symbol {
-    ($handle:expr, $name:literal, $type:ty) => {{
-        // SAFETY: the handle came from dlopen and was never closed; the name ends in a zero.
-        let address = unsafe { libc::dlsym($handle, concat!($name, "\0").as_ptr().cast()) };
-        if address.is_null() {
-            Err(concat!("it has no ", $name, ", so it is not libfabric"))
-        } else {
-            // SAFETY: the symbol is a function of this type in every libfabric since 1.9 (rdma/fabric.h, fi_errno.h).
-            Ok(unsafe { std::mem::transmute::<*mut c_void, $type>(address) })
-        }
-    }};
+    ($library:expr, $name:literal, $type:ty) => {
+        // SAFETY: the symbol is a function of this type in every libfabric since 1.9 (rdma/fabric.h, fi_errno.h).
+        unsafe { $library.function::<$type>($name) }
+    };
 }
 
 impl Exports {
@@ -54,38 +48,19 @@ impl Exports {
     /// # Errors
     /// What the dynamic loader said, or which symbol is missing.
     pub(crate) fn load(file: &Path) -> Result<(Exports, PathBuf), String> {
-        let name = CString::new(file.as_os_str().as_bytes()).map_err(|_| "a zero in the path".to_owned())?;
-        let handle = open(&name);
-        if handle.is_null() {
-            return Err(loader_error());
-        }
+        let library = Loaded::open(file, Names::Own)?;
         let exports = Exports {
-            getinfo: symbol!(handle, "fi_getinfo", GetInfo)?,
-            freeinfo: symbol!(handle, "fi_freeinfo", FreeInfo)?,
-            dupinfo: symbol!(handle, "fi_dupinfo", DupInfo)?,
-            fabric: symbol!(handle, "fi_fabric", OpenFabric)?,
-            version: symbol!(handle, "fi_version", Version)?,
-            strerror: symbol!(handle, "fi_strerror", StrError)?,
-            open: symbol!(handle, "fi_open", Open).ok(),
-            tostr_r: symbol!(handle, "fi_tostr_r", ToStr).ok(),
+            getinfo: symbol!(library, c"fi_getinfo", GetInfo)?,
+            freeinfo: symbol!(library, c"fi_freeinfo", FreeInfo)?,
+            dupinfo: symbol!(library, c"fi_dupinfo", DupInfo)?,
+            fabric: symbol!(library, c"fi_fabric", OpenFabric)?,
+            version: symbol!(library, c"fi_version", Version)?,
+            strerror: symbol!(library, c"fi_strerror", StrError)?,
+            open: symbol!(library, c"fi_open", Open).ok(),
+            tostr_r: symbol!(library, c"fi_tostr_r", ToStr).ok(),
         };
-        let path = exports.file().unwrap_or_else(|| file.to_path_buf());
+        let path = library.file(c"fi_version").unwrap_or_else(|| file.to_path_buf());
         Ok((exports, path))
-    }
-
-    /// The file that the dynamic loader took.
-    fn file(&self) -> Option<PathBuf> {
-        let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-        // SAFETY: any address may be asked for; the result is written into our own memory.
-        let known = unsafe { libc::dladdr(self.version as *const c_void, found.as_mut_ptr()) };
-        if known == 0 {
-            return None;
-        }
-        // SAFETY: it was zeroed, and the call has filled it in.
-        let name = unsafe { found.assume_init() }.dli_fname;
-        // SAFETY: the loader keeps the names of what is loaded.
-        let name = unsafe { text(name) };
-        name.map(PathBuf::from)
     }
 
     /// `fi_version()` as (major, minor).
@@ -109,41 +84,4 @@ impl Exports {
         // SAFETY: a null argument asks for an empty one.
         unsafe { (self.dupinfo)(std::ptr::null()) }
     }
-}
-
-/// A C string as a value; `None` for a null pointer.
-///
-/// # Safety
-/// If not null, `words` is a string that ends in a zero and is not freed or changed meanwhile.
-pub(crate) unsafe fn text(words: *const c_char) -> Option<String> {
-    if words.is_null() {
-        return None;
-    }
-    // SAFETY: the caller's promise is the call's.
-    let words = unsafe { CStr::from_ptr(words) };
-    Some(words.to_string_lossy().into_owned())
-}
-
-/// Loads a provider's plug-in, so that libfabric finds it by its name. It stays.
-///
-/// # Errors
-/// What the dynamic loader said.
-pub(crate) fn load_plug_in(path: &Path) -> Result<(), String> {
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| "a zero in the path".to_owned())?;
-    let handle = open(&name);
-    if handle.is_null() { Err(loader_error()) } else { Ok(()) }
-}
-
-/// Loads a library; null when it cannot be. The signals stay with whom they were.
-fn open(name: &CStr) -> *mut c_void {
-    // SAFETY: loading a library runs its initialisers. The callers ask for libfabric, and for what it would load itself.
-    keeping_handlers(|| unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) })
-}
-
-fn loader_error() -> String {
-    // SAFETY: the answer, if any, belongs to this thread until its next call.
-    let words = unsafe { libc::dlerror() };
-    // SAFETY: a string of this thread.
-    let words = unsafe { text(words) };
-    words.unwrap_or_else(|| "the dynamic loader does not say why".to_owned())
 }

@@ -1,8 +1,9 @@
 //! The symbols that libpmix exports, found at run time.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
+
+use selvedge_dlopen::{Loaded, Missing, Names, text};
 
 use super::*;
 
@@ -48,7 +49,7 @@ pub(crate) struct Exports {
     /// Since 4.2; an inline function before.
     pub(super) value_destruct: Option<Destruct>,
     /// Those of a server, or the first that is missing.
-    pub(crate) server: Result<ServerExports, &'static str>,
+    pub(crate) server: Result<ServerExports, Missing>,
 }
 
 /// The functions for a server.
@@ -68,16 +69,10 @@ pub(crate) struct ServerExports {
 
 /// Finds one function. `$type` must be its C type.
 macro_rules! symbol {
-    ($handle:expr, $name:literal, $type:ty) => {{
-        // SAFETY: the handle came from dlopen and was never closed; the name ends in a zero.
-        let address = unsafe { libc::dlsym($handle, concat!($name, "\0").as_ptr().cast()) };
-        if address.is_null() {
-            Err(concat!("it has no ", $name))
-        } else {
-            // SAFETY: the symbol is a function of this type in every libpmix since 4.0 (pmix.h, pmix_server.h).
-            Ok(unsafe { std::mem::transmute::<*mut c_void, $type>(address) })
-        }
-    }};
+    ($library:expr, $name:literal, $type:ty) => {
+        // SAFETY: the symbol is a function of this type in every libpmix since 4.0 (pmix.h, pmix_server.h).
+        unsafe { $library.function::<$type>($name) }
+    };
 }
 
 impl Exports {
@@ -86,42 +81,22 @@ impl Exports {
     /// # Errors
     /// What the dynamic loader said, or which symbol is missing.
     pub(crate) fn load(file: &Path) -> Result<(Exports, PathBuf), String> {
-        let name = CString::new(file.as_os_str().as_bytes()).map_err(|_| "a zero in the path".to_owned())?;
-        // SAFETY: loading a library runs its initialisers; this is what the caller asks for.
-        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-        if handle.is_null() {
-            return Err(loader_error());
-        }
+        let library = Loaded::open(file, Names::Own)?;
         let exports = Exports {
-            init: symbol!(handle, "PMIx_Init", Init)?,
-            finalize: symbol!(handle, "PMIx_Finalize", Finalize)?,
-            abort: symbol!(handle, "PMIx_Abort", AbortJob)?,
-            put: symbol!(handle, "PMIx_Put", Put)?,
-            commit: symbol!(handle, "PMIx_Commit", Plain)?,
-            fence: symbol!(handle, "PMIx_Fence", Fence)?,
-            get: symbol!(handle, "PMIx_Get", Get)?,
-            error_string: symbol!(handle, "PMIx_Error_string", Words)?,
-            get_version: symbol!(handle, "PMIx_Get_version", Version)?,
-            value_destruct: symbol!(handle, "PMIx_Value_destruct", Destruct).ok(),
-            server: ServerExports::find(handle),
+            init: symbol!(library, c"PMIx_Init", Init)?,
+            finalize: symbol!(library, c"PMIx_Finalize", Finalize)?,
+            abort: symbol!(library, c"PMIx_Abort", AbortJob)?,
+            put: symbol!(library, c"PMIx_Put", Put)?,
+            commit: symbol!(library, c"PMIx_Commit", Plain)?,
+            fence: symbol!(library, c"PMIx_Fence", Fence)?,
+            get: symbol!(library, c"PMIx_Get", Get)?,
+            error_string: symbol!(library, c"PMIx_Error_string", Words)?,
+            get_version: symbol!(library, c"PMIx_Get_version", Version)?,
+            value_destruct: symbol!(library, c"PMIx_Value_destruct", Destruct).ok(),
+            server: ServerExports::find(&library),
         };
-        let path = exports.file().unwrap_or_else(|| file.to_path_buf());
+        let path = library.file(c"PMIx_Init").unwrap_or_else(|| file.to_path_buf());
         Ok((exports, path))
-    }
-
-    /// The file that the dynamic loader took.
-    fn file(&self) -> Option<PathBuf> {
-        let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-        // SAFETY: any address may be asked for; the result is written into our own memory.
-        let known = unsafe { libc::dladdr(self.init as *const c_void, found.as_mut_ptr()) };
-        if known == 0 {
-            return None;
-        }
-        // SAFETY: it was zeroed, and the call has filled it in.
-        let name = unsafe { found.assume_init() }.dli_fname;
-        // SAFETY: the loader keeps the names of what is loaded.
-        let name = unsafe { text(name) };
-        name.map(PathBuf::from)
     }
 
     /// What it says of itself.
@@ -144,41 +119,20 @@ impl Exports {
 }
 
 impl ServerExports {
-    /// Those in the library behind a handle of dlopen, or what is missing.
-    fn find(handle: *mut c_void) -> Result<ServerExports, &'static str> {
+    /// Those of a library, or what is missing.
+    fn find(library: &Loaded) -> Result<ServerExports, Missing> {
         Ok(ServerExports {
-            init: symbol!(handle, "PMIx_server_init", ServerInit)?,
-            finalize: symbol!(handle, "PMIx_server_finalize", Plain)?,
-            generate_regex: symbol!(handle, "PMIx_generate_regex", Generate)?,
-            generate_ppn: symbol!(handle, "PMIx_generate_ppn", Generate)?,
-            value_load: symbol!(handle, "PMIx_Value_load", Load)?,
-            value_destruct: symbol!(handle, "PMIx_Value_destruct", Destruct)?,
-            register_nspace: symbol!(handle, "PMIx_server_register_nspace", RegisterNspace)?,
-            deregister_nspace: symbol!(handle, "PMIx_server_deregister_nspace", DeregisterNspace)?,
-            register_client: symbol!(handle, "PMIx_server_register_client", RegisterClient)?,
-            setup_fork: symbol!(handle, "PMIx_server_setup_fork", SetupFork)?,
-            dmodex_request: symbol!(handle, "PMIx_server_dmodex_request", DirectModexRequest)?,
+            init: symbol!(library, c"PMIx_server_init", ServerInit)?,
+            finalize: symbol!(library, c"PMIx_server_finalize", Plain)?,
+            generate_regex: symbol!(library, c"PMIx_generate_regex", Generate)?,
+            generate_ppn: symbol!(library, c"PMIx_generate_ppn", Generate)?,
+            value_load: symbol!(library, c"PMIx_Value_load", Load)?,
+            value_destruct: symbol!(library, c"PMIx_Value_destruct", Destruct)?,
+            register_nspace: symbol!(library, c"PMIx_server_register_nspace", RegisterNspace)?,
+            deregister_nspace: symbol!(library, c"PMIx_server_deregister_nspace", DeregisterNspace)?,
+            register_client: symbol!(library, c"PMIx_server_register_client", RegisterClient)?,
+            setup_fork: symbol!(library, c"PMIx_server_setup_fork", SetupFork)?,
+            dmodex_request: symbol!(library, c"PMIx_server_dmodex_request", DirectModexRequest)?,
         })
     }
-}
-
-/// A C string as a value; `None` for a null pointer.
-///
-/// # Safety
-/// If not null, `words` is a string that ends in a zero and is not freed or changed meanwhile.
-pub(super) unsafe fn text(words: *const c_char) -> Option<String> {
-    if words.is_null() {
-        return None;
-    }
-    // SAFETY: the caller's promise is the call's.
-    let words = unsafe { CStr::from_ptr(words) };
-    Some(words.to_string_lossy().into_owned())
-}
-
-fn loader_error() -> String {
-    // SAFETY: the answer, if any, belongs to this thread until its next call.
-    let words = unsafe { libc::dlerror() };
-    // SAFETY: a string of this thread.
-    let words = unsafe { text(words) };
-    words.unwrap_or_else(|| "the dynamic loader does not say why".to_owned())
 }

@@ -249,7 +249,7 @@ unsafe extern "C" fn aborted(
     argument: *mut c_void,
 ) -> Status {
     // SAFETY: libpmix lends the message for the call.
-    let message = unsafe { super::exports::text(message) }.unwrap_or_default();
+    let message = unsafe { selvedge_dlopen::text(message) }.unwrap_or_default();
     // SAFETY: libpmix lends the process for the call, and wants one answer.
     unsafe { happened(process, callback, argument, |rank| Event::Abort { rank, status, message }) }
 }

@@ -56,7 +56,7 @@ unsafe fn read(value: &Value) -> Got {
             // SAFETY: as above.
             let string = unsafe { value.data.string };
             // SAFETY: a string of this kind ends in a zero; the caller holds the value meanwhile.
-            return Got::Text(unsafe { super::exports::text(string) }.unwrap_or_default());
+            return Got::Text(unsafe { selvedge_dlopen::text(string) }.unwrap_or_default());
         }
         PMIX_BYTE_OBJECT => {
             // SAFETY: as above.
