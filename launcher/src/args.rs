@@ -128,6 +128,11 @@ impl JobWish {
         self.labels || self.label.is_some()
     }
 
+    /// Whether anything stands before lines.
+    pub fn marks_lines(&self) -> bool {
+        self.has_labels() || self.timestamps
+    }
+
     /// What a world of `size` ranks hears when it asks how many there can be. `None`: nobody knows.
     pub fn universe_of(&self, size: u32) -> Option<u32> {
         match self.universe {

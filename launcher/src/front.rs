@@ -4,6 +4,7 @@
 mod gather;
 mod inquiry;
 mod joining;
+mod outlet;
 mod reception;
 mod world;
 
@@ -24,25 +25,23 @@ use crate::display;
 use crate::hosts::HostWish;
 use crate::join::Join;
 use crate::join::door::Door;
-use crate::output::Printer;
 use crate::place::HostFacts;
 use crate::pmix::{Exchange, Whom};
 use crate::proto::{
-    Block, CHUNK_BYTES_MAX, Environment, FIRST_WORLD, INPUT_WINDOW_BYTES, Launch, Readers, Seat, Stream,
-    ToAgent, ToChild, ToFront, ToParent, Ways, output_window_bytes,
+    Block, CHUNK_BYTES_MAX, Environment, FIRST_WORLD, INPUT_WINDOW_BYTES, Launch, Member, Readers, Seat,
+    Stream, ToAgent, ToChild, ToFront, ToParent, Ways, output_window_bytes,
 };
-use crate::sink::{self, Sink, Written};
+use crate::sink::Written;
 use crate::supervise::{Action, GRACE, Supervisor, code};
 use crate::tree::{self, Links};
 use crate::{place, reap, sys};
 use gather::Gathering;
 pub(crate) use gather::merge_here;
 use inquiry::Inquiry;
+use outlet::{Author, Outlet};
 use reception::Reception;
 use world::World;
 
-/// How long a terminal waits for the end of a line before it gets what there is of it.
-const PROMPT_PATIENCE: Duration = Duration::from_millis(100);
 /// How long the commands of agents may take to end when nothing is left of the job.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -73,6 +72,13 @@ pub struct Order {
     pub join: Option<(Join, SocketAddr)>,
 }
 
+impl Order {
+    /// A rank as one who writes.
+    fn author(&self, who: Member, host: u32) -> Author<'_> {
+        Author { who, host, name: self.hosts.get(host as usize).map_or("", |host| &host.name) }
+    }
+}
+
 /// Runs a job to its end and gives the exit code.
 ///
 /// # Errors
@@ -84,18 +90,13 @@ pub fn run(order: Order) -> io::Result<u8> {
     let signals = sys::signal_fd(&signals)?;
     // Should an agent die before its time, what it leaves comes to us.
     reap::become_subreaper()?;
-    let one_place = sink::is_one_place();
     let gathering = Gathering::new(&order);
     let mut front = Front {
         started,
         signals,
         links: Links::new()?,
         supervisor: Supervisor::new(gathering.names(), order.wish.time_limit),
-        printer: Printer::new(0, order.wish.has_labels(), one_place),
-        one_place,
-        sink: Sink::start(one_place)?,
-        prompts: [Stream::Out, Stream::Err].map(|stream| (stream, is_terminal(stream))),
-        held_since: None,
+        outlet: Outlet::open(&order.wish, started)?,
         input: Input::Waiting,
         input_under_way: BTreeMap::new(),
         facts: Vec::new(),
@@ -134,13 +135,6 @@ fn heeded_signals() -> Vec<Signal> {
     all.into_iter().filter(|signal| !sys::is_ignored(*signal)).collect()
 }
 
-fn is_terminal(stream: Stream) -> bool {
-    match stream {
-        Stream::Out => rustix::termios::isatty(rustix::stdio::stdout()),
-        Stream::Err => rustix::termios::isatty(rustix::stdio::stderr()),
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     /// Nobody is there yet to read it.
@@ -169,11 +163,7 @@ struct Front {
     names: Names,
     /// What PMIx servers of several hosts say to each other.
     exchange: Exchange,
-    printer: Printer,
-    one_place: bool,
-    sink: Sink,
-    prompts: [(Stream, bool); 2],
-    held_since: Option<Instant>,
+    outlet: Outlet,
     input: Input,
     /// The hosts of those who read standard input, and how many bytes are on their way to each.
     input_under_way: BTreeMap<u32, usize>,
@@ -217,7 +207,7 @@ impl Front {
             if ready.links {
                 self.links.handle_ready(Instant::now());
             }
-            while let Some(written) = self.sink.poll_written() {
+            while let Some(written) = self.outlet.poll_written() {
                 self.handle_written(written);
             }
             if ready.input {
@@ -237,7 +227,7 @@ impl Front {
             self.watch_gathering();
             self.watch_inquiry();
             self.supervisor.handle_time(self.started.elapsed());
-            self.release_prompts();
+            self.outlet.handle_time();
         }
     }
 
@@ -248,7 +238,7 @@ impl Front {
             self.dismiss(code);
         }
         let leave_by = *self.leave_by.get_or_insert_with(|| Instant::now() + LEAVE_PATIENCE);
-        self.sink.is_empty() && (self.links.are_over() || Instant::now() >= leave_by)
+        self.outlet.is_empty() && (self.links.are_over() || Instant::now() >= leave_by)
     }
 
     fn take_signals(&mut self) {
@@ -305,13 +295,12 @@ impl Front {
     }
 
     fn say(&mut self, line: &str) {
-        let line = self.printer.say(line);
-        self.sink.write(Stream::Err, line, 0, 0);
+        self.outlet.say(line);
     }
 
     fn wait(&mut self) -> Ready {
         let stdin = rustix::stdio::stdin();
-        let bell = self.sink.bell();
+        let bell = self.outlet.bell();
         let links = self.links.as_fd();
         let signals = self.signals.as_fd();
         let wants_input = self.wants_input();
@@ -344,7 +333,6 @@ impl Front {
 
     fn timeout(&self) -> Option<Duration> {
         let deadline = self.supervisor.deadline().map(|at| at.saturating_sub(self.started.elapsed()));
-        let prompt = self.held_since.map(|since| PROMPT_PATIENCE.saturating_sub(since.elapsed()));
         let gathering = self.gathering.as_ref().map(Gathering::deadline);
         // Once that is over, only what is still to be written is waited for.
         let leave_by = self.leave_by.filter(|at| !self.links.are_over() && *at > Instant::now());
@@ -353,7 +341,7 @@ impl Front {
         let instants = instants.chain(self.end_by);
         let instants =
             instants.chain(self.inquiry_deadline()).map(|at| at.saturating_duration_since(Instant::now()));
-        deadline.into_iter().chain(prompt).chain(instants).min()
+        deadline.into_iter().chain(self.outlet.deadline()).chain(instants).min()
     }
 
     /// Tells all agents something.
@@ -396,8 +384,7 @@ impl Front {
             }
             ToFront::Said { line } => {
                 let name = self.order.hosts.get(host as usize).map_or("", |host| &host.name);
-                let line = self.printer.pass_on(&format!("{name}: {line}"));
-                self.sink.write(Stream::Err, line, 0, 0);
+                self.outlet.pass_on(&format!("{name}: {line}"));
             }
             ToFront::Remark { line } => {
                 let on_host = match self.order.hosts.get(host as usize) {
@@ -407,33 +394,15 @@ impl Front {
                 self.say(&format!("{line}{on_host}"));
             }
             ToFront::Output { who, stream } => {
-                let name = self.order.hosts.get(host as usize).map_or("", |host| &host.name);
-                let stream = self.order.wish.stream(stream);
-                if let Some(file) = self.order.wish.files.file(who, name, host, stream) {
-                    let with_folders = self.order.wish.files.with_folders;
-                    return self.sink.write_file(file, with_folders, stream, tail.to_vec(), host);
-                }
-                if let Some(label) = &self.order.wish.label {
-                    self.printer.handle_label(who, || label.text(who, name, host));
-                }
-                if self.order.wish.timestamps {
-                    self.printer.handle_clock(self.started.elapsed());
-                }
-                let bytes = self.printer.handle_chunk(who, stream, tail);
-                let taken = u32::try_from(tail.len()).unwrap_or(u32::MAX);
-                if bytes.is_empty() {
+                let author = self.order.author(who, host);
+                let taken = self.outlet.handle_chunk(&self.order.wish, author, stream, tail);
+                if taken > 0 {
                     self.links.send_to(host, ToAgent::OutputTaken { bytes: taken }, &[]);
-                } else {
-                    self.sink.write(stream, bytes, host, taken);
                 }
-                self.held_since = Some(Instant::now());
             }
             ToFront::OutputEnd { who, stream } => {
-                let stream = self.order.wish.stream(stream);
-                let bytes = self.printer.handle_end(who, stream);
-                if !bytes.is_empty() {
-                    self.sink.write(stream, bytes, host, 0);
-                }
+                let author = self.order.author(who, host);
+                self.outlet.handle_end(&self.order.wish, author, stream);
             }
             ToFront::InputTaken { bytes } => {
                 if let Some(under_way) = self.input_under_way.get_mut(&host) {
@@ -490,7 +459,7 @@ impl Front {
                 self.tell_all(ToAgent::OutputClosed(stream));
             }
             Written::BrokenFile(path, error) => {
-                self.supervisor.handle_lost_output(format!("cannot write {}: {error}", path.display()));
+                self.supervisor.handle_lost_output(outlet::describe_broken(&path, &error));
             }
             Written::Broken(stream, error) => {
                 let name = if stream == Stream::Out { "output" } else { "error" };
@@ -526,20 +495,6 @@ impl Front {
                     *under_way += got;
                     self.links.send_to(host, ToAgent::Input, &self.chunk[..got]);
                 }
-            }
-        }
-    }
-
-    /// A terminal has waited long enough for the end of a line.
-    fn release_prompts(&mut self) {
-        if self.held_since.is_none_or(|since| since.elapsed() < PROMPT_PATIENCE) {
-            return;
-        }
-        self.held_since = None;
-        for (stream, is_terminal) in self.prompts {
-            if is_terminal && self.printer.holds(stream) {
-                let bytes = self.printer.release(stream);
-                self.sink.write(stream, bytes, 0, 0);
             }
         }
     }

@@ -80,7 +80,7 @@ impl Sink {
         self.queue(Parcel { stream, file: None, with_folders: false, bytes, host, taken_bytes });
     }
 
-    /// Queues bytes for a file, which is made anew by the first of them. Never waits.
+    /// Queues bytes for a file, which is made anew by the first of these calls, also by one without bytes. Never waits.
     pub fn write_file(
         &mut self,
         file: PathBuf,
@@ -88,8 +88,8 @@ impl Sink {
         stream: Stream,
         bytes: Vec<u8>,
         host: u32,
+        taken_bytes: u32,
     ) {
-        let taken_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.queue(Parcel { stream, file: Some(file), with_folders, bytes, host, taken_bytes });
     }
 
@@ -178,8 +178,12 @@ impl OpenFiles {
         &mut self,
         path: &Path,
         with_folders: bool,
-        parcels: impl Iterator<Item = &'a Parcel>,
+        parcels: impl Iterator<Item = &'a Parcel> + Clone,
     ) -> io::Result<()> {
+        let is_empty = parcels.clone().all(|parcel| parcel.bytes.is_empty());
+        if is_empty && (self.made.contains(path) || is_no_file(path)) {
+            return Ok(());
+        }
         if !self.open.contains_key(path) {
             if self.open.len() == OpenFiles::OPEN_MAX {
                 self.open.clear();
@@ -196,6 +200,11 @@ impl OpenFiles {
         }
         write_all(self.open[path].as_fd(), parcels)
     }
+}
+
+/// Whether it is there and something else than a file: a pipe, which must not be waited for by one who has nothing to write.
+fn is_no_file(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file())
 }
 
 fn ours(stream: Stream) -> BorrowedFd<'static> {

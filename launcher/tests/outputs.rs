@@ -51,6 +51,32 @@ fn every_rank_has_a_file_of_its_own_which_is_made_anew() {
 }
 
 #[test]
+fn a_rank_that_writes_nothing_has_an_empty_file_and_not_one_of_an_earlier_job() {
+    let folder = Folder::new("silent");
+    fs::write(folder.0.join("o.1"), "of another job\n").unwrap();
+    let done = run_in(&folder.0, "-n 2 -outfile-pattern o.%r -errfile-pattern e.%r", "exit 0");
+    assert_eq!((done.code(), done.err.as_str()), (0, ""));
+    assert_eq!(["o.0", "o.1", "e.0", "e.1"].map(|file| folder.read(file)), [""; 4]);
+    // A pipe without a reader is not waited for by one who has nothing to say.
+    rustix::fs::mkfifoat(rustix::fs::CWD, folder.0.join("p.0"), 0o600.into()).unwrap();
+    assert_eq!(run_in(&folder.0, "-n 1 -outfile-pattern p.%r", "exit 0").code(), 0);
+}
+
+#[test]
+fn lines_in_files_are_marked_as_those_on_a_terminal_are() {
+    let folder = Folder::new("marked");
+    let script = "printf 'a'; echo b; printf c; echo err >&2";
+    assert_eq!(run_in(&folder.0, "-n 2 -l --output file=o", script).code(), 0);
+    assert_eq!(
+        (folder.read("o.1.out"), folder.read("o.1.err")),
+        ("[1] ab\n[1] c\n".into(), "[1] err\n".into())
+    );
+    let done = run_in(&folder.0, "-n 2 -prepend-pattern %r: --output timestamp --output dir=d", "echo x");
+    let line = folder.read("d/rank.0/stdout");
+    assert_eq!((done.code(), line.starts_with('['), line.ends_with("] 0:x\n")), (0, true, true), "{line}");
+}
+
+#[test]
 fn more_files_than_may_be_open_are_written_all_the_same() {
     let folder = Folder::new("many");
     let done = run_in(&folder.0, "-n 140 -outfile-pattern o.%r", "echo a; sleep 0.1; echo b");
@@ -69,6 +95,8 @@ fn a_folder_for_every_rank_is_made_where_there_is_none() {
         assert_eq!(folder.read(&format!("deep/er/rank.{rank}/stdout")), "out\n");
         assert_eq!(folder.read(&format!("deep/er/rank.{rank}/stderr")), "err\n");
     }
+    assert_eq!(run_in(&folder.0, "-n 1 --output-filename as/open/mpi", "echo x").code(), 0);
+    assert_eq!(folder.read("as/open/mpi.0.out"), "x\n");
     assert_eq!(run_in(&folder.0, "-n 1 -outfile-pattern %g.%p.%r.%%", "echo x").code(), 0);
     assert_eq!(folder.read("0.0.0.%"), "x\n");
 }
@@ -103,10 +131,12 @@ fn both_outputs_may_have_the_same_file() {
 fn a_file_that_cannot_be_written_ends_the_job_and_is_named() {
     let folder = Folder::new("full");
     std::os::unix::fs::symlink("/dev/full", folder.0.join("o.1")).unwrap();
-    for (pattern, file) in [("o.%r", "o.1: No space"), ("none/o.%r", "none/o.")] {
+    for (pattern, why) in
+        [("o.%r", "cannot write o.1: No space"), ("none/o.%r", ": there is no folder none; make it first")]
+    {
         let done = run_in(&folder.0, &format!("-n 2 -outfile-pattern {pattern}"), "echo a; sleep 20");
         assert_eq!(done.code(), 1);
-        assert!(done.verdict().contains(&format!("cannot write {file}")), "{}", done.err);
+        assert!(done.verdict().contains(why), "{}", done.err);
     }
 }
 

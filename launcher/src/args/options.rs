@@ -187,7 +187,12 @@ impl Line<'_> {
             }
             Opt::CoresPerRank => job.map_by.cores_per_rank = Some(self.count(word, "a number of cores")?),
             Opt::ThreadsAreCores => job.map_by.threads_are_cores = true,
-            Opt::Oversubscribe(what) => job.map_by.oversubscribe = what,
+            Opt::Oversubscribe(what) => {
+                let before = std::mem::replace(&mut job.map_by.oversubscribe, what);
+                if before != Oversubscribe::default() && before != what {
+                    return Err(word.about(&Usage::new("contradicts what was said before; leave one out")));
+                }
+            }
             Opt::RankFile => {
                 let path = self.value(word, "a rank file")?;
                 let path = Path::new(&path);
@@ -304,7 +309,7 @@ impl Line<'_> {
             Opt::ErrFile => job.files.err = Some(self.pattern(word)?),
             Opt::OutputFile => {
                 let file = self.value(word, "a file")?;
-                super::settings::files_of(&file, job);
+                super::settings::files_of(&file, word, job)?;
             }
             Opt::SoAnyway => {}
             _ => return Ok(false),

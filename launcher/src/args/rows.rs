@@ -150,17 +150,21 @@ const ROWS: &[Row] = &[
     },
     Row {
         purpose: "output to files: --output file= and --output-filename of Open MPI",
-        same: &[
-            "--output file=o p",
-            "--output-filename o p",
-            "-outfile-pattern o.%r.out -errfile-pattern o.%r.err p",
+        same: &["--output file=o p", "--output-filename o p", "--output file=o:nocopy p"],
+        holds: |job| {
+            let patterns = super::tests::job("-outfile-pattern o.%r.out -errfile-pattern o.%r.err p").files;
+            job.files == Files { with_folders: true, ..patterns }
+        },
+        refused: &[
+            ("--output file= p", "file=FILE"),
+            ("--output file=o.%r:pattern p", "-outfile-pattern"),
+            ("--output file=o --output dir=d p", "leave one out"),
+            ("-outfile-pattern o p", "%r for the rank"),
         ],
-        holds: |job| job.files.out.is_some() && job.files.err.is_some() && !job.files.with_folders,
-        refused: &[("--output file= p", "file=FILE"), ("-outfile-pattern o p", "%r for the rank")],
     },
     Row {
         purpose: "output to files: --output dir= of Open MPI",
-        same: &["--output dir=d p"],
+        same: &["--output dir=d p", "--output dir=d,dir=d p"],
         holds: |job| {
             job.files.out == Some(Pattern::inside(OsStr::new("d"), "stdout")) && job.files.with_folders
         },
@@ -233,7 +237,10 @@ const ROWS: &[Row] = &[
         purpose: "oversubscribe: always, and without a remark",
         same: &["--oversubscribe p", "--map-by :OVERSUBSCRIBE p"],
         holds: |job| job.map_by.oversubscribe == crate::place::policy::Oversubscribe::Silent,
-        refused: &[("--oversubscribed p", "--oversubscribe meant")],
+        refused: &[
+            ("--oversubscribed p", "--oversubscribe meant"),
+            ("--oversubscribe --nooversubscribe p", "leave one out"),
+        ],
     },
     Row {
         purpose: "time limit: --timeout of Open MPI",

@@ -136,8 +136,7 @@ impl Line<'_> {
     }
 
     pub(super) fn output(&mut self, word: &mut Word<'_>, job: &mut JobWish) -> Result<(), Usage> {
-        const EXPECTED: &str =
-            "tag, rank, tag-detailed, timestamp, file=FILE, dir=DIR or merge, or several of them with commas";
+        const EXPECTED: &str = "tag, rank, tag-detailed, timestamp, file=FILE, dir=DIR or merge, or several of them with commas; patterns: -outfile-pattern";
         let what = self.value(word, EXPECTED)?;
         for one in what.as_bytes().split(|byte| *byte == b',') {
             match one {
@@ -145,11 +144,12 @@ impl Line<'_> {
                 b"tag-detailed" | b"tag-fullname" => job.label = Pattern::label(OsStr::new("[%r %h] ")),
                 b"merge" => job.merges_errors = true,
                 b"timestamp" => job.timestamps = true,
-                _ => match (one.strip_prefix(b"file="), one.strip_prefix(b"dir=")) {
-                    (Some(file), _) if !file.is_empty() => files_of(os(file), job),
-                    (_, Some(dir)) if !dir.is_empty() => {
-                        let file = |name| Some(Pattern::inside(os(dir), name));
-                        job.files = Files { out: file("stdout"), err: file("stderr"), with_folders: true };
+                _ => match (place_of(b"file=", one), place_of(b"dir=", one)) {
+                    (Some(file), _) => files_of(file, word, job)?,
+                    (_, Some(dir)) => {
+                        let file = |name| Some(Pattern::inside(dir, name));
+                        let files = Files { out: file("stdout"), err: file("stderr"), with_folders: true };
+                        put(files, word, job)?;
                     }
                     _ => return Err(word.wrong(&what, EXPECTED)),
                 },
@@ -242,8 +242,27 @@ fn range(text: &str) -> Option<Vec<u32>> {
     (first <= last && last < super::RANKS_MAX).then(|| (first..=last).collect())
 }
 
-/// A pair of files for each rank, as Open MPI's `--output-filename` makes them: `FILE.0.out`, `FILE.0.err`.
-pub(super) fn files_of(file: &OsStr, job: &mut JobWish) {
+/// What follows `file=` or `dir=`. Open MPI's `:nocopy` after it asks for what is so anyway; its `:pattern` is another option here.
+fn place_of<'a>(key: &[u8], text: &'a [u8]) -> Option<&'a OsStr> {
+    let place = text.strip_prefix(key)?;
+    let place = place.strip_suffix(b":nocopy").unwrap_or(place);
+    (!place.is_empty() && !place.ends_with(b":pattern")).then_some(os(place))
+}
+
+/// A pair of files for each rank, as Open MPI's `--output-filename` makes them, with the folders that they are in: `FILE.0.out`,
+/// `FILE.0.err`.
+pub(super) fn files_of(file: &OsStr, word: &Word<'_>, job: &mut JobWish) -> Result<(), Usage> {
     let beside = |ending| Some(Pattern::beside(file, ending));
-    job.files = Files { out: beside("out"), err: beside("err"), with_folders: false };
+    put(Files { out: beside("out"), err: beside("err"), with_folders: true }, word, job)
+}
+
+/// What ranks write goes to one place.
+fn put(files: Files, word: &Word<'_>, job: &mut JobWish) -> Result<(), Usage> {
+    let before = std::mem::replace(&mut job.files, files);
+    match before == Files::default() || before == job.files {
+        true => Ok(()),
+        false => {
+            Err(word.about(&Usage::new("says another place than before for what ranks write; leave one out")))
+        }
+    }
 }

@@ -310,7 +310,8 @@ const STREAMS: &[Flag] = &[
         Takes::File,
         Opt::OutFile,
         "A file for what each rank writes to standard output. %r is its rank, %h its host, %p the number of that host, %g \
-         its world (0: the command line's), %% a percent sign.",
+         its world (0: the command line's), %% a percent sign. Made anew, also by a rank that writes nothing; -l and the like \
+         mark its lines too.",
     ),
     flag(&["errfile-pattern"], Takes::File, Opt::ErrFile, "The same for standard error."),
     flag(
@@ -334,7 +335,12 @@ const STREAMS: &[Flag] = &[
          file. Each reader gets all of it, and the slowest sets the pace.",
     )
     .often(),
-    flag(&["output-filename"], Takes::File, Opt::OutputFile, "Files FILE.RANK.out and FILE.RANK.err for each rank."),
+    flag(
+        &["output-filename"],
+        Takes::File,
+        Opt::OutputFile,
+        "Files FILE.RANK.out and FILE.RANK.err for each rank. Folders are made where they are not there.",
+    ),
 ];
 
 const ROADS_OF_RANKS: &[Flag] = &[

@@ -293,7 +293,7 @@ fn output_can_be_marked_and_put_into_files() {
         let files = job(&format!("{spelling} prog")).files;
         assert_eq!(
             files,
-            Files { out: pattern("a%%b.%r.out"), err: pattern("a%%b.%r.err"), with_folders: false }
+            Files { out: pattern("a%%b.%r.out"), err: pattern("a%%b.%r.err"), with_folders: true }
         );
     }
     assert!(refusal("-outfile-pattern %x prog").contains("%r for the rank"));

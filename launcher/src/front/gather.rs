@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::world::block_of;
 use super::{
-    Front, HostFacts, Input, Launch, Order, Printer, Readers, Seat, Stream, Usage, code, display,
-    output_window_bytes, place,
+    Front, HostFacts, Input, Launch, Order, Readers, Seat, Stream, Usage, code, display, output_window_bytes,
+    place,
 };
 use crate::hosts::{HostWish, Slots};
 use crate::place::Placement;
@@ -177,7 +177,7 @@ impl Front {
         placement.remarks.iter().for_each(|remark| self.say(remark));
         let picture = display::display(self.order.wish.display, &self.facts, &placement);
         if !picture.is_empty() {
-            self.sink.write(Stream::Out, picture.into_bytes(), 0, 0);
+            self.outlet.show(Stream::Out, picture);
         }
         let mut launch = self.order.launch(&placement);
         let hosts_of_ranks: Vec<u32> = launch.seats.iter().map(|seat| seat.host).collect();
@@ -190,7 +190,7 @@ impl Front {
             launch.pmix = Some(pmix::host_names(&self.order.hosts));
             self.exchange = Exchange::new(hosts_of_ranks.clone());
         }
-        self.printer = Printer::new(launch.size(), self.order.wish.has_labels(), self.one_place);
+        self.outlet.begin(launch.size(), &self.order.wish);
         if let Readers::Ranks(ranks) = &launch.readers
             && let Some(rank) = ranks.iter().find(|rank| **rank >= launch.size())
         {

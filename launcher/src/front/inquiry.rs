@@ -146,6 +146,6 @@ impl Front {
             }
             _ => return,
         };
-        self.sink.write(Stream::Err, text.into_bytes(), 0, 0);
+        self.outlet.show(Stream::Err, text);
     }
 }

@@ -109,7 +109,7 @@ impl Front {
                 let (world, size) = (launch.world, launch.size());
                 let open = launch.seats.iter().map(|seat| seat.host).collect();
                 self.last_world = world;
-                self.printer.handle_world();
+                self.outlet.handle_world();
                 self.begin_world(launch, vec![env; size as usize]);
                 if let Some(world) = self.worlds.get_mut(&world) {
                     world.spawner = Some(Spawner { who, host, codes, open });
