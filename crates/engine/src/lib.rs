@@ -10,7 +10,8 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `engine` | the main path: an eager message from `send` to the [`Completion`] |
+//! | `engine` | what callers ask, and an eager message on its way out |
+//! | `arrivals` | what comes in: an eager message from its packet to the [`Completion`], in its turn |
 //! | [`matching`] | posted receives and unexpected messages |
 //! | `unexpected` | the storage of unexpected payloads |
 //! | `matched` | messages that a probe has taken out, and messages to oneself |
@@ -31,6 +32,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arrivals;
 mod body;
 mod config;
 pub mod credit;
