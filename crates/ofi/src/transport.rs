@@ -1,6 +1,8 @@
-//! The transport: rails, peers and patience put together.
+//! The transport: rails, peers and patience put together. What the completion queue brings stands in `completions`, how it
+//! waits in `waiting`.
 
 pub(crate) mod alarm;
+pub(crate) mod completions;
 pub(crate) mod numbers;
 pub(crate) mod one_sided;
 pub(crate) mod operations;
@@ -8,30 +10,24 @@ pub(crate) mod passages;
 pub(crate) mod patience;
 pub(crate) mod rails;
 pub(crate) mod sending;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use selvedge_transport::{Buf, Busy, Caps, Event, Fault, Key, Peer, RemoteSlice, Slot, Token, Transport};
 
-use crate::error::Code;
-use crate::faults;
-use crate::peers::acquaintance::ROLL_CALL;
+use crate::peers::Peers;
 use crate::peers::farewell::{Farewells, Leaving};
 use crate::peers::lifeline::{Doorway, Lifelines};
-use crate::peers::{Label, Peers};
-use crate::rail::endpoint::{Completion, Polled};
+use crate::rail::Rail;
 use crate::rail::monitor::Monitor;
 use crate::rail::pool::Inbound;
-use crate::rail::queue::Failure;
-use crate::rail::{Operation, Rail, words};
 use crate::transport::alarm::Alarm;
 use crate::transport::one_sided::{Direction, Registrations, Work, Works};
 use crate::transport::passages::Passages;
-use crate::transport::patience::{Pastime, Patience};
+use crate::transport::patience::Patience;
 use crate::transport::rails::Ways;
 use crate::transport::sending::Waiting;
 
@@ -209,122 +205,6 @@ impl Ofi {
         }
     }
 
-    /// Looks at the next completions until there is an event among them.
-    #[inline]
-    pub(crate) fn take_completions(&mut self) -> Option<Event> {
-        loop {
-            match self.rail.poll() {
-                Polled::Done(completion) => {
-                    if let Some(event) = self.complete(completion) {
-                        return Some(event);
-                    }
-                }
-                Polled::Nothing => return None,
-                Polled::Failed(failure) => self.fail(0, *failure),
-                Polled::Broken(code) => {
-                    self.broken(code);
-                    return None;
-                }
-            }
-        }
-    }
-
-    #[inline]
-    fn complete(&mut self, completion: Completion) -> Option<Event> {
-        let Some(number) = completion.operation else {
-            self.unknown(&completion);
-            return None;
-        };
-        match self.rail.operation(number) {
-            Operation::Receive(slot) => {
-                self.rail.inbound.take(slot, completion.bytes);
-                let Some((from, contact)) = self.peers.sender(completion.data) else {
-                    return self.take_other(completion.data, 0, slot);
-                };
-                contact.received = contact.received.wrapping_add(1);
-                self.lend(from, slot as u64)
-            }
-            Operation::Send(slot) => {
-                match self.passages {
-                    None => self.rail.outbound.give_back(slot),
-                    Some(_) => self.confirm(0, slot),
-                }
-                None
-            }
-            Operation::OneSided(number) => self.end_work(number).map(|work| Event::Done(work.token)),
-        }
-    }
-
-    /// A packet that is not one of the engine's without a number from somebody we know.
-    #[inline(never)]
-    pub(crate) fn take_other(&mut self, data: u64, rail: usize, slot: usize) -> Option<Event> {
-        match self.peers.label(data, self.numbering()) {
-            Label::Packet(from, number) => {
-                if self.peers.address(from).is_none() {
-                    self.greet(from);
-                }
-                if let Some(number) = number {
-                    return self.take_numbered((from, number), rail, slot);
-                }
-                let contact = self.peers.contact(from)?;
-                contact.received = contact.received.wrapping_add(1);
-                self.lend(from, Ofi::slot_name(rail, slot))
-            }
-            Label::Control(from) => {
-                self.take_control(from, rail, slot);
-                None
-            }
-            Label::Foreign => {
-                self.drop_foreign(rail, slot);
-                None
-            }
-        }
-    }
-
-    /// A packet that nobody of this job has sent. They are counted, and spoken of once.
-    #[cold]
-    fn drop_foreign(&mut self, rail: usize, slot: usize) {
-        self.give_slot_back(rail, slot);
-        if self.foreign == 0 {
-            self.events.push_back(Event::Fault(faults::foreign_packets()));
-            self.has_news = true;
-        }
-        self.foreign += 1;
-    }
-
-    /// Packets that were dropped because nobody of this job has sent them.
-    pub fn foreign_packets(&self) -> u64 {
-        self.foreign
-    }
-
-    /// What a slot is called by who has it on loan.
-    #[inline]
-    pub(crate) fn slot_name(rail: usize, slot: usize) -> u64 {
-        (rail as u64) << RAIL_SHIFT | slot as u64
-    }
-
-    /// The packet in a slot was dealt with: the next one may come there.
-    #[inline]
-    pub(crate) fn give_slot_back(&mut self, rail: usize, slot: usize) {
-        let rail = self.rail(rail);
-        rail.inbound.give_back(slot);
-        rail.post_receive(slot);
-        let has_unposted = rail.has_unposted();
-        self.has_news |= has_unposted;
-    }
-
-    /// Lends a packet, or keeps it while all slots are on loan.
-    #[inline]
-    pub(crate) fn lend(&mut self, from: Peer, slot: u64) -> Option<Event> {
-        if self.lent == self.caps.slots_max {
-            self.stash.push_back((from, slot));
-            self.has_news = true;
-            return None;
-        }
-        self.lent += 1;
-        Some(Event::Packet { from, slot: Slot::new(slot) })
-    }
-
     /// Whether this poll should look for packets last, so that a flood of them holds up nothing else.
     #[inline]
     fn packets_come_last(&mut self) -> bool {
@@ -384,130 +264,6 @@ impl Ofi {
     /// From now on any number of slots may be on loan.
     pub(crate) fn lend_all(&mut self) {
         self.caps.slots_max = usize::MAX;
-    }
-
-    /// An operation has failed.
-    #[cold]
-    pub(crate) fn fail(&mut self, rail: usize, failure: Failure) {
-        let Some(number) = failure.operation else {
-            // Injected packets fail without a name. Who does not get them is found out by other means.
-            return;
-        };
-        match self.rail(rail).operation(number) {
-            Operation::Receive(slot) => {
-                self.rail(rail).inbound.take(slot, 0);
-                self.give_slot_back(rail, slot);
-                self.events.push_back(Event::Fault(faults::receive_failed(&failure.words)));
-                self.has_news = true;
-            }
-            Operation::Send(slot) => self.send_failed(rail, slot, &failure),
-            Operation::OneSided(number) => self.fail_one_sided(number, &failure),
-        }
-    }
-
-    /// A completion of nothing we know.
-    #[cold]
-    pub(crate) fn unknown(&mut self, completion: &Completion) {
-        let words =
-            format!("the provider reports the end of an operation that was never begun: {completion:?}");
-        self.events.push_back(Event::Fault(faults::unknown_completion(words)));
-        self.has_news = true;
-    }
-
-    /// The completion queue says that it is broken.
-    #[cold]
-    fn broken(&mut self, code: Code) {
-        let words = words(self.rail.domain(), code);
-        self.break_down(&words);
-    }
-
-    /// Nothing goes any more.
-    #[cold]
-    pub(crate) fn break_down(&mut self, words: &str) {
-        for peer in self.peers.others().collect::<Vec<_>>() {
-            self.lose(peer, faults::not_taken(peer, words));
-        }
-    }
-
-    /// What ends a wait of this rank from another of its threads.
-    ///
-    /// # Errors
-    /// A [`Fault`] when there is no descriptor left for it.
-    pub fn alarm(&mut self) -> Result<Alarm, Box<Fault>> {
-        let alarm = match self.alarm.take() {
-            Some(alarm) => alarm,
-            None => Alarm::new()?,
-        };
-        Ok(self.alarm.insert(alarm).clone())
-    }
-
-    /// The next wait sleeps at once: who calls it has looked long enough.
-    pub fn lose_patience(&mut self) {
-        self.patience.lose();
-    }
-
-    /// Looks for completions and does what is to be done; true when `poll` may have something to tell, or there is more room
-    /// than before.
-    fn glance(&mut self) -> bool {
-        // To look on behind the first would cost the provider's whole round again, a system call over sockets.
-        if self.found.is_none() {
-            self.found = self.take_completions();
-        }
-        if self.found.is_some() {
-            self.patience.renew();
-            return true;
-        }
-        if self.has_news || !self.others.is_empty() {
-            let told = self.events.len();
-            self.tend();
-            // What comes by other rails is no less a sign of life.
-            if self.events.len() > told {
-                self.patience.renew();
-            }
-        }
-        !self.events.is_empty()
-            || (!self.stash.is_empty() && self.lent < self.caps.slots_max)
-            || self.refused_at.is_some_and(|before| self.sends_pending() < before)
-            || self.peers.has_wanted()
-    }
-
-    /// Sleeps until something completes, a line ends or `at_most` has passed.
-    #[cold]
-    fn sleep(&mut self, at_most: Duration) {
-        let lines = self.lines.as_ref().map(Lifelines::as_fd);
-        let alarm = self.alarm.as_ref().map(Alarm::as_fd);
-        let endpoint = self.rail.endpoint();
-        let (wait_fd, distrust) = (endpoint.wait_fd(), self.patience.distrust());
-        let queue = wait_fd.filter(|_| distrust.is_none());
-        if queue.is_some() && !endpoint.may_sleep() {
-            return;
-        }
-        let at_most = distrust.map_or(at_most, |nap| nap.min(at_most));
-        let queue = queue.map(|fd| {
-            // SAFETY: the descriptor belongs to the completion queue, which lives as long as the endpoint.
-            unsafe { BorrowedFd::borrow_raw(fd) }
-        });
-        // Where the provider has nothing to sleep on there is no line either: a nap, unless another thread wants us.
-        let lines = lines.filter(|_| wait_fd.is_some());
-        let Some(some) = queue.or(lines).or(alarm) else { return std::thread::sleep(at_most) };
-        let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-        let (mut fds, mut count) = ([some; 3].map(readable), 0);
-        for fd in [queue, lines, alarm].into_iter().flatten() {
-            fds[count] = readable(fd);
-            count += 1;
-        }
-        let timeout = Timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: at_most.subsec_nanos().into() };
-        // An interrupted sleep is a short one.
-        let _ = rustix::event::poll(&mut fds[..count], Some(&timeout));
-        let is_ready = |place: usize| fds[place].revents().contains(PollFlags::IN);
-        let (is_queue_ready, are_lines_ready) =
-            (queue.is_some() && is_ready(0), lines.is_some() && is_ready(usize::from(queue.is_some())));
-        if is_queue_ready {
-            self.patience.hear_alarm();
-        }
-        if are_lines_ready {
-            self.look_at_lines();
-        }
     }
 }
 
@@ -634,27 +390,7 @@ impl Transport for Ofi {
     }
 
     fn wait(&mut self, at_most: Duration) {
-        let mut until = None;
-        while !self.glance() && !self.alarm.as_ref().is_some_and(Alarm::is_rung) {
-            let now = Instant::now();
-            let until = *until.get_or_insert(now + at_most);
-            if now >= until {
-                break;
-            }
-            let pastime = self.patience.next(now, self.refused_at.is_some() || self.has_news);
-            if pastime != Pastime::Spin {
-                self.call_roll(now);
-            }
-            match pastime {
-                Pastime::Spin => std::hint::spin_loop(),
-                Pastime::Yield => std::thread::yield_now(),
-                Pastime::Sleep(nap) => self.sleep(nap.min(until - now).min(ROLL_CALL)),
-            }
-        }
-        self.refused_at = None;
-        if let Some(alarm) = &self.alarm {
-            alarm.stop();
-        }
+        self.wait_patiently(at_most);
     }
 }
 
