@@ -2,6 +2,7 @@
 //! form of each. Below: which algorithm, the executor of its schedule, what is reduced by, and collectives of values.
 
 pub(crate) mod algorithms;
+pub(crate) mod compare;
 pub(crate) mod executor;
 pub(crate) mod op;
 pub(crate) mod plan;

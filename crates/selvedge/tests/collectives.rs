@@ -326,6 +326,20 @@ fn ranks_that_compare_their_calls_are_told_who_calls_what(world: World) {
     );
     told(world.broadcast(&mut sum, usize::from(is_last)), "at root 1");
     told(world.broadcast(&mut sum[..if is_last { 0 } else { 3 }], 0), "of 0 x 4 bytes");
+    let op = if is_last { Op::max() } else { Op::sum() };
+    told(world.allreduce(&[1; 3], &mut sum, &op), "by max");
+    let (mut bits, mut numbers, mut ones) = ([0_u32; 3], [0.0_f32; 3], [1; 3]);
+    told(
+        if is_last { world.broadcast(&mut bits, 0) } else { world.broadcast(&mut numbers, 0) },
+        if is_last { "(f32), and this rank" } else { "(u32), and this rank" },
+    );
+    told(
+        world.scope(|scope| {
+            let op = if is_last { Op::prod() } else { Op::sum() };
+            scope.allreduce_init(&mut ones, &mut sum, &op).map(drop)
+        }),
+        "by prod",
+    );
     // Nothing is left over from that.
     world.allreduce(&[1; 3], &mut sum, &Op::sum()).unwrap();
     assert_eq!(sum, [world.size() as i32; 3]);

@@ -210,6 +210,16 @@ fn cases(ranks: u32) -> impl Strategy<Value = Vec<Case>> {
     prop::collection::vec(one, 1..60)
 }
 
+#[test]
+fn an_operation_says_its_name_and_is_copied_with_what_it_does() {
+    assert_eq!(format!("{:?}", Op::<f64>::sum()), "Op(sum)");
+    let then = Op::ordered_each(|left: u8, right: u8| left * 10 + right);
+    assert_eq!(format!("{then:?}"), "Op(the program's own operation, in order of ranks)");
+    let mut into = [2];
+    then.clone().reduce_local(&[1], &mut into).unwrap();
+    assert_eq!(into, [12]);
+}
+
 /// Runs the cases one behind the other, and each algorithm and operation once, and compares with a fold.
 fn folds_in_order(ranks: u32) {
     let drawn = std::cell::RefCell::new(Vec::new());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use selvedge_coll::{Algorithm, Choices, Rank, Schedule, Shape, generate, select, verify};
 use selvedge_transport::Machine;
 
+use crate::collective::compare::Called;
 use crate::collective::plan::Plan;
 use crate::communicator::Communicator;
 use crate::error::{Misuse, Refused, Result};
@@ -120,14 +121,11 @@ impl Wanted {
     }
 
     /// Who does it, in a word.
-    fn name(&self, shape: &Shape, machine: &Machine) -> String {
+    pub(crate) fn name(&self, shape: &Shape, machine: &Machine) -> String {
         let own = self.own.iter().rev().find(|own| (own.generate)(shape, Rank(0)).is_some());
         own.map_or_else(|| self.algorithm(shape, machine).to_string(), |own| own.name.to_string())
     }
 }
-
-/// Bytes in which ranks tell each other what they call; what is longer is compared up to here.
-const CALL_BYTES: usize = 120;
 
 /// Collectives are done by the algorithm that should be fastest by its price on this machine
 /// ([`schedule::explain`](crate::schedule::explain)). That is so unless somebody asks for another: for the whole job
@@ -164,9 +162,10 @@ impl Communicator {
     }
 
     /// This communicator, whose ranks tell each other what they are about to call before each blocking collective and each
-    /// `*_init` of a persistent one: which, by which algorithm, of what count and size, with which root. Those that differ get
-    /// [`Misuse::DifferentCalls`] and do not wait for each other. For looking for mistakes: it costs an allgather of 120
-    /// bytes a rank. For the whole job: `SELVEDGE_CHECK=1`, or `mpirun --check`. Nonblocking collectives are not compared: their
+    /// `*_init` of a persistent one: which, by which algorithm, of what count, size and type, with which root and operation. Those
+    /// that differ get [`Misuse::DifferentCalls`] and do not wait for each other. For looking for mistakes: it costs an allgather of 760
+    /// bytes a rank. Operations of the program's own are not told from each other; elements of [`Plain`](crate::Plain) are like any
+    /// other of their size. For the whole job: `SELVEDGE_CHECK=1`, or `mpirun --check`. Nonblocking collectives are not compared: their
     /// calls must not wait for other ranks, and a comparison that is known only when the collective has begun comes too late to keep
     /// ranks from waiting for each other. Where one is suspected, make it blocking while looking. What messages between two ranks are made
     /// of is compared in every form, nonblocking and persistent too ([`init`](crate::init), `SELVEDGE_CHECK`).
@@ -191,38 +190,8 @@ impl Communicator {
 
     /// The plan for a call that may wait for the other ranks.
     #[cold]
-    pub(crate) fn plan(&self, shape: &Shape) -> Result<Arc<Plan>> {
-        self.compare_calls(shape)?;
-        self.plans.find(shape).refused_by(self)
-    }
-
-    /// Compares what this rank is about to call with what the others are, where that is wanted.
-    #[cold]
-    pub(crate) fn compare_calls(&self, shape: &Shape) -> Result<()> {
-        if !self.plans.begin_comparing() {
-            return Ok(());
-        }
-        let outcome = self.compare_now(shape);
-        self.plans.compared();
-        outcome
-    }
-
-    fn compare_now(&self, shape: &Shape) -> Result<()> {
-        let ours = self.call_in_words(shape);
-        let mut mine = [[0; CALL_BYTES]];
-        let bytes = ours.len().min(CALL_BYTES);
-        mine[0][..bytes].copy_from_slice(&ours.as_bytes()[..bytes]);
-        let mut all = vec![[0; CALL_BYTES]; self.size()];
-        self.allgather(&mine, &mut all)?;
-        let Some(source_rank) = all.iter().position(|call| *call != mine[0]) else { return Ok(()) };
-        let theirs = String::from_utf8_lossy(&all[source_rank]).trim_end_matches('\0').to_owned();
-        Err(self.refuse(Misuse::DifferentCalls { source_rank, theirs, ours }))
-    }
-
-    fn call_in_words(&self, shape: &Shape) -> String {
-        let algorithm = self.plans.wanted().name(shape, &self.plans.machine());
-        let root = shape.root().map_or_else(String::new, |root| format!(" at root {}", root.0));
-        let order = if shape.commutative { "" } else { " in order" };
-        format!("{algorithm} of {} x {} bytes{root}{order}", shape.count, shape.element_bytes)
+    pub(crate) fn plan(&self, call: Called<'_>) -> Result<Arc<Plan>> {
+        self.compare_calls(call)?;
+        self.plans.find(call.shape()).refused_by(self)
     }
 }

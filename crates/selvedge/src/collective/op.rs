@@ -56,9 +56,17 @@ pub struct Op<T> {
     element: PhantomData<fn(T)>,
 }
 
+// By hand, since the operation can be copied also where elements cannot.
+impl<T> Clone for Op<T> {
+    fn clone(&self) -> Op<T> {
+        Op { reducer: self.reducer.clone(), commutative: self.commutative, element: PhantomData }
+    }
+}
+
 impl<T> fmt::Debug for Op<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Op").field("commutative", &self.commutative).finish_non_exhaustive()
+        let order = if self.commutative { "" } else { ", in order of ranks" };
+        write!(f, "Op({}{order})", self.reducer.name())
     }
 }
 
@@ -66,30 +74,39 @@ impl<T> fmt::Debug for Op<T> {
 #[derive(Clone)]
 pub struct Reducer(Kind);
 
-/// `into = from op into` for [`Side::Left`], `into = into op from` for [`Side::Right`].
-type BuiltIn = fn(Buf, Buf, Side) -> Result<(), Invalid>;
+/// An operation that comes with the library.
+struct BuiltIn {
+    name: &'static str,
+    /// `into = from op into` for [`Side::Left`], `into = into op from` for [`Side::Right`].
+    reduce: fn(Buf, Buf, Side) -> Result<(), Invalid>,
+}
 
 #[derive(Clone)]
 enum Kind {
-    BuiltIn(BuiltIn),
+    BuiltIn(&'static BuiltIn),
     User(Arc<dyn Fn(Buf, Buf, Side) -> Result<(), Invalid> + Send + Sync>),
 }
 
 impl fmt::Debug for Reducer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Kind::BuiltIn(_) => "Reducer(built in)",
-            Kind::User(_) => "Reducer(user)",
-        })
+        write!(f, "Reducer({})", self.name())
     }
 }
 
 impl Reducer {
+    /// Its name, as far as the library knows it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.0 {
+            Kind::BuiltIn(built_in) => built_in.name,
+            Kind::User(_) => "the program's own operation",
+        }
+    }
+
     /// `into = from op into` for [`Side::Left`], `into = into op from` for [`Side::Right`].
     #[inline]
     pub(crate) fn apply(&self, from: Buf, into: Buf, side: Side) -> Result<(), Invalid> {
         match &self.0 {
-            Kind::BuiltIn(reduce) => reduce(from, into, side),
+            Kind::BuiltIn(BuiltIn { reduce, .. }) => reduce(from, into, side),
             Kind::User(reduce) => reduce(from, into, side),
         }
     }
@@ -198,8 +215,8 @@ impl<T: Datatype> Op<T> {
         self.reducer.clone()
     }
 
-    const fn built_in(commutative: bool, reduce: BuiltIn) -> Op<T> {
-        Op { reducer: Reducer(Kind::BuiltIn(reduce)), commutative, element: PhantomData }
+    const fn built_in(commutative: bool, built_in: &'static BuiltIn) -> Op<T> {
+        Op { reducer: Reducer(Kind::BuiltIn(built_in)), commutative, element: PhantomData }
     }
 
     fn user(

@@ -218,6 +218,11 @@ impl Stamp {
         postcard::from_bytes(rest).ok()
     }
 
+    /// The name of its elements' type, as far as it travels.
+    pub(crate) fn type_name(&self) -> &str {
+        &self.type_name
+    }
+
     fn bytes(&self) -> u64 {
         self.count.saturating_mul(self.element_bytes)
     }

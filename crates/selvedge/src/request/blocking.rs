@@ -7,6 +7,7 @@ use selvedge_engine::{Context, Failure, Matched, Tag};
 use selvedge_transport::{Buf, Peer};
 
 use crate::collective::Prepared;
+use crate::collective::compare::Called;
 use crate::collective::op::Reducer;
 use crate::communicator::{Communicator, Road};
 use crate::datatype::Datatype;
@@ -289,29 +290,29 @@ impl Communicator {
     pub(crate) fn run<T: Datatype>(&self, prepared: Prepared<'_, T>) -> Result<()> {
         let Prepared { shape, input, output, reducer } = prepared;
         if shape.count == 0 && shape.collective != Collective::Barrier {
-            return self.compare_calls(&shape);
+            return self.compare_calls(Called::of::<T>(&shape, reducer.as_ref()));
         }
         // SAFETY: the borrow lasts until this function returns, `finish` returns after the operation is complete, and a
         // verified schedule does not write its input.
         let input = unsafe { claim(input) };
         // SAFETY: as above; the output may be written.
         let (output, aftermath) = unsafe { claim_mut(output) };
-        self.run_claimed(shape, input, (output, aftermath), reducer)
+        self.run_claimed::<T>(shape, input, (output, aftermath), reducer)
     }
 
     /// As [`Communicator::run`], of a message in several places.
     #[cold]
     pub(crate) fn run_scattered<T: Datatype>(&self, shape: Shape, message: ViewMut<'_, T>) -> Result<()> {
         if shape.count == 0 {
-            return Ok(());
+            return self.compare_calls(Called::of::<T>(&shape, None));
         }
         // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
         let claimed = unsafe { scattered_room(message) };
-        self.run_claimed(shape, Buf::EMPTY, claimed, None)
+        self.run_claimed::<T>(shape, Buf::EMPTY, claimed, None)
     }
 
     #[inline(always)]
-    fn run_claimed(
+    fn run_claimed<T: Datatype>(
         &self,
         shape: Shape,
         input: Buf,
@@ -321,7 +322,7 @@ impl Communicator {
         let mut collecting = None;
         let started: Result<Option<Started>> = self.plans.with(
             &shape,
-            || self.plan(&shape),
+            || self.plan(Called::of::<T>(&shape, reducer.as_ref())),
             |plan| {
                 let mut runtime = self.runtime.enter();
                 if runtime.is_shared() {

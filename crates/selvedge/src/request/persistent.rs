@@ -12,6 +12,7 @@ use std::sync::Arc;
 use selvedge_coll::{Collective, Shape};
 
 use crate::collective::Prepared;
+use crate::collective::compare::Called;
 use crate::collective::op::{Op, Reducer};
 use crate::datatype::Datatype;
 use crate::datatype::memory::{claim, claim_mut};
@@ -477,11 +478,12 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ) -> Result<PersistentCollective<'scope, 'env, T>> {
         let (plans, moves) =
             (&self.communicator.plans, shape.count > 0 || shape.collective == Collective::Barrier);
+        let call = Called::of::<T>(&shape, reducer.as_ref());
         if !moves {
-            self.communicator.compare_calls(&shape)?;
+            self.communicator.compare_calls(call)?;
         }
         let plan =
-            moves.then(|| plans.with(&shape, || self.communicator.plan(&shape), |plan| Ok(Arc::clone(plan))));
+            moves.then(|| plans.with(&shape, || self.communicator.plan(call), |plan| Ok(Arc::clone(plan))));
         let plan = plan.transpose()?;
         Ok(PersistentCollective {
             scope: self,

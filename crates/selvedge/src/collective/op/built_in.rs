@@ -3,7 +3,7 @@
 use selvedge_coll::Side;
 use selvedge_transport::Buf;
 
-use super::{Op, each};
+use super::{BuiltIn, Op, each};
 use crate::datatype::Datatype;
 use crate::datatype::memory::{Invalid, with_elements};
 
@@ -90,7 +90,7 @@ macro_rules! built_in {
                 fn reduce<T: $bound>(from: Buf, into: Buf, _: Side) -> Result<(), Invalid> {
                     each(from, into, T::$name)
                 }
-                Op::built_in(true, reduce::<T>)
+                Op::built_in(true, const { &BuiltIn { name: stringify!($name), reduce: reduce::<T> } })
             }
         )*}
     };
@@ -146,7 +146,7 @@ impl<T: Datatype> Op<T> {
                 }
             })
         }
-        Op::built_in(false, reduce::<T>)
+        Op::built_in(false, const { &BuiltIn { name: "replace", reduce: reduce::<T> } })
     }
 
     /// The left operand: what the lowest rank gave (MPI_NO_OP, as above).
@@ -166,7 +166,7 @@ impl<T: Datatype> Op<T> {
                 }
             })
         }
-        Op::built_in(false, reduce::<T>)
+        Op::built_in(false, const { &BuiltIn { name: "no_op", reduce: reduce::<T> } })
     }
 }
 

@@ -3,14 +3,21 @@
 use selvedge_coll::Side;
 use selvedge_transport::Buf;
 
-use super::{Integer, Op, Ordered, each};
+use super::{BuiltIn, Integer, Op, Ordered, each};
 use crate::Datatype;
 use crate::datatype::memory::Invalid;
 
 /// A value and where it comes from, for [`Op::min_loc`] and [`Op::max_loc`]. The index is whatever the program makes of it:
 /// a rank, a place in an array.
 ///
-/// Plain data without padding, so the index is as wide as the value: `Located<f64>` with a `u64`, `Located<f32, u32>`.
+/// Plain data without padding, so the index is as wide as the value: `Located<f64>` with a `u64`, `Located<f32, u32>`. The others
+/// do not compile:
+///
+/// ```compile_fail,E0080
+/// use selvedge::{Located, Op};
+///
+/// let op: Op<Located<f32>> = Op::min_loc();
+/// ```
 ///
 /// ```
 /// use selvedge::{Located, Op};
@@ -35,10 +42,11 @@ pub struct Located<T, I = u64> {
 impl<T: Ordered, I: Integer + Ord> Op<Located<T, I>> {
     /// The smaller value with its index; of equal values the smaller index (MPI_MINLOC). Any number wins over a NaN.
     pub const fn min_loc() -> Op<Located<T, I>> {
+        const { assert_dense::<T, I>() }
         fn reduce<T: Ordered, I: Integer + Ord>(from: Buf, into: Buf, _: Side) -> Result<(), Invalid> {
             each(from, into, |a: Located<T, I>, b: Located<T, I>| choose(a, b, a.value < b.value))
         }
-        Op::built_in(true, reduce::<T, I>)
+        Op::built_in(true, const { &BuiltIn { name: "min_loc", reduce: reduce::<T, I> } })
     }
 
     /// The larger value with its index; of equal values the smaller index (MPI_MAXLOC). Any number wins over a NaN.
@@ -53,11 +61,21 @@ impl<T: Ordered, I: Integer + Ord> Op<Located<T, I>> {
     /// });
     /// ```
     pub const fn max_loc() -> Op<Located<T, I>> {
+        const { assert_dense::<T, I>() }
         fn reduce<T: Ordered, I: Integer + Ord>(from: Buf, into: Buf, _: Side) -> Result<(), Invalid> {
             each(from, into, |a: Located<T, I>, b: Located<T, I>| choose(a, b, a.value > b.value))
         }
-        Op::built_in(true, reduce::<T, I>)
+        Op::built_in(true, const { &BuiltIn { name: "max_loc", reduce: reduce::<T, I> } })
     }
+}
+
+/// Says how to write the type, where the compiler would only say that it has padding.
+const fn assert_dense<T, I>() {
+    assert!(
+        size_of::<Located<T, I>>() == size_of::<T>() + size_of::<I>(),
+        "the index of a Located is as wide as its value: write Located<f32, u32>, or Located<i32, i32>; where no index is \
+         named it is a u64, for values of eight bytes"
+    );
 }
 
 /// `a` if it is better, or as good and further in front. The same whichever comes first, so that all ranks agree.
