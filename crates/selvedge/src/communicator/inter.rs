@@ -13,13 +13,15 @@ use serde::de::DeserializeOwned;
 use crate::communicator::Communicator;
 use crate::communicator::groups::Group;
 use crate::datatype::Datatype;
+use crate::datatype::view::{Buffer, BufferMut};
 use crate::error::{Misuse, Refused, Result};
 use crate::message::{Source, Status, Tag};
 
 /// A connection between two groups of ranks: sources and destinations are ranks of the *other* group.
 ///
 /// [`Communicator::spawn`] gives one to those who spawned, [`World::parent`](crate::World::parent) to those who were spawned,
-/// and [`Communicator::intercommunicator`] one to two groups of a communicator.
+/// and [`Communicator::intercommunicator`] one to two groups of a communicator. What it has no call for (nonblocking and persistent
+/// messages, matched probes, threads) is done on the communicator of both groups that [`merge`](Intercommunicator::merge) gives.
 ///
 /// ```
 /// selvedge::local::run(3, |world| {
@@ -127,6 +129,10 @@ impl Intercommunicator {
         }
     }
 
+    fn destination(&self, dest: Option<usize>) -> Result<Option<usize>> {
+        dest.map(|rank| self.there("destination", rank)).transpose()
+    }
+
     fn source(&self, source: Source) -> Result<Source> {
         source.map_rank(|rank| self.there("source", rank))
     }
@@ -137,19 +143,44 @@ impl Intercommunicator {
 
     /// Sends to a rank of the other group; else as [`Communicator::send`].
     ///
+    /// ```
+    /// use selvedge::{ANY_SOURCE, Layout};
+    ///
+    /// selvedge::local::run(3, |world| {
+    ///     let is_server = world.rank() == 0;
+    ///     let group = world.split(Some(u32::from(is_server)), 0).unwrap().unwrap();
+    ///     let there = group.intercommunicator(0, &world, usize::from(is_server), 0).unwrap();
+    ///     if is_server {
+    ///         let mut table = [0; 4];
+    ///         for column in 0..2 {
+    ///             let mut column = Layout::subarray(&[2, 2], &[2, 1], &[0, column]).unwrap().of_mut(&mut table).unwrap();
+    ///             there.recv(&mut column, ANY_SOURCE, 0).unwrap();
+    ///         }
+    ///         assert_eq!(table, [7; 4]);
+    ///     } else {
+    ///         there.send(&[7, 7], 0, 0).unwrap();
+    ///     }
+    /// });
+    /// ```
+    ///
     /// # Errors
     /// As [`Communicator::send`].
-    pub fn send<T: Datatype>(&self, message: &[T], dest: usize, tag: i32) -> Result<()> {
-        self.both.send(message, self.there("destination", dest)?, tag)
+    pub fn send<B: Buffer + ?Sized>(
+        &self,
+        message: &B,
+        dest: impl Into<Option<usize>>,
+        tag: i32,
+    ) -> Result<()> {
+        self.both.send(message, self.destination(dest.into())?, tag)
     }
 
     /// Receives from the other group; else as [`Communicator::recv`].
     ///
     /// # Errors
     /// As [`Communicator::recv`].
-    pub fn recv<T: Datatype>(
+    pub fn recv<B: BufferMut + ?Sized>(
         &self,
-        message: &mut [T],
+        message: &mut B,
         source: impl Into<Source>,
         tag: impl Into<Tag>,
     ) -> Result<Status> {
@@ -173,8 +204,13 @@ impl Intercommunicator {
     ///
     /// # Errors
     /// As [`Communicator::send_value`].
-    pub fn send_value<V: Serialize + ?Sized>(&self, value: &V, dest: usize, tag: i32) -> Result<()> {
-        self.both.send_value(value, self.there("destination", dest)?, tag)
+    pub fn send_value<V: Serialize + ?Sized>(
+        &self,
+        value: &V,
+        dest: impl Into<Option<usize>>,
+        tag: i32,
+    ) -> Result<()> {
+        self.both.send_value(value, self.destination(dest.into())?, tag)
     }
 
     /// Receives a value from the other group; else as [`Communicator::recv_value`].
@@ -188,6 +224,15 @@ impl Intercommunicator {
     ) -> Result<(V, Status)> {
         let (value, status) = self.both.recv_value(self.source(source.into())?, tag)?;
         Ok((value, self.status(status)))
+    }
+
+    /// Waits until a message of the other group is here, and says which (MPI_Probe).
+    ///
+    /// # Errors
+    /// As [`Communicator::probe`].
+    pub fn probe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Status> {
+        let seen = self.both.probe(self.source(source.into())?, tag)?;
+        Ok(self.status(seen))
     }
 
     /// Whether a message of the other group is here, and which; does not wait (MPI_Iprobe).
