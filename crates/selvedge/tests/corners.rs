@@ -30,6 +30,14 @@ fn a_line_of_ranks_needs_no_special_case_at_its_ends(world: World) {
     }
 }
 
+#[selvedge::test(ranks = [2])]
+fn elements_of_no_size_arrive_as_none(world: World) {
+    let other = 1 - world.rank();
+    world.send(&[(); 5], other, 0).unwrap();
+    let (message, status) = world.recv_vec::<()>(other, 0).unwrap();
+    assert_eq!((message.len(), status.bytes, status.count::<()>()), (0, 0, 0));
+}
+
 #[selvedge::test(ranks = [1, 2])]
 fn what_comes_from_nobody_is_nothing_at_once(world: World) {
     let nothing = Status { source: world.rank(), tag: -1, bytes: 0 };

@@ -127,14 +127,14 @@ impl<'c> Message<'c> {
         }
     }
 
-    /// Receives it into memory of its length.
+    /// Receives it into memory of its length. Elements of no size leave no trace in a message: of those none arrive.
     ///
     /// # Errors
     /// [`Misuse::PartialElement`] when its bytes are no whole number of `T`, [`Misuse::InvalidElement`] when they are no
     /// values of it; it is received all the same. A fault as for [`Message::recv`].
     pub fn recv_vec<T: Datatype>(mut self) -> Result<(Vec<T>, Status)> {
         let seen = self.status();
-        if seen.bytes.checked_rem(size_of::<T>()).is_none_or(|rest| rest != 0) {
+        if !seen.bytes.is_multiple_of(size_of::<T>()) {
             let communicator = self.communicator;
             self.recv(&mut vec![0u8; seen.bytes])?;
             return Err(communicator.refuse(Misuse::PartialElement {
