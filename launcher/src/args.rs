@@ -82,7 +82,7 @@ pub struct JobWish {
     pub merges_errors: bool,
     /// Who gets what mpirun reads.
     pub readers: Readers,
-    /// End the job after so long.
+    /// End the job after so long. 0 until [`settle_time_limit`]: never, whatever the environment says.
     pub time_limit: Option<Duration>,
     /// How ranks are bound to cores.
     pub binding: Binding,
@@ -222,6 +222,8 @@ pub enum AgentKind {
     Ssh,
     /// `srun -w HOST -N 1 -n 1 COMMAND`.
     Srun,
+    /// None: all ranks are on this host.
+    Fork,
 }
 
 /// Sons of each node of the tree of agents.
@@ -313,19 +315,21 @@ pub fn parse_with(words: impl IntoIterator<Item = OsString>, read: Read<'_>) -> 
     Ok(Wish::Job(job))
 }
 
-/// Takes the time limit from `MPIEXEC_TIMEOUT`, in seconds, where the line has none; 0 and nothing mean none, as in hydra.
+/// Takes the time limit from `MPIEXEC_TIMEOUT`, in seconds, where the line has none. Nothing, 0, and less mean none, as in hydra; so
+/// does 0 on the line, as in Open MPI.
 ///
 /// # Errors
 /// The variable is no number of seconds.
 pub fn settle_time_limit(job: &mut JobWish, variable: Option<OsString>) -> Result<(), Usage> {
-    let Some(text) = variable.filter(|text| job.time_limit.is_none() && !text.is_empty()) else {
-        return Ok(());
-    };
-    let seconds = text.to_str().and_then(|text| text.parse::<f64>().ok());
-    let limit = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let limit = limit
-        .ok_or_else(|| Usage(format!("MPIEXEC_TIMEOUT={}: expected a number of seconds", text.display())))?;
-    job.time_limit = (!limit.is_zero()).then_some(limit);
+    if let Some(text) = variable.filter(|text| job.time_limit.is_none() && !text.is_empty()) {
+        let seconds = text.to_str().and_then(|text| text.parse::<f64>().ok());
+        let limit = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+        let is_number = seconds.is_some_and(|seconds| !seconds.is_nan());
+        job.time_limit = Some(limit.filter(|_| is_number).ok_or_else(|| {
+            Usage(format!("MPIEXEC_TIMEOUT={}: expected a number of seconds", text.display()))
+        })?);
+    }
+    job.time_limit = job.time_limit.filter(|limit| !limit.is_zero());
     Ok(())
 }
 
@@ -393,8 +397,11 @@ impl Line<'_> {
                     None => continue,
                 }
             }
-            if word == ":" || word.is_empty() {
-                return Err(Usage(format!("a program is missing before {:?}", word.display())));
+            if word == ":" {
+                return Err(Usage::new("a program is missing before \":\""));
+            }
+            if word.is_empty() {
+                return Err(Usage::new("the program's name is empty; is a variable not set?"));
             }
             let bytes = word.as_bytes();
             match bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-")) {

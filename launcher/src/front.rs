@@ -481,14 +481,23 @@ impl Front {
         }
     }
 
+    fn close_input(&mut self) {
+        self.input = Input::Closed;
+        for &host in self.input_under_way.keys() {
+            self.links.send_to(host, ToAgent::InputEnd, &[]);
+        }
+    }
+
     fn read_input(&mut self) {
         match rustix::io::read(rustix::stdio::stdin(), &mut self.chunk[..]) {
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-            Ok(0) | Err(_) => {
-                self.input = Input::Closed;
-                for &host in self.input_under_way.keys() {
-                    self.links.send_to(host, ToAgent::InputEnd, &[]);
+            Ok(0) => self.close_input(),
+            Err(errno) => {
+                // A terminal that is gone ends with this one, and says nothing that anybody could do something about.
+                if errno != rustix::io::Errno::IO {
+                    self.say(&format!("cannot read standard input: {errno}; for its readers it ends here"));
                 }
+                self.close_input();
             }
             Ok(got) => {
                 for (&host, under_way) in &mut self.input_under_way {

@@ -101,7 +101,7 @@ pub(crate) fn stay(agent: Pid, signals: &OwnedFd, silence_limit: Duration) -> u8
             } else {
                 let left = reap::kill_children(&[]);
                 if left > 0 {
-                    eprintln!("mpirun: {left} processes hang in the kernel and do not die");
+                    crate::tell(format_args!("mpirun: {left} processes hang in the kernel and do not die"));
                 }
                 return code_of(status);
             }

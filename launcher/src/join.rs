@@ -261,11 +261,13 @@ impl Join {
         match outcome {
             Ok((0, _)) => 0,
             Ok((code, first)) => {
-                eprintln!("mpirun: the job has ended with exit code {code}; mpirun on {first} has said why");
+                crate::tell(format_args!(
+                    "mpirun: the job has ended with exit code {code}; mpirun on {first} has said why"
+                ));
                 code
             }
             Err(why) => {
-                eprintln!("mpirun: {why}");
+                crate::tell(format_args!("mpirun: {why}"));
                 code::INTERNAL
             }
         }

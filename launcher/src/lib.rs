@@ -63,7 +63,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::args::{Export, Inherit, JobWish, Usage, Wish};
+use crate::args::{AgentKind, Export, Inherit, JobWish, Usage, Wish};
 use crate::hosts::HostWish;
 use crate::join::{Join, Role};
 use crate::proto::Environment;
@@ -135,7 +135,7 @@ fn report_pid(place: Option<&OsStr>) -> Result<(), String> {
             Ok(())
         }
         Some(place) if place == "+" => {
-            eprint!("{line}");
+            tell(line.trim_end());
             Ok(())
         }
         Some(file) => {
@@ -161,6 +161,13 @@ fn order(wish: JobWish, name: String, join: Option<(Join, SocketAddr)>) -> Resul
     }
     let is_here = |host: &HostWish| host.user.is_none() && start::is_here(&host.name, &nodename);
     let here = front::merge_here(&mut hosts, is_here);
+    if wish.agent.kind == AgentKind::Fork
+        && let Some(other) =
+            hosts.iter().enumerate().find(|(index, _)| Some(*index) != here).map(|(_, host)| host)
+    {
+        let name = &other.name;
+        return Err(Usage::new(format!("-launcher fork reaches no other host than this, and {name} is one")));
+    }
     let limits = (wish.start_limit.unwrap_or(START_LIMIT), wish.host_limit.unwrap_or(SILENCE_LIMIT));
     let ways = start::ways(&wish.agent, &variable, limits, wish.tree_width.0)?;
     let dir = dir.into_os_string().into_vec();
@@ -181,7 +188,8 @@ fn environments(wish: &JobWish) -> (Vec<Environment>, Vec<u32>) {
         let at = kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
             let (env, missing) = env::for_block(&here, wish, block);
             for name in missing.into_iter().filter(|name| !warned.contains(name)).collect::<Vec<_>>() {
-                eprintln!("mpirun: warning: -x {}: there is no such variable to pass on", name.display());
+                let name_shown = name.display();
+                tell(format_args!("mpirun: warning: -x {name_shown}: there is no such variable to pass on"));
                 warned.push(name);
             }
             envs.push(env.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect());
@@ -208,6 +216,13 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn complain(what: &str, code: u8) -> ExitCode {
-    eprintln!("mpirun: {what}");
+    tell(format_args!("mpirun: {what}"));
     code.into()
+}
+
+/// Says a line on standard error. Where that is closed, or its disk is full, there is nobody to tell, and what is to be done is done
+/// all the same: `eprintln!` would panic.
+pub(crate) fn tell(line: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

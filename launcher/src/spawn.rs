@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -153,7 +154,13 @@ fn find(program: &OsStr, dir: &Path, wdir: &Path, path: &OsStr) -> Result<PathBu
             code::NOT_EXECUTABLE,
             format!("cannot run {shown}: it is a directory, and no program of that name is on PATH"),
         ),
-        _ => refuse(
+        Fit::Forbidden => refuse(
+            code::NOT_FOUND,
+            format!(
+                "cannot find the program {shown} on PATH, and the one in this folder is not executable; chmod +x {shown}, and write ./{shown}"
+            ),
+        ),
+        Fit::Nothing => refuse(
             code::NOT_FOUND,
             format!("cannot find the program {shown}: it is not on PATH, nor in this folder"),
         ),
@@ -165,6 +172,25 @@ enum Fit {
     Nothing,
     Directory,
     Forbidden,
+}
+
+/// Why the system says of a program that is there that it is not: what is to run it is missing.
+fn no_interpreter(program: &Path) -> String {
+    // As much as the kernel reads of the line (execve(2)).
+    let mut first = Vec::new();
+    let _ = File::open(program).and_then(|file| file.take(256).read_to_end(&mut first));
+    let script =
+        first.strip_prefix(b"#!").map(|rest| rest.split(|byte| *byte == b'\n').next().unwrap_or(rest));
+    let Some(line) = script else { return "the interpreter that it names does not exist".into() };
+    let line = line.trim_ascii_start();
+    if line.ends_with(b"\r") {
+        return format!(
+            "its lines end as on Windows, and with that mark its interpreter is not found; sed -i 's/\\r$//' {}",
+            program.display()
+        );
+    }
+    let name = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    format!("its first line names {}, which does not exist", OsStr::from_bytes(name).display())
 }
 
 fn judge(path: &Path) -> Fit {
@@ -261,13 +287,13 @@ impl Nursery<'_> {
     pub fn settle<'p>(self, program: impl FnOnce(u32) -> Option<&'p Path>) -> Result<(), Refusal> {
         let waited = self.litter.settle().map_err(|error| trouble(0, &error))?;
         let Some((rank, error)) = waited else { return Ok(()) };
+        let path = program(rank).unwrap_or(Path::new("the program"));
         let why = match error.raw_os_error() {
-            Some(libc::ENOENT) => "the interpreter that it names does not exist",
-            Some(libc::EACCES) => "permission denied",
+            Some(libc::ENOENT) => no_interpreter(path),
+            Some(libc::EACCES) => "permission denied".into(),
             _ => return Err(trouble(rank, &error)),
         };
-        let program = program(rank).unwrap_or(Path::new("the program")).display();
-        Err(Refusal { code: code::NOT_EXECUTABLE, why: format!("cannot run {program}: {why}") })
+        Err(Refusal { code: code::NOT_EXECUTABLE, why: format!("cannot run {}: {why}", path.display()) })
     }
 
     /// What a rank finds in its environment, but for how it reaches its launcher.

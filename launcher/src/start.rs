@@ -149,6 +149,11 @@ pub fn command_line(ways: &Ways, target: &Target) -> Vec<String> {
     line
 }
 
+/// A command as one could type it.
+pub fn shown(line: &[String]) -> String {
+    line.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
 /// A word so that a shell takes it for one word and nothing else.
 fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./+-=:,@%".contains(&byte);

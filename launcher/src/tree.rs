@@ -142,7 +142,7 @@ impl Links {
                 address: None,
             };
             let pulse = Pulse::new(Some(ways.silence_limit), now);
-            self.add(start, Bearer::Command(line.join(" ")), start::start_there(&line), pulse, now);
+            self.add(start, Bearer::Command(start::shown(&line)), start::start_there(&line), pulse, now);
         }
     }
 

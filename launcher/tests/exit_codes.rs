@@ -22,6 +22,12 @@ const EVENTS: &[(&str, &str, i32, &str)] = &[
     ("the program is missing", "words -n 2 ./no-such-program", 127, "no such file"),
     ("the program cannot be executed", "words -n 2 /etc/passwd", 126, "/etc/passwd"),
     ("an option that there is not", "words --host-file h true", 2, "is -hostfile meant?"),
+    (
+        "hosts and a launcher that reaches none",
+        "words -launcher fork -H 192.0.2.1 true",
+        2,
+        "and 192.0.2.1 is one",
+    ),
     ("a contradiction", "words -n 2 -np 3 true", 2, "given twice"),
     ("the time limit is over", "words --timeout 0.1 -n 2 sleep 1000", 124, "time limit of 0.1 s"),
     ("a variable is the time limit", "env -n 2 sleep 1000", 124, "time limit of 0.1 s"),
@@ -45,6 +51,36 @@ fn everything_that_goes_wrong_has_its_exit_code_and_one_line_that_names_no_rank_
         assert!(done.code() == *code || is_either, "{event}: {} {}", done.code(), done.err);
         assert!(done.verdict().contains(says), "{event}: {}", done.err);
         assert!(!done.verdict().contains("rank 0 on ") || is_either, "{event}: {}", done.err);
+    }
+}
+
+#[test]
+fn a_line_that_nobody_can_read_changes_no_exit_code() {
+    for (words, code) in [(&["-n", "x", "true"][..], 2), (&["-x", "NOT_SET", "true"], 0)] {
+        let mut job = mpirun(words);
+        job.command.stderr(std::fs::File::create("/dev/full").unwrap());
+        assert_eq!(job.command.status().unwrap().code(), Some(code), "{words:?}");
+    }
+}
+
+#[test]
+fn a_script_that_cannot_run_is_told_from_its_first_line() {
+    let folder = Folder::new("scripts");
+    for (text, mode, code, says) in [
+        ("#!/no/such/shell -e\n", 0o755, 126, "its first line names /no/such/shell, which does not exist"),
+        ("#!/bin/sh\r\necho\r\n", 0o755, 126, "its lines end as on Windows"),
+        (
+            "#!/bin/sh\n",
+            0o644,
+            127,
+            "the one in this folder is not executable; chmod +x a-script, and write ./a-script",
+        ),
+    ] {
+        let path = folder.file("a-script", text, mode);
+        let program = if code == 127 { "a-script" } else { path.to_str().unwrap() };
+        let done = mpirun(["-n", "2", program]).dir(&folder.0).run();
+        assert_eq!(done.code(), code, "{}", done.err);
+        assert!(done.verdict().contains(says), "{}", done.err);
     }
 }
 

@@ -203,3 +203,10 @@ fn a_prompt_without_newline_reaches_a_terminal_and_its_answer_the_rank() {
     show_until(&mut terminal, "hello Ann");
     assert_eq!(job.finish().code(), 0);
 }
+
+#[test]
+fn what_cannot_be_read_is_said_and_is_the_end_of_the_input() {
+    let done = mpirun(["-n", "2", "cat"]).input(std::fs::File::open("/").unwrap().into()).run();
+    assert_eq!((done.code(), done.text().as_str()), (0, ""));
+    assert!(done.verdict().contains("cannot read standard input: Is a directory"), "{}", done.err);
+}

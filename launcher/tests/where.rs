@@ -5,14 +5,12 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
 
+use common::asking::{ask, connect, until_said, whereabouts};
 use common::{Folder, Job, Running, eventually, mpirun, probe_path, read_lines};
-use rustix::process::{Pid, Signal, getuid, kill_process};
-use selvedge_boot::asking::{self, JobFacts, Question, Whereabouts};
+use rustix::process::{Pid, Signal, kill_process};
+use selvedge_boot::asking::{JobFacts, Question, Whereabouts};
 
 /// In place of ssh: `HOST COMMAND`.
 const AGENT: &str = "#!/bin/sh
@@ -29,45 +27,6 @@ fn eight(folder: &Folder, options: &[&str], words: &[&str]) -> Job {
     all.extend(["-q", program.to_str().unwrap()]);
     all.extend(words);
     mpirun(all)
-}
-
-fn connect(job: &Running) -> UnixStream {
-    let wanted = format!("-{}-", job.child.id());
-    let name = eventually("mpirun answers", || {
-        let listing = std::fs::read_to_string("/proc/net/unix").unwrap();
-        asking::jobs(&listing, getuid().as_raw()).into_iter().find(|name| name.contains(&wanted))
-    });
-    let address = SocketAddr::from_abstract_name(asking::address(getuid().as_raw(), &name)).unwrap();
-    let stream = UnixStream::connect_addr(&address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream
-}
-
-fn ask(job: &Running, question: &[u8]) -> Vec<u8> {
-    let mut stream = connect(job);
-    let mut answer = Vec::new();
-    // Whoever is shown out may find the door closed, or his words unread.
-    let _ = stream.write_all(question);
-    let _ = stream.read_to_end(&mut answer);
-    answer
-}
-
-fn whereabouts(job: &Running) -> Whereabouts {
-    serde_json::from_slice(&ask(job, Question::Where.line().as_bytes())).unwrap()
-}
-
-/// Asks until the verdict has all these words: ranks write down only what takes long.
-fn until_said(job: &Running, words: &[&str]) -> Whereabouts {
-    let mut last = None;
-    for _ in 0..100 {
-        let told = whereabouts(job);
-        if words.iter().all(|word| told.verdict.iter().any(|sentence| sentence.contains(word))) {
-            return told;
-        }
-        last = Some(told.text);
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("never said {words:?}, but\n{}", last.unwrap());
 }
 
 fn end(job: Running) {
@@ -194,11 +153,9 @@ fn a_rank_that_dies_while_others_wait_is_told_with_one_sentence() {
     let done = eight(&folder, &[], &["hang", "3", "die"]).run();
     assert_eq!(done.code(), 3);
     assert!(done.err.contains("when it happened, held up by: rank 3 on nodea"), "{}", done.err);
-    assert!(
-        done.err.contains("it has ended; 7 ranks wait for it") && !done.err.contains("rank  host"),
-        "{}",
-        done.err
-    );
+    // On a busy machine not all have waited long enough to have written it down.
+    let waiting = done.err.contains("it has ended; ") && done.err.contains(" ranks wait for it");
+    assert!(waiting && !done.err.contains("rank  host"), "{}", done.err);
     assert!(done.verdict().contains("exited with code 3"), "{}", done.err);
 }
 

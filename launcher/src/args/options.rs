@@ -182,7 +182,7 @@ impl Line<'_> {
                 deal(job, map, word)?;
             }
             Opt::RankBy => {
-                let how = self.text(word, "slot, core, hwthread, numa, socket or node")?;
+                let how = self.text(word, "slot, fill, span, node, socket, numa, core or hwthread")?;
                 job.rank_by = RankBy::parse(&how).map_err(|why| word.about(&why))?;
             }
             Opt::CoresPerRank => job.map_by.cores_per_rank = Some(self.count(word, "a number of cores")?),
@@ -275,12 +275,13 @@ impl Line<'_> {
             Opt::AgentCommand => job.agent.command = Some(self.value(word, "a command")?),
             Opt::AgentProgram => job.agent.program = Some(self.value(word, "a path")?),
             Opt::AgentKind => {
-                let kind = self.value(word, "ssh or slurm")?;
+                let kind = self.value(word, "ssh, slurm or fork")?;
                 job.agent.kind = match kind.as_bytes() {
                     b"auto" | b"user" => AgentKind::Auto,
                     b"ssh" | b"rsh" => AgentKind::Ssh,
                     b"slurm" | b"srun" => AgentKind::Srun,
-                    _ => return Err(word.wrong(&kind, "ssh or slurm; any other command with --agent")),
+                    b"fork" => AgentKind::Fork,
+                    _ => return Err(word.wrong(&kind, "ssh, slurm or fork; any other command with --agent")),
                 };
             }
             Opt::TreeWidth => job.tree_width = TreeWidth(self.count(word, "a number of hosts")?),
@@ -290,7 +291,7 @@ impl Line<'_> {
             Opt::JoinHosts => job.join.hosts = Some(self.count(word, "a number of hosts")?),
             Opt::JoinIndex => job.join.index = Some(self.index(word)?),
             Opt::SecretFile => job.join.secret_file = Some(self.value(word, "a file")?),
-            Opt::TimeLimit => job.time_limit = Some(self.seconds(word)?),
+            Opt::TimeLimit => job.time_limit = Some(self.limit(word)?),
             Opt::Labels => job.labels = true,
             Opt::LabelPattern => job.label = Some(self.label(word)?),
             Opt::Stdin => job.readers = self.readers(word)?,
@@ -364,6 +365,15 @@ impl Line<'_> {
         let value = self.value(word, EXPECTED)?;
         let index = value.to_str().and_then(|text| text.parse().ok());
         index.ok_or_else(|| word.wrong(&value, EXPECTED))
+    }
+
+    /// Seconds, of which 0 are for ever.
+    fn limit(&mut self, word: &mut Word<'_>) -> Result<Duration, Usage> {
+        let next = word.inline.or(self.words.front().map(|next| next.as_bytes()));
+        match next.and_then(|text| str::from_utf8(text).ok()?.parse::<f64>().ok()) {
+            Some(0.0) => self.value(word, "a number of seconds").map(|_| Duration::ZERO),
+            _ => self.seconds(word),
+        }
     }
 
     fn seconds(&mut self, word: &mut Word<'_>) -> Result<Duration, Usage> {

@@ -47,7 +47,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         purpose: "per node: -rr of Intel is one for each host",
-        same: &["-rr p", "-ppn 1 p"],
+        same: &["-rr p", "-ppn 1 p", "-pernode p"],
         holds: |job| job.per_host == Some(1),
         refused: &[("-rr=1 p", "takes no value")],
     },
@@ -144,7 +144,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         purpose: "labels: the time",
-        same: &["--output timestamp p", "--timestamp-output p"],
+        same: &["--output timestamp p", "--timestamp-output p", "-prepend-timestamp p"],
         holds: |job| job.timestamps && !job.has_labels(),
         refused: &[("--timestamp-output=yes p", "takes no value")],
     },
@@ -244,9 +244,17 @@ const ROWS: &[Row] = &[
     },
     Row {
         purpose: "time limit: --timeout of Open MPI",
-        same: &["--timeout 2 p", "-timeout 2.0 p"],
-        holds: |job| job.time_limit == Some(Duration::from_secs(2)),
-        refused: &[("--timeout never p", "seconds"), ("--time-out 2 p", "--timeout meant")],
+        same: &["--timeout 2 p", "-timeout 2.0 p", "--timeout 2 --report-state-on-timeout p"],
+        holds: |job| {
+            let never = super::tests::job("--timeout 0 p").time_limit;
+            job.time_limit == Some(Duration::from_secs(2)) && never == Some(Duration::ZERO)
+        },
+        refused: &[
+            ("--timeout never p", "seconds"),
+            ("--timeout -1 p", "seconds"),
+            ("--get-stack-traces p", "selvedge where"),
+            ("--time-out 2 p", "--timeout meant"),
+        ],
     },
     Row {
         purpose: "launcher: -launcher-exec of hydra, plm_ssh_agent and plm_rsh_agent of Open MPI",
@@ -264,8 +272,11 @@ const ROWS: &[Row] = &[
     Row {
         purpose: "launcher: -launcher ssh, -bootstrap ssh",
         same: &["-launcher ssh p", "-bootstrap ssh p"],
-        holds: |job| job.agent.kind == AgentKind::Ssh,
-        refused: &[],
+        holds: |job| {
+            let fork = super::tests::job("-bootstrap fork p").agent.kind;
+            job.agent.kind == AgentKind::Ssh && fork == AgentKind::Fork
+        },
+        refused: &[("-launcher lsf p", "--agent")],
     },
     Row {
         purpose: "interface: -iface of hydra",
@@ -294,6 +305,8 @@ const ROWS: &[Row] = &[
             "--personality ompi p",
             "--forward-signals SIGUSR1,TERM p",
             "-genvall p",
+            "--mca orte_base_help_aggregate 0 p",
+            "--mca plm_rsh_no_tree_spawn 1 --mca orte_keep_fqdn_hostnames t p",
         ],
         holds: |job| *job == super::tests::job("p"),
         refused: &[("--forward-signals WINCH p", "some of INT")],
@@ -316,6 +329,11 @@ const ROWS: &[Row] = &[
         ],
         holds: |job| exports(job, "OMPI_MCA_k", "v") && job.rank_map == Some(vec![0, 0]),
         refused: &[
+            ("--mca rmaps_base_mapping_policy core p", "--map-by"),
+            ("--mca hwloc_base_binding_policy core p", "--bind-to"),
+            ("--bind-to-core p", "--bind-to core"),
+            ("-path /opt p", "-x PATH"),
+            ("--dvm p", "each mpirun is one job"),
             ("-usize many p", "a number of ranks"),
             ("-rmk user p", "batch systems"),
             ("-print-all-exitcodes p", "first rank that fails"),
@@ -371,8 +389,11 @@ fn the_time_limit_of_the_environment_counts_where_the_line_has_none() {
     };
     assert_eq!(limit("p", "1.5"), Ok(Some(Duration::from_millis(1500))));
     assert_eq!(limit("--timeout 9 p", "1"), Ok(Some(Duration::from_secs(9))));
-    assert_eq!((limit("p", "0"), limit("p", "")), (Ok(None), Ok(None)));
-    for strange in ["soon", "-1", "nan", "inf"] {
+    for none in ["0", "", "-1"] {
+        assert_eq!(limit("p", none), Ok(None), "{none}");
+    }
+    assert_eq!(limit("--timeout 0 p", "1"), Ok(None));
+    for strange in ["soon", "nan", "inf"] {
         assert!(limit("p", strange).unwrap_err().to_string().contains("MPIEXEC_TIMEOUT"), "{strange}");
     }
 }

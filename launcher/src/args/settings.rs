@@ -15,6 +15,34 @@ const TRANSPORTS: [&str; 4] = ["shm", "efa-direct", "efa", "tcp"];
 const LAUNCHER_FAMILIES: &[&str] =
     &["plm_", "prte_", "orte_", "oob_", "rmaps_", "ras_", "rml_", "odls_", "ess_"];
 
+/// Settings of its launcher on which nothing depends here, and that many recipes have: how it spells hosts, connects, and
+/// puts its own messages together.
+const NOTHING_TO_SET: &[&str] = &[
+    "orte_base_help_aggregate",
+    "prte_base_help_aggregate",
+    "orte_keep_fqdn_hostnames",
+    "prte_keep_fqdn_hostnames",
+    "orte_tmpdir_base",
+    "plm_rsh_no_tree_spawn",
+    "plm_ssh_no_tree_spawn",
+    "plm_rsh_num_concurrent",
+    "plm_ssh_num_concurrent",
+];
+
+/// Settings of its launcher that are options here.
+const BY_OPTION: &[(&str, &str)] = &[
+    ("rmaps_base_mapping_policy", "--map-by"),
+    ("rmaps_default_mapping_policy", "--map-by"),
+    ("rmaps_base_ranking_policy", "--rank-by"),
+    ("rmaps_default_ranking_policy", "--rank-by"),
+    ("rmaps_base_oversubscribe", "--oversubscribe"),
+    ("rmaps_base_no_oversubscribe", "--nooversubscribe"),
+    ("hwloc_base_binding_policy", "--bind-to"),
+    ("hwloc_default_binding_policy", "--bind-to"),
+    ("orte_default_hostfile", "--default-hostfile"),
+    ("prte_default_hostfile", "--default-hostfile"),
+];
+
 impl Line<'_> {
     /// `NAME VALUE` or `NAME=VALUE`.
     pub(super) fn setting(&mut self, word: &mut Word<'_>) -> Result<Export, Usage> {
@@ -89,7 +117,13 @@ impl Line<'_> {
         }
         let ours =
             opt == Opt::LauncherSetting || LAUNCHER_FAMILIES.iter().any(|family| name.starts_with(family));
+        let option = BY_OPTION.iter().find(|(setting, _)| *setting == name).map(|(_, option)| option);
         match name.as_str() {
+            _ if option.is_some() => {
+                let (dashed, option) = (word.written.display(), option.copied().unwrap_or_default());
+                return Err(Usage(format!("{dashed} {name}: write {option} for it")));
+            }
+            _ if NOTHING_TO_SET.contains(&name.as_str()) => {}
             "plm_ssh_agent" | "plm_rsh_agent" => job.agent.command = Some(value),
             "rml_base_radix" | "routed_radix" => {
                 let width = value.to_str().and_then(|text| text.parse().ok()).filter(|width| *width > 0);
@@ -98,7 +132,7 @@ impl Line<'_> {
             "oob_tcp_if_include" => job.exports.push(Export::Value("SELVEDGE_INTERFACE".into(), value)),
             _ if ours => {
                 return Err(Usage(format!(
-                    "{} {name}: a setting of Open MPI's launcher, which this is not; mpirun --help all lists what there is",
+                    "{} {name}: a setting of Open MPI's launcher, which this is not; leave it out, mpirun --help all lists what there is",
                     word.written.display()
                 )));
             }

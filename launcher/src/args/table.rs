@@ -167,7 +167,7 @@ const HOSTS: &[Flag] = &[
         "Ranks for each host before the next host's turn, whatever its slots.",
     )
     .often(),
-    flag(&["rr"], Takes::Nothing, Opt::RoundRobin, "One rank for each host, then the next: as -ppn 1."),
+    flag(&["rr", "pernode"], Takes::Nothing, Opt::RoundRobin, "One rank for each host, then the next: as -ppn 1."),
     flag(
         &["configfile", "app"],
         Takes::File,
@@ -191,6 +191,8 @@ const PLACES: &[Flag] = &[
     .often(),
     flag(&["npersocket"], NUMBER, Opt::Each(Level::Socket), "So many ranks on each socket: as --map-by ppr:N:socket."),
     flag(&["bynode"], Takes::Nothing, Opt::By(Deal::Round(Level::Node)), "As --map-by node."),
+    flag(&["bysocket"], Takes::Nothing, Opt::By(Deal::Round(Level::Socket)), "As --map-by socket."),
+    flag(&["bycore"], Takes::Nothing, Opt::By(Deal::Round(Level::Core)), "As --map-by core."),
     flag(&["byslot"], Takes::Nothing, Opt::By(Deal::Slot), "As --map-by slot."),
     flag(
         &["rank-by"],
@@ -264,14 +266,14 @@ const ENVIRONMENT: &[Flag] = &[
     flag(&["envnone"], Takes::Nothing, Opt::NoneForBlock, "Pass on none of our variables to this part of the line."),
     flag(&["wdir", "wd"], Takes::Dir, Opt::Wdir, "Working directory of the ranks. For this part of the line only.").often(),
     flag(
-        &["mca", "gmca"],
+        &["mca", "gmca", "omca"],
         Takes::Pair,
         Opt::OpenMpiSetting,
         "A setting for programs of Open MPI's. Those of its launcher are refused, or mean what they mean there: \
-         plm_ssh_agent, rml_base_radix, oob_tcp_if_include.",
+         plm_ssh_agent, rml_base_radix, oob_tcp_if_include; a few that nothing depends on here are accepted.",
     ),
     flag(&["pmixmca", "gpmixmca"], Takes::Pair, Opt::PmixSetting, "A setting for libpmix in programs of Open MPI's."),
-    flag(&["prtemca"], Takes::Pair, Opt::LauncherSetting, "A setting of Open MPI's launcher; see --mca."),
+    flag(&["prtemca", "gprtemca"], Takes::Pair, Opt::LauncherSetting, "A setting of Open MPI's launcher; see --mca."),
     flag(
         &["pmi"],
         Takes::Words("WHICH", &["auto", "1", "2", "x"]),
@@ -291,7 +293,7 @@ const ENVIRONMENT: &[Flag] = &[
 const STREAMS: &[Flag] = &[
     flag(&["l", "tag-output", "prepend-rank"], Takes::Nothing, Opt::Labels, "Start every line with [rank].").often(),
     flag(
-        &["timestamp-output"],
+        &["timestamp-output", "prepend-timestamp"],
         Takes::Nothing,
         Opt::Timestamps,
         "Start every line with the seconds since the start.",
@@ -402,9 +404,9 @@ const AGENTS: &[Flag] = &[
     flag(&["agent-program"], Takes::File, Opt::AgentProgram, "Where mpirun is on the other hosts."),
     flag(
         &["launcher", "bootstrap"],
-        Takes::Words("KIND", &["auto", "ssh", "slurm"]),
+        Takes::Words("KIND", &["auto", "ssh", "slurm", "fork"]),
         Opt::AgentKind,
-        "Which of the two: ssh or slurm.",
+        "Which of the two: ssh or slurm. fork: neither, all ranks are on this host.",
     ),
     flag(
         &["tree-width", "branch-count"],
@@ -448,7 +450,7 @@ const MANNER: &[Flag] = &[
         &["timeout"],
         SECONDS,
         Opt::TimeLimit,
-        "End the job after so long, with exit code 124. Fractions are understood.",
+        "End the job after so long, with exit code 124. Fractions are understood; 0 is for ever, whatever MPIEXEC_TIMEOUT says.",
     )
     .often(),
     flag(
@@ -476,6 +478,7 @@ const MANNER: &[Flag] = &[
         Opt::ReportPid,
         "Write mpirun's process number to this file at the start. -: to standard output; +: to standard error.",
     ),
+    flag(&["report-state-on-timeout"], Takes::Nothing, Opt::SoAnyway, "Accepted; --timeout says who waits for whom."),
     flag(&["personality"], Takes::Text("NAME"), Opt::ValueAnyway, "Accepted; there is only one."),
     flag(&["allow-run-as-root"], Takes::Nothing, Opt::SoAnyway, "Accepted; root is always allowed."),
 ];

@@ -54,7 +54,7 @@ pub(super) fn knock(join: &Join, limit: Duration) -> Result<Admission, String> {
                 Err(Failure::Early(why)) => last = why,
                 Err(Failure::Denied(why)) => {
                     if said != why {
-                        eprintln!("mpirun: --join {}: {why}; trying again", join.place);
+                        crate::tell(format_args!("mpirun: --join {}: {why}; trying again", join.place));
                         said.clone_from(&why);
                     }
                     last = why;

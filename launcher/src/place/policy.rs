@@ -142,7 +142,9 @@ impl RankBy {
             (what, "span") => {
                 level_of(what).map(|level| RankBy::Span(Some(level))).ok_or_else(|| no_level(text, what))
             }
-            (what, "") => Err(no_level(text, what)),
+            (what, "" | "fill") => Err(Usage::new(format!(
+                "{text:?}: {what:?} is none of slot, fill, span, node, socket, numa, core and hwthread"
+            ))),
             (_, modifier) => Err(Usage::new(format!("{text:?}: {modifier:?} is none of SPAN and FILL"))),
         }
     }
@@ -262,7 +264,7 @@ mod tests {
             let why = map_by(text).expect_err(text);
             assert!(why.contains(part), "{text}: {why}");
         }
-        assert!(RankBy::parse("board").unwrap_err().to_string().contains("none of slot"));
+        assert!(RankBy::parse("board").unwrap_err().to_string().contains("none of slot, fill, span"));
         assert!(RankBy::parse("core:fast").unwrap_err().to_string().contains("SPAN"));
         assert!(Binding::parse("board").unwrap_err().to_string().contains("hwthread, numa"));
         assert!(Binding::parse("socket:2").is_err());

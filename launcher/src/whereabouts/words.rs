@@ -214,7 +214,8 @@ fn nobody(all: &Whereabouts) -> String {
             .into();
     }
     if alive().all(|found| found.status.is_none()) {
-        return "the ranks do not say what they wait for: they are programs of another library, or are still starting"
+        return "the ranks do not say what they wait for: they are programs of another library, are still starting, or a \
+                wrapper has closed the descriptor by which they would"
             .into();
     }
     "no rank waits for another".into()

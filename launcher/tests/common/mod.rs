@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+pub mod asking;
 pub mod devices;
 pub mod far;
 pub mod party;
