@@ -19,12 +19,17 @@
 //! A rank may belong to any [world](crate::proto::Launch): those that were spawned are judged as those of the command line,
 //! and the job runs until the last of all worlds has left. Only a world that cannot be started is its spawner's business.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod census;
+mod words;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::proto::{FIRST_WORLD, Member, Outcome, ToFront};
+use census::Census;
+use words::{describe_signal, ended, exit_code_of};
 
 /// Exit codes that are not a rank's.
 pub mod code {
@@ -90,39 +95,13 @@ pub enum Look {
 /// The state of the job as the front sees it.
 #[derive(Debug)]
 pub struct Supervisor {
-    hosts: Vec<Host>,
-    worlds: BTreeMap<u32, World>,
-    running: u32,
+    census: Census,
     killed: u32,
     time_limit: Option<Duration>,
     phase: Phase,
     verdict: Option<Verdict>,
     look: Option<Look>,
     actions: VecDeque<Action>,
-}
-
-#[derive(Debug)]
-struct Host {
-    name: String,
-    /// Nothing of the job is left on it, or nobody will ever know.
-    is_over: bool,
-}
-
-/// Ranks that were started together.
-#[derive(Debug)]
-struct World {
-    ranks: Vec<Place>,
-    /// Hosts that have, or will have, some of them.
-    open: BTreeSet<u32>,
-    /// Some of it cannot be started: its end says nothing about the job.
-    is_refused: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    host: u32,
-    pid: u32,
-    runs: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,9 +131,7 @@ impl Supervisor {
     /// A job on `hosts` that has not started yet. `time_limit` counts from time 0.
     pub fn new(hosts: impl IntoIterator<Item = String>, time_limit: Option<Duration>) -> Supervisor {
         Supervisor {
-            hosts: hosts.into_iter().map(|name| Host { name, is_over: false }).collect(),
-            worlds: BTreeMap::new(),
-            running: 0,
+            census: Census::new(hosts),
             killed: 0,
             time_limit,
             phase: Phase::Starting,
@@ -176,15 +153,12 @@ impl Supervisor {
 
     /// The worlds that there are, and by rank the host of each of their ranks. None before the first is started.
     pub fn worlds(&self) -> impl Iterator<Item = (u32, Vec<u32>)> {
-        let hosts = |world: &World| world.ranks.iter().map(|place| place.host).collect();
-        self.worlds.iter().map(move |(number, world)| (*number, hosts(world)))
+        self.census.worlds()
     }
 
     /// How many ranks run on a host.
     pub fn running_on(&self, host: u32) -> u32 {
-        let ranks = self.worlds.values().flat_map(|world| &world.ranks);
-        let running = ranks.filter(|place| place.host == host && place.runs).count();
-        u32::try_from(running).expect("a rank is a u32")
+        self.census.running_on(host)
     }
 
     /// Whether more ranks may be started.
@@ -192,14 +166,9 @@ impl Supervisor {
         matches!(self.phase, Phase::Running | Phase::Interrupted { .. })
     }
 
-    /// How many ranks there are.
-    fn size(&self) -> usize {
-        self.worlds.values().map(|world| world.ranks.len()).sum()
-    }
-
     /// One more host takes part. Only before the start.
     pub fn handle_host(&mut self, name: String) {
-        self.hosts.push(Host { name, is_over: false });
+        self.census.add_host(name);
     }
 
     /// Whether the job was asked to end, and may still take its time.
@@ -209,7 +178,7 @@ impl Supervisor {
 
     /// Whether a host may still say something.
     pub fn is_open(&self, host: u32) -> bool {
-        self.hosts.get(host as usize).is_some_and(|host| !host.is_over)
+        self.census.is_open(host)
     }
 
     /// When [`handle_time`](Supervisor::handle_time) has something to do next.
@@ -230,11 +199,7 @@ impl Supervisor {
 
     /// The agents are told to start the ranks of a world on these hosts, in rank order.
     pub fn handle_launch(&mut self, world: u32, host_of_rank: impl IntoIterator<Item = u32>) {
-        let place = |host| Place { host, pid: 0, runs: true };
-        let ranks: Vec<Place> = host_of_rank.into_iter().map(place).collect();
-        self.running += u32::try_from(ranks.len()).expect("a rank is a u32");
-        let open = ranks.iter().map(|place| place.host).collect();
-        self.worlds.insert(world, World { ranks, open, is_refused: false });
+        self.census.add_world(world, host_of_rank);
         if self.phase == Phase::Starting {
             self.phase = Phase::Running;
         }
@@ -245,9 +210,7 @@ impl Supervisor {
         match message {
             ToFront::Launched { world, pids } => {
                 for (rank, pid) in pids {
-                    if let Some(place) = self.place_mut(Member { world, rank }) {
-                        place.pid = pid;
-                    }
+                    self.census.handle_process(Member { world, rank }, pid);
                 }
             }
             ToFront::Refused { world, code, why } => self.handle_refused(host, world, code, why),
@@ -257,42 +220,43 @@ impl Supervisor {
             | ToFront::Violation { who, .. }
             | ToFront::Stuck { absent: who, .. }
             | ToFront::Silenced { who }
-                if self.is_refused(who.world) => {}
+                if self.census.is_refused(who.world) => {}
             ToFront::Abort { who, code, message } => {
                 let colon = if message.is_empty() { "" } else { ": " };
-                let why = format!("{} called abort with code {code}{colon}{message}", self.name(who));
+                let why = format!("{} called abort with code {code}{colon}{message}", self.census.name(who));
                 // The shell sees eight bits, and an abort is never a success.
                 let low = u8::try_from(code & 0xff).unwrap_or(1);
                 self.condemn(if low == 0 { 1 } else { low }, why, 1);
             }
             ToFront::Violation { who, why } => {
-                let why = format!("{} does not speak PMI-1 to its launcher: {why}", self.name(who));
+                let why = format!("{} does not speak PMI-1 to its launcher: {why}", self.census.name(who));
                 self.condemn(code::INTERNAL, why, 0);
             }
             ToFront::Stuck { waiting, absent } => {
                 let why = format!(
                     "{} has left while rank {waiting} waits for it in MPI_Init, a fence or MPI_Finalize",
-                    self.name(absent)
+                    self.census.name(absent)
                 );
                 self.condemn(code::INTERNAL, why, 0);
             }
             ToFront::Silenced { who } => {
-                let why = format!("{} closed its connection to mpirun without MPI_Finalize", self.name(who));
+                let why =
+                    format!("{} closed its connection to mpirun without MPI_Finalize", self.census.name(who));
                 self.condemn(code::INTERNAL, why, 1);
             }
             ToFront::Ended { world, killed } => {
                 self.killed += killed;
-                self.leave_world(host, world);
+                self.census.leave_world(host, world);
                 self.finish_if_over();
             }
             ToFront::Left { unkillable } => {
                 if unkillable > 0 {
                     self.actions.push_back(Action::Say(format!(
                         "{unkillable} processes on {} hang in the kernel and do not die; ask the administrator",
-                        self.host_name(host)
+                        self.census.host_name(host)
                     )));
                 }
-                self.leave_host(host);
+                self.census.leave_host(host);
                 self.finish_if_over();
             }
             ToFront::Hello(_)
@@ -311,31 +275,21 @@ impl Supervisor {
 
     /// A host cannot start its part of a world. Of the first that is the end of the job.
     fn handle_refused(&mut self, host: u32, world: u32, code: u8, why: String) {
-        self.leave_world(host, world);
+        self.census.leave_world(host, world);
         if world == FIRST_WORLD {
-            let why = match self.hosts.len() {
-                1 => why,
-                _ => format!("{why} (on {})", self.host_name(host)),
+            let why = match self.census.is_one_host() {
+                true => why,
+                false => format!("{why} (on {})", self.census.host_name(host)),
             };
             self.refuse(code, why);
-        } else if let Some(refused) = self.worlds.get_mut(&world).filter(|world| !world.is_refused) {
-            refused.is_refused = true;
+        } else if self.census.handle_refused(world) {
             self.actions.push_back(Action::EndWorld(world));
         }
         self.finish_if_over();
     }
 
-    fn is_refused(&self, world: u32) -> bool {
-        self.worlds.get(&world).is_some_and(|world| world.is_refused)
-    }
-
     fn handle_exit(&mut self, who: Member, outcome: Outcome, unfinished: bool) {
-        match self.place_mut(who) {
-            Some(place) if place.runs => place.runs = false,
-            _ => return,
-        }
-        self.running -= 1;
-        if self.is_refused(who.world) {
+        if !self.census.handle_exit(who) || self.census.is_refused(who.world) {
             return;
         }
         let (code, how) = match outcome {
@@ -349,7 +303,7 @@ impl Supervisor {
                 format!("was killed by {}", describe_signal(signal)),
             ),
         };
-        let why = format!("{} {how}", self.name(who));
+        let mut why = format!("{} {how}", self.census.name(who));
         match self.phase {
             Phase::Running => {
                 self.look = Some(Look::Sentence);
@@ -358,6 +312,12 @@ impl Supervisor {
             // All ranks got the user's signal; each may take its time, within the grace.
             Phase::Interrupted { by, .. } => {
                 let code = if unfinished && outcome == Outcome::Code(0) { exit_code_of(by) } else { code };
+                let signal = describe_signal(by.as_raw());
+                // Whoever has asked for it must not be told that a rank has crashed.
+                match outcome == Outcome::Signal(by.as_raw()) {
+                    true => why = format!("stopped by {signal}"),
+                    false => why += &format!(" after {signal} to mpirun"),
+                }
                 self.verdict.get_or_insert(Verdict { code, why });
             }
             Phase::Starting | Phase::Leaving | Phase::Ending { .. } | Phase::Over => {}
@@ -404,7 +364,7 @@ impl Supervisor {
         match (self.time_limit.filter(|limit| now >= *limit), self.phase) {
             (Some(limit), _) => {
                 let why = format!("the time limit of {} s is over", limit.as_secs_f64());
-                self.look = (self.size() > 0).then_some(Look::Table);
+                self.look = (self.census.size() > 0).then_some(Look::Table);
                 self.condemn(code::TIME, why, 0);
             }
             (None, Phase::Interrupted { by, .. }) => {
@@ -420,7 +380,7 @@ impl Supervisor {
         if matches!(self.phase, Phase::Starting | Phase::Running | Phase::Interrupted { .. }) {
             self.verdict.get_or_insert(Verdict { code, why });
             self.phase = Phase::Ending { others: 0 };
-            if self.hosts.iter().any(|host| !host.is_over) {
+            if self.census.has_open_host() {
                 self.actions.push_back(Action::End(Duration::ZERO));
             }
         }
@@ -429,10 +389,10 @@ impl Supervisor {
     /// A host is gone without having said that nothing is left on it, and those below it with it.
     fn handle_lost(&mut self, host: u32, how: &str, with: &[u32]) {
         let was_starting = self.phase == Phase::Starting;
-        let lost: u32 = [host].iter().chain(with).map(|host| self.leave_host(*host)).sum();
-        let mut why = format!("the node agent on {} {how}", self.host_name(host));
+        let lost: u32 = [host].iter().chain(with).map(|host| self.census.leave_host(*host)).sum();
+        let mut why = format!("the node agent on {} {how}", self.census.host_name(host));
         if !with.is_empty() {
-            let names: Vec<&str> = with.iter().map(|host| self.host_name(*host)).collect();
+            let names: Vec<&str> = with.iter().map(|host| self.census.host_name(*host)).collect();
             why += &format!(" (and with it {}, reached through it)", names.join(", "));
         }
         if was_starting {
@@ -443,27 +403,6 @@ impl Supervisor {
             self.condemn(code::INTERNAL, format!("{why}; {whose} {lost} {ranks} ended"), 0);
         }
         self.finish_if_over();
-    }
-
-    /// Nothing more will come from a host. How many ranks still ran there.
-    fn leave_host(&mut self, host: u32) -> u32 {
-        let Some(this) = self.hosts.get_mut(host as usize) else { return 0 };
-        this.is_over = true;
-        let worlds: Vec<u32> = self.worlds.keys().copied().collect();
-        worlds.into_iter().map(|world| self.leave_world(host, world)).sum()
-    }
-
-    /// No rank of a world is left on a host, whatever has been heard of it. How many still ran there.
-    fn leave_world(&mut self, host: u32, number: u32) -> u32 {
-        let Some(world) = self.worlds.get_mut(&number) else { return 0 };
-        world.open.remove(&host);
-        let mut left = 0;
-        for place in world.ranks.iter_mut().filter(|place| place.host == host && place.runs) {
-            place.runs = false;
-            left += 1;
-        }
-        self.running -= left;
-        left
     }
 
     /// What the ranks write is being lost, and not because its reader has gone away: a full disk, most often.
@@ -486,7 +425,7 @@ impl Supervisor {
     fn end_interrupted(&mut self, by: Signal, what: String) {
         let why = format!("stopped by {what}");
         self.verdict.get_or_insert(Verdict { code: exit_code_of(by), why });
-        self.phase = Phase::Ending { others: self.running };
+        self.phase = Phase::Ending { others: self.census.running() };
         self.actions.push_back(Action::End(Duration::ZERO));
     }
 
@@ -496,7 +435,7 @@ impl Supervisor {
             return;
         }
         self.verdict.get_or_insert(Verdict { code, why });
-        self.phase = Phase::Ending { others: self.running.saturating_sub(culprits) };
+        self.phase = Phase::Ending { others: self.census.running().saturating_sub(culprits) };
         self.actions.push_back(Action::End(GRACE));
     }
 
@@ -505,11 +444,11 @@ impl Supervisor {
         if self.is_running() {
             self.finish_worlds();
         }
-        if self.phase == Phase::Over || self.hosts.iter().any(|host| !host.is_over) {
+        if self.phase == Phase::Over || self.census.has_open_host() {
             return;
         }
         if let Some(verdict) = &self.verdict {
-            let size = self.size();
+            let size = self.census.size();
             let what = match self.phase {
                 Phase::Ending { others: 0 } | Phase::Over => String::new(),
                 Phase::Ending { others } => ended(others, self.killed, size),
@@ -522,78 +461,12 @@ impl Supervisor {
     }
 
     fn finish_worlds(&mut self) {
-        if self.worlds.values().all(|world| world.open.is_empty()) {
+        if self.census.are_worlds_over() {
             self.phase = Phase::Leaving;
             return self.actions.push_back(Action::Leave);
         }
-        let actions = &mut self.actions;
-        self.worlds.retain(|number, world| {
-            let is_over = world.open.is_empty();
-            actions.extend(is_over.then_some(Action::Forget(*number)));
-            !is_over
-        });
+        self.actions.extend(self.census.take_ended().into_iter().map(Action::Forget));
     }
-
-    fn place_mut(&mut self, who: Member) -> Option<&mut Place> {
-        self.worlds.get_mut(&who.world)?.ranks.get_mut(who.rank as usize)
-    }
-
-    fn host_name(&self, host: u32) -> &str {
-        self.hosts.get(host as usize).map_or("?", |host| &host.name)
-    }
-
-    fn name(&self, who: Member) -> String {
-        let place = self.worlds.get(&who.world).and_then(|world| world.ranks.get(who.rank as usize));
-        let (host, pid) = place.map_or(("?", 0), |place| (self.host_name(place.host), place.pid));
-        format!("rank {who} on {host} (pid {pid})")
-    }
-}
-
-fn ended(others: u32, killed: u32, size: usize) -> String {
-    let whom = match others {
-        // It has not ended by itself: a time limit, a rank that speaks no PMI.
-        1 if size == 1 => "; the rank was ended".to_owned(),
-        1 if size == 2 => "; the other rank was ended".to_owned(),
-        1 => "; the one rank that was still running was ended".to_owned(),
-        others if others as usize + 1 == size => format!("; the other {others} ranks were ended"),
-        others => format!("; the {others} ranks that were still running were ended"),
-    };
-    match killed {
-        0 => whom,
-        killed => format!("{whom} ({killed} by SIGKILL)"),
-    }
-}
-
-fn exit_code_of(signal: Signal) -> u8 {
-    code::SIGNAL.saturating_add(u8::try_from(signal.as_raw()).unwrap_or(0))
-}
-
-/// Name and meaning of a signal, for people.
-fn describe_signal(number: i32) -> String {
-    let known = match Signal::from_named_raw(number) {
-        Some(Signal::HUP) => "SIGHUP (hang-up)",
-        Some(Signal::INT) => "SIGINT (interrupt)",
-        Some(Signal::QUIT) => "SIGQUIT (quit)",
-        Some(Signal::ILL) => "SIGILL (illegal instruction)",
-        Some(Signal::TRAP) => "SIGTRAP (breakpoint)",
-        Some(Signal::ABORT) => "SIGABRT (abort)",
-        Some(Signal::BUS) => {
-            "SIGBUS (no memory behind an address, as when a file was cut or /dev/shm is full)"
-        }
-        Some(Signal::FPE) => "SIGFPE (division by zero)",
-        Some(Signal::KILL) => "SIGKILL (by somebody, or by the kernel when memory ran out)",
-        Some(Signal::SEGV) => "SIGSEGV (segmentation fault)",
-        Some(Signal::PIPE) => "SIGPIPE (the reader of its output is gone)",
-        Some(Signal::TERM) => "SIGTERM (termination)",
-        Some(Signal::USR1) => "SIGUSR1",
-        Some(Signal::USR2) => "SIGUSR2",
-        Some(Signal::ALARM) => "SIGALRM (alarm)",
-        Some(Signal::XCPU) => "SIGXCPU (limit of processor time)",
-        Some(Signal::XFSZ) => "SIGXFSZ (limit of file size)",
-        Some(Signal::SYS) => "SIGSYS (forbidden system call)",
-        _ => return format!("signal {number}"),
-    };
-    known.to_owned()
 }
 
 #[cfg(test)]

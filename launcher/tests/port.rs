@@ -8,8 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::asking::until_said;
 use common::party::say;
-use common::{Done, Folder, Job, Running, eventually, listening, mpirun, probe_path, shell};
+use common::{Done, Folder, Job, Running, eventually, listening, mpirun, probe_path, read_lines, shell};
 use rustix::process::Signal;
 
 /// What mpirun's agents have said in this file takes no longer.
@@ -122,6 +123,37 @@ fn spawned_ranks_connect_at_the_same_port_and_are_taken_for_themselves() {
     let done = bash(1, script).env("CHILD", &child).run();
     assert_eq!(done.code(), 0, "{}", done.err);
     assert_eq!(done.lines(), ["cmd=spawn_result rc=0 errcodes=0", "world 1 rank=0 size=1"]);
+}
+
+#[test]
+fn names_are_published_and_looked_up_over_the_port() {
+    let script = "begin
+        [ $PMI_ID = 1 ] || { ask 'cmd=publish_name service=s port=p#1'; echo $answer; }; ask cmd=barrier_in
+        [ $PMI_ID = 0 ] || { ask 'cmd=lookup_name service=s'; echo $answer
+          ask 'cmd=unpublish_name service=s'; ask 'cmd=lookup_name service=s'; echo ${answer%% msg*}; }
+        ask cmd=barrier_in; finish";
+    let done = bash(2, script).run();
+    let expected = ["cmd=lookup_result rc=0 port=p#1", "cmd=lookup_result rc=1", "cmd=publish_result rc=0"];
+    assert_eq!((done.code(), done.lines()), (0, expected.map(str::to_owned).to_vec()), "{}", done.err);
+}
+
+#[test]
+fn who_waits_for_whom_is_said_of_ranks_at_the_port_and_behind_wrappers() {
+    let job = by_port(2, &[&probe(), "fence", "hang"]).start();
+    let told = until_said(&job, &["held up by: rank 1 on ", "1 rank waits for it"]);
+    assert!(told.text.contains("fence of all ranks"), "{}", told.text);
+    job.signal(Signal::TERM);
+    assert!(job.finish().verdict().contains("stopped by SIGTERM (termination)"));
+
+    // Ours say more than their fences, by a descriptor that this wrapper closes. It is not mistaken for another.
+    let ranks = probe_path().with_file_name("ranks");
+    let mut job =
+        by_port(2, &["python3", "-c", CLOSING, ranks.to_str().unwrap(), "hang", "1", "sleep"]).start();
+    read_lines(&mut job, 2);
+    let told = until_said(&job, &["a wrapper has closed"]);
+    assert_eq!(told.text.matches("says nothing of itself").count(), 2, "{}", told.text);
+    job.signal(Signal::TERM);
+    assert_eq!(job.finish().code(), 143);
 }
 
 #[test]

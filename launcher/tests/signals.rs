@@ -26,7 +26,7 @@ fn an_interrupt_ends_ranks_that_do_not_handle_it_with_130() {
     job.signal(Signal::INT);
     let done = job.finish();
     assert_eq!(done.code(), 130);
-    assert!(done.verdict().contains("was killed by SIGINT (interrupt); all ranks have left"), "{}", done.err);
+    assert!(done.verdict().contains("stopped by SIGINT (interrupt); all ranks have left"), "{}", done.err);
 }
 
 #[test]

@@ -168,7 +168,19 @@ fn after_an_interrupt_ranks_may_leave_one_by_one() {
     exit(&mut job, 0, Outcome::Code(0));
     let (code, line) = end(&mut job, 0);
     assert_eq!(code, 143);
-    assert!(line.contains("killed by SIGTERM (termination); all ranks have left"), "{line}");
+    assert_eq!(line, "stopped by SIGTERM (termination); all ranks have left");
+}
+
+#[test]
+fn a_rank_that_fails_after_an_interrupt_is_named_with_the_interrupt() {
+    let mut job = started(2);
+    job.handle_signal(Signal::INT, ZERO);
+    actions(&mut job);
+    exit(&mut job, 1, Outcome::Code(3));
+    exit(&mut job, 0, Outcome::Signal(2));
+    let why =
+        "rank 1 on h (pid 101) exited with code 3 after SIGINT (interrupt) to mpirun; all ranks have left";
+    assert_eq!(end(&mut job, 0), (3, why.to_owned()));
 }
 
 #[test]
