@@ -251,7 +251,8 @@ impl<R, M> Matching<R, M> {
     }
 
     /// Number of receives posted.
-    pub fn posted_len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn posted_len(&self) -> usize {
         self.queued + usize::from(self.newest.is_some())
     }
 

@@ -204,11 +204,6 @@ impl<V: Inside, A: Alarm> Door<V, A> {
         Arc::strong_count(&self.gate)
     }
 
-    /// Whether both lead to the same value.
-    pub fn leads_where(&self, other: &Door<V, A>) -> bool {
-        Arc::ptr_eq(&self.gate, &other.gate)
-    }
-
     /// Waits until something has ended. `look` is what takes its end while this thread looks for it: [`Inside::take_end`] for
     /// the most, and whatever else there is to see to. `seat` belongs to this thread.
     pub fn wait_for(
