@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
+use selvedge::World;
 use selvedge_engine::Mutant;
 
 use drive::{Defect, Tally};
@@ -148,43 +149,44 @@ fn storm(arguments: &Arguments, defect: Option<Defect>) -> bool {
     true
 }
 
-/// Runs the programs on a real job. The rank that sees something wrong says so and leaves, upon which the job ends.
+/// Runs the programs on a real job.
 fn on_this_job(arguments: &Arguments, defect: Option<ScheduleMutant>) -> bool {
-    let begin = Instant::now();
-    let done = selvedge::init().map_err(|error| error.to_string()).and_then(|world| {
-        let report = real::run(&world, arguments.first, arguments.seeds, defect)?;
-        Ok((world.rank(), world.size(), report))
-    });
-    match done {
-        Ok((0, ranks, real::Report { tally: Tally { messages, collectives, .. }, roads })) => println!(
-            "storm: {} seeds on {ranks} ranks over {roads}, 0 violations: {messages} messages and {collectives} \
-             collectives begun by rank 0, in {:.1} s",
-            arguments.seeds,
-            begin.elapsed().as_secs_f64()
-        ),
-        Ok(_) => {}
-        Err(violation) => {
-            eprintln!("storm: {violation}");
-            return false;
-        }
-    }
-    true
+    let run = |world: &World| real::run(world, arguments.first, arguments.seeds, defect);
+    on_a_job(arguments.seeds, run, |ranks, real::Report { tally, roads }| {
+        let Tally { messages, collectives, .. } = tally;
+        format!(
+            "{ranks} ranks over {roads}, 0 violations: {messages} messages and {collectives} collectives begun by rank 0"
+        )
+    })
 }
 
 /// Runs programs of several threads in each rank of a real job.
 fn on_threads(arguments: &Arguments) -> bool {
-    let (begin, threads) = (Instant::now(), arguments.threads.map_or(1, usize::from));
-    let done = selvedge::init().map_err(|error| error.to_string()).and_then(|world| {
-        let report = threads::run(&world, arguments.first, arguments.seeds, threads)?;
-        Ok((world.rank(), world.size(), report))
-    });
+    let threads = arguments.threads.map_or(1, usize::from);
+    let run = |world: &World| threads::run(world, arguments.first, arguments.seeds, threads);
+    on_a_job(arguments.seeds, run, |ranks, threads::Report { messages, roads }| {
+        format!(
+            "{ranks} ranks with {threads} threads each over {roads}, 0 violations: {messages} messages sent by rank 0"
+        )
+    })
+}
+
+/// Joins the job that this process is a rank of, and runs. Rank 0 says what came of it. The rank that sees something wrong says
+/// so and leaves, upon which the job ends.
+fn on_a_job<R>(
+    seeds: u64,
+    run: impl FnOnce(&World) -> Result<R, String>,
+    in_words: impl FnOnce(usize, R) -> String,
+) -> bool {
+    let begin = Instant::now();
+    let done = selvedge::init()
+        .map_err(|error| error.to_string())
+        .and_then(|world| Ok((world.rank(), world.size(), run(&world)?)));
     match done {
-        Ok((0, ranks, threads::Report { messages, roads })) => println!(
-            "storm: {} seeds on {ranks} ranks with {threads} threads each over {roads}, 0 violations: {messages} messages \
-             sent by rank 0, in {:.1} s",
-            arguments.seeds,
-            begin.elapsed().as_secs_f64()
-        ),
+        Ok((0, ranks, report)) => {
+            let words = in_words(ranks, report);
+            println!("storm: {seeds} seeds on {words}, in {:.1} s", begin.elapsed().as_secs_f64());
+        }
         Ok(_) => {}
         Err(violation) => {
             eprintln!("storm: {violation}");
