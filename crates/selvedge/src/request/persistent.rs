@@ -367,9 +367,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         dest: impl Into<Option<usize>>,
         tag: i32,
     ) -> Result<Persistent<'scope, 'env, T>> {
-        let to = self.communicator.destination(dest.into(), tag)?;
-        let what = to.map_or(What::Nothing { is_receive: false }, |to| What::Send { to, is_sync: false });
-        Ok(Persistent { scope: self, elements: Shared::new(message), what, round: None })
+        self.send_init_as(message, dest.into(), tag, false)
     }
 
     /// A synchronous send to be started many times (MPI_Ssend_init).
@@ -390,8 +388,18 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         dest: impl Into<Option<usize>>,
         tag: i32,
     ) -> Result<Persistent<'scope, 'env, T>> {
-        let to = self.communicator.destination(dest.into(), tag)?;
-        let what = to.map_or(What::Nothing { is_receive: false }, |to| What::Send { to, is_sync: true });
+        self.send_init_as(message, dest.into(), tag, true)
+    }
+
+    fn send_init_as<T: Datatype>(
+        &'scope self,
+        message: &'scope mut [T],
+        dest: Option<usize>,
+        tag: i32,
+        is_sync: bool,
+    ) -> Result<Persistent<'scope, 'env, T>> {
+        let to = self.communicator.destination(dest, tag)?;
+        let what = to.map_or(What::Nothing { is_receive: false }, |to| What::Send { to, is_sync });
         Ok(Persistent { scope: self, elements: Shared::new(message), what, round: None })
     }
 
