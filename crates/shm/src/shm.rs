@@ -1,5 +1,8 @@
 //! The transport: rings, copies and doorbells put together.
 
+mod departures;
+mod waiting;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use crate::copy::{Copies, Operation};
 use crate::faults;
 use crate::job::{JOBS_MAX, Way};
 use crate::map::{Mapped, MappedBaton, MappedRing};
-use crate::patience::{Pastime, Patience, is_crowded};
+use crate::patience::{Patience, is_crowded};
 use crate::ring::{Inbound, LINE_BYTES, Malformed, Outbound, WORD_BYTES};
 use crate::segment::{Bell, Presence, Segment};
 use crate::slots::{PACKET_BYTES_MAX, SLOTS_MAX, Slots};
@@ -29,16 +32,6 @@ const STREAK: u32 = 32;
 
 /// The same while a large copy is under way or there is other news: by turns, so that neither waits for the other's end.
 const STREAK_BUSY: u32 = 2;
-
-/// How often a rank that waits looks whether its peers still live.
-const ROLL_CALL: Duration = Duration::from_millis(100);
-
-/// Peers it asks the kernel about each time, a system call of about a microsecond each. On hosts with more ranks it goes
-/// on with the next ones, and so do the others, each from its own place.
-const ROLL_CALL_PEERS: usize = 8;
-
-/// Looks at the ring that the last packets came from, between two looks at all the rest.
-const PEEKS: u32 = 8;
 
 /// Polls without an event between two looks at the clock, for callers that never wait: some milliseconds.
 const QUIET_POLLS: u32 = 1 << 16;
@@ -346,49 +339,6 @@ impl Shm {
         Some(event)
     }
 
-    /// Looks, now and then, who has gone: all are asked in turn by all who wait, and who finds out tells everybody.
-    #[cold]
-    fn call_roll(&mut self, now: Instant) {
-        if now.duration_since(self.last_roll_call) < ROLL_CALL {
-            return;
-        }
-        self.last_roll_call = now;
-        let peers = self.segment.peers();
-        for _ in 0..ROLL_CALL_PEERS.min(peers - 1) {
-            self.asked = (self.asked + 1) % peers;
-            self.segment.look_after(Peer(self.asked as u32));
-        }
-        let departures = self.segment.departures();
-        if std::mem::replace(&mut self.departures, departures) == departures {
-            return;
-        }
-        for peer in (0..peers).filter(|&peer| peer != self.me.index()) {
-            if !self.gone[peer] && self.segment.seat(Peer(peer as u32)).presence() != Presence::Here {
-                self.gone[peer] = true;
-                self.parting.push(Peer(peer as u32));
-            }
-        }
-    }
-
-    /// Tells of peers that are gone, each when its last packets have been taken.
-    #[cold]
-    fn see_off(&mut self) {
-        let Shm { parting, roads, rings, segment, copies, events, me, .. } = self;
-        parting.retain(|&peer| {
-            if roads[peer.index()].baton.has_more() || rings[peer.index()].has_more() {
-                return true;
-            }
-            let seat = segment.seat(peer);
-            let fault = match seat.presence() {
-                Presence::Left => faults::left(peer, seat.pid()),
-                presence => faults::died(peer, seat.pid(), presence == Presence::Panicked),
-            };
-            copies.fail(segment, *me, peer, |token| events.push_back(Event::Failed(token, fault.clone())));
-            events.push_back(Event::Fault(fault));
-            false
-        });
-    }
-
     /// A send found no room: forget the packet if nobody will ever read it, else remember to be rung.
     #[cold]
     fn no_room(&mut self, to: Peer) -> Result<(), Busy> {
@@ -419,41 +369,6 @@ impl Shm {
             self.events.push_back(event);
         }
         Ok(())
-    }
-
-    /// Watches where the last packets came from for a moment. True when there is one.
-    #[inline]
-    fn watch(&self) -> bool {
-        let Some(&from) = self.active.get(self.turn) else {
-            self.patience.relax();
-            return false;
-        };
-        (0..PEEKS).any(|_| {
-            self.patience.relax();
-            self.has_packet(from)
-        })
-    }
-
-    /// Whether a poll would find something to do, this one or one of the next, or a send that found no room would find
-    /// some, or another thread wants this one to come out. Looks everywhere: who waits for what `poll` passes over in its turn would wait beside a packet.
-    fn glance(&self) -> bool {
-        (self.slots.has_free() && self.active.iter().any(|&from| self.has_packet(from)))
-            || self.bell.is_called()
-            || self.bell.is_asked_for_help()
-            || !self.events.is_empty()
-            || (!self.copies.is_idle() && self.copies.can_step(&self.segment, self.me))
-            || self.starved.iter().any(|&to| self.roads[to.index()].ring.room_was_given())
-            || self.alarm.as_ref().is_some_and(Alarm::is_rung)
-    }
-
-    /// Sleeps until rung, or it is time to call the roll, or `at_most` has passed.
-    #[cold]
-    fn sleep(&mut self, at_most: Duration) {
-        for &to in &self.starved {
-            self.roads[to.index()].ring.ask_for_room();
-        }
-        let doorbell = self.bell.doorbell(self.fences);
-        doorbell.sleep(at_most.min(ROLL_CALL), || self.glance());
     }
 }
 
@@ -530,33 +445,7 @@ impl Transport for Shm {
     }
 
     fn wait(&mut self, at_most: Duration) {
-        let mut until = None;
-        loop {
-            let (pastime, now) = self.patience.next();
-            if (pastime == Pastime::Spin && self.watch()) || self.glance() {
-                break;
-            }
-            if let Some(now) = now {
-                let until = *until.get_or_insert(now + at_most);
-                if now >= until || !self.parting.is_empty() {
-                    break;
-                }
-                if pastime != Pastime::Spin {
-                    self.call_roll(now);
-                }
-                match pastime {
-                    Pastime::Spin => {}
-                    Pastime::Yield => std::thread::yield_now(),
-                    Pastime::Sleep => self.sleep(until - now),
-                }
-            }
-        }
-        for to in self.starved.drain(..) {
-            self.roads[to.index()].starved = false;
-        }
-        if let Some(alarm) = &self.alarm {
-            alarm.stop();
-        }
+        self.wait_patiently(at_most);
     }
 }
 
