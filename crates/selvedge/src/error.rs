@@ -2,6 +2,7 @@
 
 mod class;
 mod handler;
+pub(crate) mod told;
 
 use std::fmt;
 

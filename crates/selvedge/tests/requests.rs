@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
-use selvedge::{ANY_SOURCE, ANY_TAG, World, test_all, test_any, test_some, wait_all, wait_any, wait_some};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use selvedge::{
+    ANY_SOURCE, ANY_TAG, Error, Misuse, World, test_all, test_any, test_some, wait_all, wait_any, wait_some,
+};
 
 #[selvedge::test(ranks = [2, 3, 5])]
 fn everybody_exchanges_with_everybody_at_once(world: World) {
@@ -121,4 +127,46 @@ fn a_request_that_tests_complete_says_the_same_again(world: World) {
         assert_eq!(receive.wait().unwrap(), status);
     });
     assert_eq!(got, [1, 2, 3]);
+}
+
+/// Another program of this test, with two ranks: rank 0 leaves a scope by an error while it receives, and rank 1 sends when standard
+/// input ends, or after long.
+#[test]
+#[ignore = "run by the next one, in a process of its own"]
+fn a_scope_is_left_by_an_error() {
+    selvedge::local::run(2, |world| {
+        let (mut message, mine) = ([0], [7]);
+        if world.rank() == 1 {
+            let (ended, end) = std::sync::mpsc::channel();
+            std::thread::spawn(move || ended.send(std::io::stdin().lines().count()));
+            let _ = end.recv_timeout(Duration::from_secs(30));
+            return world.send(&mine, 0, 0).unwrap();
+        }
+        let outcome: selvedge::Result<()> = world.scope(|scope| {
+            let _received = scope.irecv(&mut message, 1, 0)?;
+            scope.isend(&mine, 9, 0)?.wait().map(drop)
+        });
+        assert!(matches!(outcome, Err(Error::Misuse(Misuse::RankOutOfRange { given: 9, .. }))));
+        assert_eq!(message, mine, "the scope has waited");
+    });
+}
+
+#[test]
+fn a_rank_that_waits_at_the_end_of_a_scope_after_an_error_says_which() {
+    let mut program = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_scope_is_left_by_an_error", "--ignored", "--nocapture"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stderr, mut said) = (BufReader::new(program.stderr.take().unwrap()), String::new());
+    stderr.read_line(&mut said).unwrap();
+    drop(program.stdin.take());
+    assert!(program.wait().unwrap().success());
+    assert_eq!(
+        said,
+        "selvedge: rank 0 waits at the end of a scope for what was begun in it, after this error: destination is rank 9, but \
+         the communicator has ranks 0 to 1\n"
+    );
 }

@@ -138,9 +138,12 @@ impl Core {
     /// As [`Communicator::raise`], on any thread.
     #[cold]
     pub(crate) fn raise(&self, error: Error) -> Error {
+        if matches!(error, Error::Cancelled) {
+            return error;
+        }
+        self.job.told.note(&error);
         match self.handler() {
             ErrorHandler::Return => {}
-            _ if matches!(error, Error::Cancelled) => {}
             ErrorHandler::Abort => self.job.end_with(self.rank(), &error),
             ErrorHandler::Call(f) => f(&error),
         }

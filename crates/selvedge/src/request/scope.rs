@@ -9,7 +9,7 @@ mod collectives;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -22,6 +22,9 @@ use crate::message::matched::Message;
 use crate::message::{Source, Status, Tag};
 use crate::request::Request;
 use crate::runtime::{Operation, Outcome, Runtime, Started};
+
+/// How long a scope that is left after an error waits for its operations before it says so.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a scope that is left by a panic waits for its operations before it ends the process.
 const UNWIND_WAIT: Duration = Duration::from_secs(2);
@@ -47,6 +50,8 @@ pub struct Scope<'scope, 'env: 'scope> {
     pub(crate) communicator: &'env Communicator,
     table: RefCell<Table>,
     left: Cell<usize>,
+    /// How many errors this rank had been told before.
+    told_before: u32,
     /// Invariant in both lifetimes, so that neither can be shortened to smuggle in a shorter borrow.
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
@@ -93,6 +98,10 @@ impl Communicator {
     /// });
     /// ```
     ///
+    /// Waiting at the end can be in vain where an error has ended `f` early, before the others were sent what they wait for. So a
+    /// rank that was told an error in a scope, and waits at its end for longer than a second, says on standard error which error
+    /// that was.
+    ///
     /// A buffer cannot be touched while the scope lasts:
     ///
     /// ```compile_fail
@@ -120,6 +129,7 @@ impl Communicator {
             communicator: self,
             table: RefCell::new(self.spare_table.take()),
             left: Cell::new(0),
+            told_before: self.core.job.told.count(),
             scope: PhantomData,
             env: PhantomData,
         };
@@ -394,6 +404,9 @@ impl Drop for Leave<'_, '_, '_> {
         if !std::thread::panicking() {
             // Of partitions that nobody has marked no marker is left.
             open.iter().for_each(|&operation| communicator.runtime.enter().withhold_the_rest(operation));
+            if communicator.core.job.told.count() != self.0.told_before {
+                say_what_was_told(communicator, &open);
+            }
             // A user's reduction may panic when its outcome is taken; the others must be waited for all the same.
             let mut panic = None;
             for operation in open {
@@ -410,6 +423,24 @@ impl Drop for Leave<'_, '_, '_> {
             );
             std::process::abort();
         }
+    }
+}
+
+/// Waits a little; if anything is open then, says what may be the reason, since the error that the caller is about to return is
+/// held up here.
+#[cold]
+fn say_what_was_told(communicator: &Communicator, open: &[Operation]) {
+    let Some(error) = communicator.core.job.told.last() else { return };
+    let begin = Instant::now();
+    let are_over = communicator.wait_until(|runtime, _| {
+        let are_over = open.iter().all(|&operation| runtime.is_done(operation));
+        (are_over || begin.elapsed() >= PATIENCE).then_some(are_over)
+    });
+    if !are_over {
+        eprintln!(
+            "selvedge: rank {} waits at the end of a scope for what was begun in it, after this error: {error}",
+            communicator.rank()
+        );
     }
 }
 

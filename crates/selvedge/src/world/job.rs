@@ -7,6 +7,7 @@ use selvedge_transport::{Link, Machine, Peer};
 
 use crate::communicator::contexts::Contexts;
 use crate::error::Error;
+use crate::error::told::Told;
 use crate::world::cards::Line;
 use crate::world::membership::Membership;
 use crate::world::wishes::RoadName;
@@ -42,6 +43,8 @@ pub(crate) struct Job {
     pub(crate) contexts: Mutex<Contexts>,
     /// How many times this rank has spawned others.
     pub(crate) spawns: AtomicU32,
+    /// What this rank was told.
+    pub(crate) told: Told,
 }
 
 /// The road to other hosts, and who is not reached by it.

@@ -23,6 +23,7 @@ use selvedge_shm::{Config, Joined, Segment};
 use selvedge_transport::{Introduced, Peer};
 
 use crate::communicator::{Far, Road};
+use crate::error::told::Told;
 use crate::error::{Error, Result};
 use crate::world::cards::{
     AddressCard, Cards, Line, MEMORY_KEY, MemoryCard, Word, address_key, find, leave, rank_key, start_error,
@@ -123,6 +124,7 @@ pub(crate) fn job(start: Start, segment: &Segment, me: u32, host: String, checks
         checks_types,
         contexts: Mutex::default(),
         spawns: AtomicU32::new(0),
+        told: Told::default(),
     }
 }
 
@@ -183,6 +185,7 @@ fn on_several_hosts(mut boot: Boot, wishes: &Wishes, host: Host) -> Result<(Road
         checks_types: wishes.check,
         contexts: Mutex::default(),
         spawns: AtomicU32::new(0),
+        told: Told::default(),
     };
     Ok((road, job))
 }
