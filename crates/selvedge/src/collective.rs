@@ -43,6 +43,7 @@ impl Communicator {
     ///     assert_eq!(arrived.load(Relaxed), 3);
     /// });
     /// ```
+    #[doc(alias = "MPI_Barrier")]
     pub fn barrier(&self) -> Result<()> {
         self.run(self.prepare_barrier())
     }
@@ -56,6 +57,7 @@ impl Communicator {
     ///     assert_eq!(settings, [0.5, 8.0]);
     /// });
     /// ```
+    #[doc(alias = "MPI_Bcast")]
     pub fn broadcast<B: BufferMut + ?Sized>(&self, message: &mut B, root: usize) -> Result<()> {
         match message.as_view_mut().into_slice() {
             Ok(message) => self.run(self.prepare_broadcast(message, root)?),
@@ -76,6 +78,7 @@ impl Communicator {
     ///     assert_eq!(sum, if world.rank() == 0 { [3, 3] } else { [0, 0] });
     /// });
     /// ```
+    #[doc(alias = "MPI_Reduce")]
     pub fn reduce<T: Datatype>(
         &self,
         input: &[T],
@@ -95,6 +98,7 @@ impl Communicator {
     ///     assert_eq!(most, [2.0, -1.0]);
     /// });
     /// ```
+    #[doc(alias = "MPI_Allreduce")]
     pub fn allreduce<T: Datatype>(&self, input: &[T], output: &mut [T], op: &Op<T>) -> Result<()> {
         self.run(self.prepare_allreduce(input, output, op)?)
     }
@@ -109,6 +113,7 @@ impl Communicator {
     ///     assert_eq!(all, ['a', 'A', 'b', 'B', 'c', 'C']);
     /// });
     /// ```
+    #[doc(alias = "MPI_Allgather")]
     pub fn allgather<T: Datatype>(&self, input: &[T], output: &mut [T]) -> Result<()> {
         self.run(self.prepare_allgather(input, output)?)
     }
@@ -123,6 +128,7 @@ impl Communicator {
     ///     assert_eq!(inn, [world.rank(), 10 + world.rank(), 20 + world.rank()]);
     /// });
     /// ```
+    #[doc(alias = "MPI_Alltoall")]
     pub fn alltoall<T: Datatype>(&self, input: &[T], output: &mut [T]) -> Result<()> {
         self.run(self.prepare_alltoall(input, output)?)
     }

@@ -248,6 +248,7 @@ impl Communicator {
     }
 
     /// The name that this rank has given the communicator, empty at first (MPI_Comm_get_name).
+    #[doc(alias = "MPI_Comm_get_name")]
     pub fn name(&self) -> String {
         self.core.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -260,6 +261,7 @@ impl Communicator {
     ///     assert!(format!("{:?}", *world).contains("halo"));
     /// });
     /// ```
+    #[doc(alias = "MPI_Comm_set_name")]
     pub fn set_name(&self, name: impl Into<String>) {
         *self.core.name.lock().unwrap_or_else(PoisonError::into_inner) = name.into();
     }
@@ -271,6 +273,7 @@ impl Communicator {
 
     /// Ends the whole job at once with `code` as its exit code (MPI_Abort; 0 becomes 1). Messages in flight are lost.
     /// In ranks that are threads ([`crate::local`]) it panics instead, which ends the group.
+    #[doc(alias = "MPI_Abort")]
     pub fn abort(&self, code: i32) -> ! {
         self.core.job.abort(self.rank(), code)
     }

@@ -64,6 +64,7 @@ pub const ANY_SOURCE: Source = Source(Who::Anybody);
 ///     assert_eq!((halo[0], status.is_null()), (me as i32 - 1, me == 0));
 /// });
 /// ```
+#[doc(alias = "MPI_PROC_NULL")]
 pub const PROC_NULL: Option<usize> = None;
 
 impl Source {
@@ -127,6 +128,7 @@ impl From<i32> for Tag {
 ///     assert_eq!((status.source, status.tag, status.bytes, status.count::<u16>()), (0, 5, 6, 3));
 /// });
 /// ```
+#[doc(alias = "MPI_Status")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Rank of the sender. The own rank of a collective, a send, and a receive from [`PROC_NULL`].
@@ -180,6 +182,7 @@ impl Communicator {
     /// # Errors
     /// [`Misuse`] for a rank or tag out of range, and [`Misuse::WaitsForItself`] instead of a wait without end;
     /// [`crate::Error::Fault`] when the receiver is dead or has left.
+    #[doc(alias = "MPI_Send")]
     #[inline]
     pub fn send<B: Buffer + ?Sized>(
         &self,
@@ -212,6 +215,7 @@ impl Communicator {
     /// arrived that are no value of `T`; the rest as for [`Communicator::send`].
     /// From [`ANY_SOURCE`] a [`crate::Error::Fault`] when somebody dies meanwhile, whose the message might have been, or
     /// when all others have left.
+    #[doc(alias = "MPI_Recv")]
     #[inline]
     pub fn recv<B: BufferMut + ?Sized>(
         &self,
@@ -241,6 +245,7 @@ impl Communicator {
     /// # Errors
     /// [`Misuse::PartialElement`] when its bytes are no whole number of `T`, [`Misuse::InvalidElement`] when they are no
     /// values of it; it is received all the same. The rest as for [`Communicator::recv`], without truncation.
+    #[doc(alias("MPI_Mprobe", "MPI_Mrecv"))]
     pub fn recv_vec<T: Datatype>(
         &self,
         source: impl Into<Source>,
@@ -263,6 +268,7 @@ impl Communicator {
     ///
     /// # Errors
     /// As [`Communicator::send`] and [`Communicator::recv`]. Both halves are complete when it returns, also with an error.
+    #[doc(alias = "MPI_Sendrecv")]
     pub fn sendrecv<S: Buffer + ?Sized, R: BufferMut + ?Sized>(
         &self,
         send: &S,
@@ -301,6 +307,7 @@ impl Communicator {
     ///
     /// # Errors
     /// As [`Communicator::sendrecv`]. What is in `message` is then the one or the other.
+    #[doc(alias = "MPI_Sendrecv_replace")]
     pub fn sendrecv_replace<B: BufferMut + ?Sized>(
         &self,
         message: &mut B,
@@ -385,6 +392,7 @@ impl Communicator {
     ///
     /// # Errors
     /// As [`Communicator::recv`], without truncation.
+    #[doc(alias = "MPI_Probe")]
     pub fn probe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Status> {
         match self.pattern(source.into(), tag.into())? {
             Some(pattern) => self.probe_and_wait(pattern),
@@ -402,6 +410,7 @@ impl Communicator {
     ///     world.recv(&mut [0_u8; 2], 0, 0).unwrap();
     /// });
     /// ```
+    #[doc(alias = "MPI_Iprobe")]
     pub fn iprobe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Option<Status>> {
         let Some((source, tag)) = self.pattern(source.into(), tag.into())? else {
             return Ok(Some(self.null_status()));

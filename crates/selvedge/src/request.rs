@@ -32,6 +32,7 @@ use crate::runtime::Operation;
 ///     assert_eq!(theirs, [other]);
 /// });
 /// ```
+#[doc(alias = "MPI_Request")]
 #[derive(Debug)]
 #[must_use = "a request that is not waited for loses its outcome"]
 pub struct Request<'scope> {
@@ -162,6 +163,7 @@ impl<'scope> Request<'scope> {
     }
 
     /// Waits until the operation is complete (MPI_Wait).
+    #[doc(alias = "MPI_Wait")]
     pub fn wait(self) -> Result<Status> {
         match self.state {
             State::Complete(outcome) => outcome,
@@ -171,6 +173,7 @@ impl<'scope> Request<'scope> {
 
     /// Whether the operation is complete, with its status if so (MPI_Test). Makes progress. May be asked again after
     /// that; the answer stays the same.
+    #[doc(alias = "MPI_Test")]
     pub fn test(&mut self) -> Result<Option<Status>> {
         if let State::Pending { operation, place, received } = self.state {
             match self.scope.try_take(operation, place, received) {
@@ -189,6 +192,7 @@ impl<'scope> Request<'scope> {
     ///
     /// # Errors
     /// What the operation ended with, if that is anything but having been cancelled.
+    #[doc(alias = "MPI_Cancel")]
     pub fn cancel(self) -> Result<bool> {
         if let State::Pending { operation, .. } = self.state {
             self.scope.cancel(operation);
@@ -223,6 +227,7 @@ impl<'scope> Request<'scope> {
 ///
 /// # Errors
 /// The first error in that order. All requests are complete also then.
+#[doc(alias = "MPI_Waitall")]
 pub fn wait_all<'scope>(requests: impl IntoIterator<Item = Request<'scope>>) -> Result<Vec<Status>> {
     let outcomes: Vec<_> = requests.into_iter().map(Request::wait).collect();
     outcomes.into_iter().collect()
@@ -230,6 +235,7 @@ pub fn wait_all<'scope>(requests: impl IntoIterator<Item = Request<'scope>>) -> 
 
 /// Waits until one request is complete, removes it and returns the index it had, with its status (MPI_Waitany). `None`
 /// when there are no requests. The last request takes the place of the removed one.
+#[doc(alias = "MPI_Waitany")]
 pub fn wait_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status)>> {
     loop {
         if requests.is_empty() {
@@ -263,6 +269,7 @@ pub fn wait_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status
 ///     assert_eq!(all, [[1], [2]]);
 /// });
 /// ```
+#[doc(alias = "MPI_Waitsome")]
 pub fn wait_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>> {
     loop {
         let found = test_some(requests)?;
@@ -289,6 +296,7 @@ pub fn wait_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>
 ///     assert_eq!(theirs, [1 - world.rank()]);
 /// });
 /// ```
+#[doc(alias = "MPI_Testany")]
 pub fn test_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status)>> {
     for index in 0..requests.len() {
         if requests[index].is_complete() {
@@ -310,6 +318,7 @@ pub fn test_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status
 ///     });
 /// });
 /// ```
+#[doc(alias = "MPI_Testsome")]
 pub fn test_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>> {
     let mut found = Vec::new();
     let mut trouble = None;
@@ -346,6 +355,7 @@ pub fn test_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>
 ///     assert_eq!(theirs, [1 - world.rank()]);
 /// });
 /// ```
+#[doc(alias = "MPI_Testall")]
 pub fn test_all(requests: &mut Vec<Request<'_>>) -> Result<Option<Vec<Status>>> {
     let mut complete = true;
     for request in requests.iter_mut() {

@@ -50,6 +50,7 @@ use crate::world::wishes::Wishes;
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "MPI_COMM_WORLD")]
 #[derive(Debug)]
 pub struct World {
     /// Left before the world is.
@@ -111,6 +112,7 @@ pub struct World {
 /// [`crate::Error::Start`] when a launcher is there that we do not speak with - never N jobs of one rank each by accident; and
 /// when another thread of this process has joined the launcher's job, or this process has left it.
 /// [`crate::Error::Fault`] when a limit of the machine is in the way.
+#[doc(alias = "MPI_Init")]
 pub fn init() -> Result<World> {
     let env = |name: &str| std::env::var(name).ok();
     if let Some(runtime) = membership::here() {
@@ -161,6 +163,7 @@ impl World {
 
     /// Those who spawned this world, with whom the ranks of this one share a start
     /// (MPI_Comm_get_parent); `None` where nobody did. See [`Communicator::spawn`].
+    #[doc(alias = "MPI_Comm_get_parent")]
     pub fn parent(&self) -> Option<&Intercommunicator> {
         self.parent.as_ref()
     }
@@ -226,6 +229,7 @@ impl Deref for World {
 /// let sum: u64 = (0..1000).sum();
 /// assert!(sum > 0 && selvedge::wtime() >= begin);
 /// ```
+#[doc(alias = "MPI_Wtime")]
 pub fn wtime() -> f64 {
     static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
     BEGIN.elapsed().as_secs_f64()

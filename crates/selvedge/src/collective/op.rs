@@ -200,6 +200,7 @@ impl<T: Datatype> Op<T> {
     ///
     /// # Errors
     /// [`Misuse::Length`] when the slices are not of equal length.
+    #[doc(alias = "MPI_Reduce_local")]
     pub fn reduce_local(&self, left: &[T], into: &mut [T]) -> Result<()> {
         if left.len() != into.len() {
             let (given, expected) = (into.len(), left.len());

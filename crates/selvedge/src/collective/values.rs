@@ -42,6 +42,7 @@ impl Communicator {
     ///
     /// # Errors
     /// [`Misuse::RootValue`] when the root gives none or another rank one; the rest as above.
+    #[doc(alias = "MPI_Bcast")]
     pub fn broadcast_value<V: Serialize + DeserializeOwned>(
         &self,
         value: Option<V>,
@@ -77,6 +78,7 @@ impl Communicator {
     ///
     /// # Errors
     /// As above. Of a value that is none only the root is told.
+    #[doc(alias = "MPI_Gather")]
     pub fn gather_values<V: Serialize + DeserializeOwned>(
         &self,
         value: V,
@@ -107,6 +109,7 @@ impl Communicator {
     ///
     /// # Errors
     /// [`Misuse::RootValue`] and [`Misuse::Length`] on the root, [`Misuse::NothingGiven`] then elsewhere; the rest as above.
+    #[doc(alias = "MPI_Scatter")]
     pub fn scatter_values<V: Serialize + DeserializeOwned>(
         &self,
         values: Option<Vec<V>>,
@@ -145,6 +148,7 @@ impl Communicator {
     ///
     /// # Errors
     /// As above.
+    #[doc(alias = "MPI_Allgather")]
     pub fn all_gather_values<V: Serialize + DeserializeOwned>(&self, value: V) -> Result<Vec<V>> {
         let encoded = encode(&value);
         let mut bundle = self.gather_bundle(encoded.as_deref().ok(), 0)?;
@@ -169,6 +173,7 @@ impl Communicator {
     ///
     /// # Errors
     /// [`Misuse::Length`] when there is not a value for each rank, [`Misuse::NothingGiven`] then elsewhere; the rest as above.
+    #[doc(alias = "MPI_Alltoall")]
     pub fn all_to_all_values<V: Serialize + DeserializeOwned>(&self, values: Vec<V>) -> Result<Vec<V>> {
         let (me, size) = (self.rank(), self.size());
         let encoded = self.one_each(values).and_then(|values| Ok((encode_all(&values, me)?, values)));
@@ -217,6 +222,7 @@ impl Communicator {
     ///
     /// # Errors
     /// As above, on this rank, the root and the ranks between.
+    #[doc(alias = "MPI_Reduce")]
     pub fn reduce_value<V: Serialize + DeserializeOwned>(
         &self,
         value: V,
@@ -263,6 +269,7 @@ impl Communicator {
     ///
     /// # Errors
     /// As above, on every rank.
+    #[doc(alias = "MPI_Allreduce")]
     pub fn all_reduce_value<V: Serialize + DeserializeOwned>(
         &self,
         value: V,

@@ -32,6 +32,7 @@ impl Communicator {
     ///     world.recv(&mut [0], world.rank(), 0).unwrap();
     /// });
     /// ```
+    #[doc(alias = "MPI_Comm_dup")]
     pub fn dup(&self) -> Result<Communicator> {
         let context = self.agree_on_context(None)?;
         let core = self.core.child(Arc::clone(&self.group), Rank(self.rank() as u32), context);
@@ -49,6 +50,7 @@ impl Communicator {
     ///     assert_eq!(half.rank(), world.rank() / 2);
     /// });
     /// ```
+    #[doc(alias = "MPI_Comm_split")]
     pub fn split(&self, color: Option<u32>, key: i64) -> Result<Option<Communicator>> {
         const NO_COLOR: u64 = u64::MAX;
         let [serial, has_threads] = self.offer().words();
@@ -68,6 +70,7 @@ impl Communicator {
 
     /// A communicator of the ranks on this host, in the same order (MPI_Comm_split_type with MPI_COMM_TYPE_SHARED).
     /// Collective.
+    #[doc(alias("MPI_Comm_split_type", "MPI_COMM_TYPE_SHARED"))]
     pub fn split_by_host(&self) -> Result<Communicator> {
         let color = self.core.job.host_index(self.peer_of(self.rank()));
         Ok(self.split(Some(color), 0)?.expect("every rank has a host"))
@@ -87,6 +90,7 @@ impl Communicator {
     ///     }
     /// });
     /// ```
+    #[doc(alias("MPI_Comm_split_type", "MPI_COMM_TYPE_HW_GUIDED"))]
     pub fn split_by(&self, level: Level) -> Result<Option<Communicator>> {
         let host = self.core.job.host_index(self.peer_of(self.rank()));
         let part = locality::part_here(level);
@@ -107,6 +111,7 @@ impl Communicator {
     ///
     /// # Errors
     /// [`Misuse::NotAMember`] when the group has a process that this communicator has not.
+    #[doc(alias = "MPI_Comm_create")]
     pub fn create(&self, group: &groups::Group) -> Result<Option<Communicator>> {
         self.check_subset(group)?;
         let context = self.agree_on_context(None)?;
@@ -129,6 +134,7 @@ impl Communicator {
     /// # Errors
     /// [`Misuse::NotAMember`] when the group has a process that this communicator has not, or has not this one;
     /// [`Misuse::TagOutOfRange`].
+    #[doc(alias = "MPI_Comm_create_group")]
     pub fn create_group(&self, group: &groups::Group, tag: i32) -> Result<Communicator> {
         self.check_subset(group)?;
         let me = group.rank().ok_or(Misuse::NotAMember).refused_by(self)?;

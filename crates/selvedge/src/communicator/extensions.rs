@@ -39,16 +39,19 @@ impl fmt::Debug for Extensions {
 impl Extensions {
     /// Keeps a value, and returns the one of this type that was there before (MPI_Comm_set_attr). A
     /// [`dup`](crate::Communicator::dup) begins without it (MPI_COMM_NULL_COPY_FN).
+    #[doc(alias("MPI_Comm_set_attr", "MPI_COMM_NULL_COPY_FN"))]
     pub fn insert<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
         self.put(value, false)
     }
 
     /// As [`Extensions::insert`]; a [`dup`](crate::Communicator::dup) shares the value (MPI_COMM_DUP_FN).
+    #[doc(alias = "MPI_COMM_DUP_FN")]
     pub fn insert_passed_on<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
         self.put(value, true)
     }
 
     /// The value of this type (MPI_Comm_get_attr).
+    #[doc(alias = "MPI_Comm_get_attr")]
     pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.values().get(&TypeId::of::<T>()).map(Value::typed)
     }
@@ -69,6 +72,7 @@ impl Extensions {
     ///     assert!(world.extensions().get::<&str>().is_none());
     /// });
     /// ```
+    #[doc(alias = "MPI_Comm_delete_attr")]
     pub fn remove<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.values().remove(&TypeId::of::<T>()).as_ref().map(Value::typed)
     }

@@ -25,6 +25,7 @@ use crate::error::{Misuse, Result};
 ///     assert_eq!(even.translate(2, &all), Some(4));
 /// });
 /// ```
+#[doc(alias = "MPI_Group")]
 #[derive(Clone, Debug)]
 pub struct Group {
     members: Arc<group::Group>,
@@ -56,6 +57,7 @@ pub enum Comparison {
 
 impl Communicator {
     /// The group of this communicator (MPI_Comm_group). Local.
+    #[doc(alias = "MPI_Comm_group")]
     pub fn group(&self) -> Group {
         Group { members: Arc::clone(&self.group), me: self.peer_of(self.rank()) }
     }
@@ -71,6 +73,7 @@ impl Communicator {
     ///     assert_eq!(world.compare(&world), Comparison::Identical);
     /// });
     /// ```
+    #[doc(alias = "MPI_Comm_compare")]
     pub fn compare(&self, other: &Communicator) -> Comparison {
         if Arc::ptr_eq(&self.core, &other.core) {
             return Comparison::Identical;
@@ -88,16 +91,19 @@ impl Group {
     }
 
     /// Number of members (MPI_Group_size).
+    #[doc(alias = "MPI_Group_size")]
     pub fn size(&self) -> usize {
         self.members.size()
     }
 
     /// Whether nobody is in it (MPI_GROUP_EMPTY).
+    #[doc(alias = "MPI_GROUP_EMPTY")]
     pub fn is_empty(&self) -> bool {
         self.size() == 0
     }
 
     /// This process's place in it, if it has one (MPI_Group_rank).
+    #[doc(alias = "MPI_Group_rank")]
     pub fn rank(&self) -> Option<usize> {
         self.members.rank(self.me).map(Rank::index)
     }
@@ -112,17 +118,20 @@ impl Group {
     ///     assert_eq!(low.intersection(&even).rank(), (world.rank() == 0).then_some(0));
     /// });
     /// ```
+    #[doc(alias = "MPI_Group_union")]
     pub fn union(&self, other: &Group) -> Group {
         let more = other.peers().filter(|&peer| !self.has(peer));
         self.of(self.peers().chain(more).collect())
     }
 
     /// The members of this one that are also in the other, in this one's order (MPI_Group_intersection).
+    #[doc(alias = "MPI_Group_intersection")]
     pub fn intersection(&self, other: &Group) -> Group {
         self.of(self.peers().filter(|&peer| other.has(peer)).collect())
     }
 
     /// The members of this one that are not in the other, in this one's order (MPI_Group_difference).
+    #[doc(alias = "MPI_Group_difference")]
     pub fn difference(&self, other: &Group) -> Group {
         self.of(self.peers().filter(|&peer| !other.has(peer)).collect())
     }
@@ -132,6 +141,7 @@ impl Group {
     ///
     /// # Errors
     /// [`Misuse::RankOutOfRange`], [`Misuse::RankTwice`].
+    #[doc(alias = "MPI_Group_incl")]
     pub fn include(&self, ranks: impl IntoIterator<Item = usize>) -> Result<Group> {
         Ok(self.of(self.named(ranks)?))
     }
@@ -140,6 +150,7 @@ impl Group {
     ///
     /// # Errors
     /// [`Misuse::RankOutOfRange`], [`Misuse::RankTwice`].
+    #[doc(alias = "MPI_Group_excl")]
     pub fn exclude(&self, ranks: impl IntoIterator<Item = usize>) -> Result<Group> {
         let out: FxHashSet<Peer> = self.named(ranks)?.into_iter().collect();
         Ok(self.of(self.peers().filter(|peer| !out.contains(peer)).collect()))
@@ -147,12 +158,14 @@ impl Group {
 
     /// The rank in `other` of the member with this rank here (MPI_Group_translate_ranks). `None` when it is not in it, or there
     /// is no such member.
+    #[doc(alias = "MPI_Group_translate_ranks")]
     pub fn translate(&self, rank: usize, other: &Group) -> Option<usize> {
         let peer = (rank < self.size()).then(|| self.members.peer(Rank(rank as u32)))?;
         other.members.rank(peer).map(Rank::index)
     }
 
     /// How like each other two groups are (MPI_Group_compare): identical, similar or unequal.
+    #[doc(alias = "MPI_Group_compare")]
     pub fn compare(&self, other: &Group) -> Comparison {
         if Arc::ptr_eq(&self.members, &other.members) || self.peers().eq(other.peers()) {
             Comparison::Identical

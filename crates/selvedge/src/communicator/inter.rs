@@ -73,6 +73,7 @@ impl Intercommunicator {
     }
 
     /// The own group as a communicator of its own (MPI_Comm_group, for whoever wants to talk in it).
+    #[doc(alias = "MPI_Comm_group")]
     pub fn local(&self) -> &Communicator {
         &self.local
     }
@@ -87,16 +88,19 @@ impl Intercommunicator {
     }
 
     /// This process's rank in its own group (MPI_Comm_rank).
+    #[doc(alias = "MPI_Comm_rank")]
     pub fn rank(&self) -> usize {
         self.local.rank()
     }
 
     /// Ranks of the own group (MPI_Comm_size).
+    #[doc(alias = "MPI_Comm_size")]
     pub fn size(&self) -> usize {
         self.local.size()
     }
 
     /// Ranks of the other group (MPI_Comm_remote_size).
+    #[doc(alias = "MPI_Comm_remote_size")]
     pub fn remote_size(&self) -> usize {
         self.both.size() - self.size()
     }
@@ -114,6 +118,7 @@ impl Intercommunicator {
     ///     assert_eq!(theirs.translate(0, &world.group()), Some(usize::from(world.rank() == 0)));
     /// });
     /// ```
+    #[doc(alias = "MPI_Comm_remote_group")]
     pub fn remote_group(&self) -> Group {
         let theirs = self.offset()..self.offset() + self.remote_size();
         self.both.group().include(theirs).expect("both groups are in the communicator of both")
@@ -230,6 +235,7 @@ impl Intercommunicator {
     ///
     /// # Errors
     /// As [`Communicator::probe`].
+    #[doc(alias = "MPI_Probe")]
     pub fn probe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Status> {
         let seen = self.both.probe(self.source(source.into())?, tag)?;
         Ok(self.status(seen))
@@ -239,6 +245,7 @@ impl Intercommunicator {
     ///
     /// # Errors
     /// As [`Communicator::iprobe`].
+    #[doc(alias = "MPI_Iprobe")]
     pub fn iprobe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Option<Status>> {
         let seen = self.both.iprobe(self.source(source.into())?, tag)?;
         Ok(seen.map(|status| self.status(status)))
@@ -249,6 +256,7 @@ impl Intercommunicator {
     ///
     /// # Errors
     /// As [`Communicator::split`].
+    #[doc(alias = "MPI_Intercomm_merge")]
     pub fn merge(&self, high: bool) -> Result<Communicator> {
         Ok(self.inner.split(Some(0), i64::from(high))?.expect("every rank has a colour"))
     }
@@ -271,6 +279,7 @@ impl Communicator {
     /// # Errors
     /// [`Misuse::RankOutOfRange`] for a leader that there is not, [`Misuse::NotAMember`] when `all` has not all of this group,
     /// [`Misuse::RankTwice`] when the groups have a rank in common.
+    #[doc(alias = "MPI_Intercomm_create")]
     pub fn intercommunicator(
         &self,
         leader: usize,

@@ -67,11 +67,13 @@ pub struct Spawn {
 impl Spawn {
     /// So many ranks of a program, found as a shell would (MPI_Comm_spawn). Arguments and wishes are added to the command
     /// that was named last.
+    #[doc(alias = "MPI_Comm_spawn")]
     pub fn new(program: impl Into<String>, ranks: u32) -> Spawn {
         Spawn { commands: Vec::new() }.and(program, ranks)
     }
 
     /// Also these (MPI_Comm_spawn_multiple): they have the next ranks of the same world.
+    #[doc(alias = "MPI_Comm_spawn_multiple")]
     pub fn and(mut self, program: impl Into<String>, ranks: u32) -> Spawn {
         let program = program.into();
         self.commands.push(SpawnCommand { processes: ranks, program, args: Vec::new(), info: Vec::new() });
@@ -116,6 +118,7 @@ impl Communicator {
     /// # Errors
     /// [`Error::Start`], on all ranks: the launcher's refusal, no launcher of PMI-1, or programs that do not call
     /// [`crate::init`] within two minutes.
+    #[doc(alias("MPI_Comm_spawn", "MPI_Comm_spawn_multiple"))]
     pub fn spawn(&self, what: &Spawn) -> Result<Intercommunicator> {
         let asked = (self.rank() == 0).then(|| self.ask_for(what));
         let meeting = self.broadcast_value(asked, 0)?;

@@ -23,6 +23,7 @@ use crate::error::{Misuse, Result};
 ///     assert_eq!(halo[0], here[1] as i32 - 1);
 /// });
 /// ```
+#[doc(alias = "MPI_Cart_create")]
 #[derive(Debug)]
 pub struct Cartesian {
     communicator: Communicator,
@@ -44,6 +45,7 @@ pub struct Cartesian {
 ///     }
 /// });
 /// ```
+#[doc(alias = "MPI_Dist_graph_create_adjacent")]
 #[derive(Debug)]
 pub struct Neighborhood {
     communicator: Communicator,
@@ -56,6 +58,7 @@ pub struct Neighborhood {
 ///
 /// # Errors
 /// [`Misuse::Grid`] when the dimensions that are given do not divide `ranks`.
+#[doc(alias = "MPI_Dims_create")]
 pub fn balanced_dims(ranks: usize, dims: &[usize]) -> Result<Vec<usize>> {
     let fixed: usize = dims.iter().filter(|&&dim| dim != 0).product();
     let open = dims.iter().filter(|&&dim| dim == 0).count();
@@ -147,6 +150,7 @@ impl Communicator {
     ///
     /// # Errors
     /// [`Misuse::RankOutOfRange`] on the rank that names such an edge, [`Misuse::NothingGiven`] on the others.
+    #[doc(alias = "MPI_Dist_graph_create")]
     pub fn graph(&self, edges: &[(usize, usize)]) -> Result<Neighborhood> {
         let mut ends = edges.iter().flat_map(|&(from, to)| [("source", from), ("destination", to)]);
         let fits = ends.try_for_each(|(what, rank)| self.checked_peer(what, rank).map(drop));
@@ -168,6 +172,7 @@ impl Communicator {
 
 impl Cartesian {
     /// Places along each dimension (MPI_Cart_get).
+    #[doc(alias = "MPI_Cart_get")]
     pub fn dims(&self) -> &[usize] {
         &self.dims
     }
@@ -178,6 +183,7 @@ impl Cartesian {
     }
 
     /// The place of a rank (MPI_Cart_coords). Panics when there is no such rank.
+    #[doc(alias = "MPI_Cart_coords")]
     pub fn coords(&self, rank: usize) -> Vec<usize> {
         assert!(rank < self.size(), "rank {rank} of {}", self.size());
         let mut left = rank;
@@ -197,6 +203,7 @@ impl Cartesian {
 
     /// The rank at a place (MPI_Cart_rank); coordinates beyond the edge count on from the other side where the dimension is
     /// periodic, and lead to nobody where it is not. Panics when there is not one for each dimension.
+    #[doc(alias = "MPI_Cart_rank")]
     pub fn rank_at(&self, coords: &[isize]) -> Option<usize> {
         assert_eq!(coords.len(), self.dims.len(), "a coordinate for each dimension");
         let places = coords.iter().zip(&self.dims).zip(&self.periodic);
@@ -209,6 +216,7 @@ impl Cartesian {
 
     /// From whom and to whom everybody sends when all send `by` places along a dimension (MPI_Cart_shift), as arguments for
     /// [`sendrecv`](Communicator::sendrecv): `None` is nobody. Panics when there is no such dimension.
+    #[doc(alias = "MPI_Cart_shift")]
     pub fn shift(&self, dimension: usize, by: isize) -> (Option<usize>, Option<usize>) {
         let here: Vec<isize> = self.coords(self.rank()).into_iter().map(|coord| coord as isize).collect();
         let at = |by: isize| {
@@ -232,6 +240,7 @@ impl Cartesian {
     ///
     /// # Errors
     /// [`Misuse::Length`] when `keep` has not one entry for each dimension.
+    #[doc(alias = "MPI_Cart_sub")]
     pub fn sub(&self, keep: &[bool]) -> Result<Cartesian> {
         let (given, expected) = (keep.len(), self.dims.len());
         if given != expected {
@@ -251,6 +260,7 @@ impl Cartesian {
 
 impl Neighborhood {
     /// Whom this rank receives from, as it said (MPI_Dist_graph_neighbors).
+    #[doc(alias = "MPI_Dist_graph_neighbors")]
     pub fn sources(&self) -> &[usize] {
         &self.sources
     }

@@ -79,6 +79,7 @@ impl Communicator {
     /// # Errors
     /// [`Misuse::Length`] when the message has another number of elements than the shape; it is received all the same. The rest
     /// as for [`Communicator::recv_vec`].
+    #[doc(alias = "MPI_Recv")]
     pub fn recv_array<T: Datatype, Sh: ShapeBuilder>(
         &self,
         shape: Sh,

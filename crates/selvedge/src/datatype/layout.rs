@@ -42,6 +42,7 @@ impl Layout {
     /// ```
     /// assert_eq!(selvedge::Layout::contiguous(2).pack(&['a', 'b', 'c']).unwrap(), ['a', 'b']);
     /// ```
+    #[doc(alias = "MPI_Type_contiguous")]
     pub fn contiguous(count: usize) -> Layout {
         Layout::from_runs([(0, count)])
     }
@@ -55,6 +56,7 @@ impl Layout {
     ///
     /// # Panics
     /// When the last element is beyond what a `usize` counts.
+    #[doc(alias = "MPI_Type_vector")]
     pub fn vector(count: usize, len: usize, stride: usize) -> Layout {
         Layout::contiguous(len).resized(stride).repeated(count).trimmed()
     }
@@ -68,6 +70,7 @@ impl Layout {
     ///
     /// # Panics
     /// When the last element is beyond what a `usize` counts.
+    #[doc(alias = "MPI_Type_indexed")]
     pub fn indexed(blocks: &[(usize, usize)]) -> Layout {
         Layout::from_runs(blocks.iter().copied())
     }
@@ -83,6 +86,7 @@ impl Layout {
     ///
     /// # Panics
     /// When the last element is beyond what a `usize` counts.
+    #[doc(alias = "MPI_Type_create_struct")]
     pub fn joined(parts: &[(usize, Layout)]) -> Layout {
         Layout::from_runs(parts.iter().flat_map(|(first, part)| {
             part.places.runs().map(|(start, len)| (checked_sum(*first, start), len))
@@ -94,6 +98,7 @@ impl Layout {
     ///
     /// # Errors
     /// [`Misuse::Length`] when the part is not inside the array, or the three are not as long as each other.
+    #[doc(alias("MPI_Type_create_subarray", "MPI_ORDER_C"))]
     pub fn subarray(sizes: &[usize], lens: &[usize], starts: &[usize]) -> Result<Layout> {
         for (what, given) in [("lens", lens.len()), ("starts", starts.len())] {
             if given != sizes.len() {
@@ -125,6 +130,7 @@ impl Layout {
     ///
     /// # Panics
     /// When the last element is beyond what a `usize` counts.
+    #[doc(alias = "MPI_Type_contiguous")]
     pub fn repeated(&self, count: usize) -> Layout {
         let extent = self.extent.checked_mul(count).expect("an array has less than 2^64 elements");
         let times = (0..count).flat_map(|turn| {
@@ -134,6 +140,7 @@ impl Layout {
     }
 
     /// The same elements with another extent (MPI_Type_create_resized).
+    #[doc(alias = "MPI_Type_create_resized")]
     pub fn resized(self, extent: usize) -> Layout {
         Layout { extent, ..self }
     }
@@ -144,6 +151,7 @@ impl Layout {
     }
 
     /// How much further on the next one begins when it is repeated (MPI_Type_get_extent).
+    #[doc(alias = "MPI_Type_get_extent")]
     pub fn extent(&self) -> usize {
         self.extent
     }
@@ -156,6 +164,7 @@ impl Layout {
     /// let (start, len) = column.true_extent();
     /// assert_eq!((start, len), (2, 9));
     /// ```
+    #[doc(alias = "MPI_Type_get_true_extent")]
     pub fn true_extent(&self) -> (usize, usize) {
         (self.places.first(), self.places.end() - self.places.first())
     }
@@ -207,6 +216,7 @@ impl Layout {
     ///
     /// # Errors
     /// [`Misuse::Length`] when `from` ends before it does.
+    #[doc(alias = "MPI_Pack")]
     pub fn pack<T: Datatype>(&self, from: &[T]) -> Result<Vec<T>> {
         self.is_inside("from", from.len())?;
         let mut packed = Vec::with_capacity(self.elements());
@@ -222,6 +232,7 @@ impl Layout {
     /// # Errors
     /// [`Misuse::Length`] when `into` ends before it does, or `packed` has not its number of elements; then nothing is
     /// written.
+    #[doc(alias = "MPI_Unpack")]
     pub fn unpack<T: Datatype>(&self, packed: &[T], into: &mut [T]) -> Result<()> {
         self.is_inside("into", into.len())?;
         let expected = self.elements();

@@ -105,6 +105,7 @@ impl Error {
     ///
     /// What has no class of its own in MPI is [`ErrorClass::Other`]: a job that could not be joined, a network that is cut,
     /// a request that was cancelled, which in MPI is not an error.
+    #[doc(alias = "MPI_Error_class")]
     pub fn class(&self) -> ErrorClass {
         match self {
             Error::Truncated { .. } => ErrorClass::Truncate,

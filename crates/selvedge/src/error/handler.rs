@@ -42,6 +42,7 @@ impl ErrorHandler {
     ///     assert_eq!(count.load(Ordering::Relaxed), 1);
     /// });
     /// ```
+    #[doc(alias = "MPI_Comm_create_errhandler")]
     pub fn call(f: impl Fn(&Error) + Send + Sync + 'static) -> ErrorHandler {
         ErrorHandler::Call(Arc::new(f))
     }
@@ -93,6 +94,7 @@ impl Communicator {
     ///     unreachable!("the rank has ended");
     /// });
     /// ```
+    #[doc(alias = "MPI_Comm_set_errhandler")]
     pub fn set_error_handler(&self, handler: ErrorHandler) {
         *self.core.handler.lock().unwrap_or_else(PoisonError::into_inner) = handler;
     }
@@ -104,6 +106,7 @@ impl Communicator {
     ///     assert!(matches!(world.error_handler(), selvedge::ErrorHandler::Return));
     /// });
     /// ```
+    #[doc(alias = "MPI_Comm_get_errhandler")]
     pub fn error_handler(&self) -> ErrorHandler {
         self.core.handler()
     }
@@ -121,6 +124,7 @@ impl Communicator {
     /// }
     /// selvedge::local::run(3, |world| assert!(exchange_halves(&world).is_err()));
     /// ```
+    #[doc(alias = "MPI_Comm_call_errhandler")]
     #[cold]
     pub fn raise(&self, error: impl Into<Error>) -> Error {
         self.core.raise(error.into())

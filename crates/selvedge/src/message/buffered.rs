@@ -32,6 +32,7 @@ const GRAIN: usize = 64;
 ///
 /// Dropping it waits until all of its messages have left (MPI_Comm_detach_buffer); in a panic it takes back those that have
 /// not begun and leaves the memory to the others.
+#[doc(alias = "MPI_Comm_attach_buffer")]
 #[derive(Debug)]
 pub struct SendBuffer<'c> {
     communicator: &'c Communicator,
@@ -71,6 +72,7 @@ impl SendBuffer<'_> {
     /// # Errors
     /// [`Misuse::BufferFull`] when there is no room; nothing is sent then. A rank or tag out of range as for
     /// [`Communicator::send`], and what an earlier message ended with, if it was not well.
+    #[doc(alias = "MPI_Bsend")]
     pub fn bsend<B: Buffer + ?Sized>(
         &mut self,
         message: &B,
@@ -102,6 +104,7 @@ impl SendBuffer<'_> {
     ///
     /// # Errors
     /// The first error that one of them ended with. All have ended also then.
+    #[doc(alias = "MPI_Comm_flush_buffer")]
     pub fn flush(&mut self) -> Result<()> {
         while let Some(kept) = self.messages.pop_front() {
             let outcome = self.communicator.wait_for(kept.operation);

@@ -25,6 +25,7 @@ use crate::message::{Source, Status, Tag};
 ///     assert_eq!(message.recv_vec::<char>().unwrap().0, ['a', 'b']);
 /// });
 /// ```
+#[doc(alias = "MPI_Message")]
 #[must_use = "a message that is dropped is put back, as if it had not been probed"]
 pub struct Message<'c> {
     communicator: &'c Communicator,
@@ -74,6 +75,7 @@ impl Communicator {
     ///
     /// # Errors
     /// As [`Communicator::recv`], without truncation.
+    #[doc(alias = "MPI_Mprobe")]
     pub fn mprobe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Message<'_>> {
         let pattern = self.pattern(source.into(), tag.into())?;
         let matched = pattern.map(|pattern| self.mprobe_and_wait(pattern)).transpose()?;
@@ -95,6 +97,7 @@ impl Communicator {
     ///
     /// # Errors
     /// As [`Communicator::mprobe`].
+    #[doc(alias = "MPI_Improbe")]
     pub fn improbe(&self, source: impl Into<Source>, tag: impl Into<Tag>) -> Result<Option<Message<'_>>> {
         let Some((source, tag)) = self.pattern(source.into(), tag.into())? else {
             return Ok(Some(Message { communicator: self, matched: None }));
@@ -120,6 +123,7 @@ impl<'c> Message<'c> {
     /// # Errors
     /// [`crate::Error::Truncated`] when it is longer than the buffer; [`crate::Error::Fault`] when its sender is dead or has
     /// left before all of it was here.
+    #[doc(alias = "MPI_Mrecv")]
     pub fn recv<B: BufferMut + ?Sized>(mut self, into: &mut B) -> Result<Status> {
         match self.matched.take() {
             Some(matched) => self.communicator.recv_matched_and_wait(into.as_view_mut(), matched),

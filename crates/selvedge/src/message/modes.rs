@@ -25,6 +25,7 @@ impl Communicator {
     ///
     /// # Errors
     /// As [`Communicator::send`]; to oneself it always waits for itself, unless a receive has been started.
+    #[doc(alias = "MPI_Ssend")]
     pub fn ssend<B: Buffer + ?Sized>(
         &self,
         message: &B,
@@ -60,6 +61,7 @@ impl Communicator {
     ///
     /// # Errors
     /// As [`Communicator::send`].
+    #[doc(alias = "MPI_Rsend")]
     #[inline]
     pub fn rsend<B: Buffer + ?Sized>(
         &self,

@@ -71,6 +71,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// # Errors
     /// [`Misuse::Length`] when the elements cannot be divided so; a rank or tag out of range as for a send.
+    #[doc(alias = "MPI_Psend_init")]
     pub fn psend_init<T: Datatype>(
         &'scope self,
         message: &'scope mut [T],
@@ -100,6 +101,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// # Errors
     /// As [`Scope::psend_init`].
+    #[doc(alias = "MPI_Precv_init")]
     pub fn precv_init<T: Datatype>(
         &'scope self,
         message: &'scope mut [T],

@@ -147,6 +147,7 @@ impl Communicator {
     /// ```
     ///
     /// Errors of the arguments are the request's outcome, so that the buffer comes back in any case.
+    #[doc(alias = "MPI_Isend")]
     pub fn isend_owned<B: OwnedBuffer>(
         &self,
         buffer: B,
@@ -171,6 +172,7 @@ impl Communicator {
     ///     }
     /// });
     /// ```
+    #[doc(alias = "MPI_Issend")]
     pub fn issend_owned<B: OwnedBuffer>(
         &self,
         buffer: B,
@@ -185,6 +187,7 @@ impl Communicator {
 
     /// Starts a receive into a buffer that comes back when it is complete (MPI_Irecv). It comes back as long as it was:
     /// [`Status::count`] says how much of it is new.
+    #[doc(alias = "MPI_Irecv")]
     pub fn irecv_owned<B: OwnedBuffer>(
         &self,
         buffer: B,
@@ -305,6 +308,7 @@ impl<'c, B: OwnedBuffer> OwnedRequest<'c, B> {
     }
 
     /// Waits until the operation is complete: its outcome, and the buffer (MPI_Wait).
+    #[doc(alias = "MPI_Wait")]
     pub fn wait(mut self) -> (Result<Status>, B) {
         let outcome = match mem::replace(&mut self.state, State::Spent) {
             State::Complete(outcome) => outcome,
@@ -318,6 +322,7 @@ impl<'c, B: OwnedBuffer> OwnedRequest<'c, B> {
     }
 
     /// Whether it is complete, so that waiting would not wait (MPI_Test). Makes progress.
+    #[doc(alias = "MPI_Test")]
     pub fn test(&mut self) -> bool {
         if let State::Pending(operation) = self.state {
             let mut runtime = self.communicator.runtime.enter();
@@ -333,6 +338,7 @@ impl<'c, B: OwnedBuffer> OwnedRequest<'c, B> {
 
     /// Tries to end the operation before it is matched and waits for its end (MPI_Cancel). What it was is its outcome:
     /// [`Error::Cancelled`](crate::Error::Cancelled) if it was in time.
+    #[doc(alias = "MPI_Cancel")]
     pub fn cancel(self) -> (Result<Status>, B) {
         if let State::Pending(operation) = self.state {
             self.communicator.runtime.enter().cancel(operation);

@@ -139,6 +139,7 @@ enum What {
 /// ```
 ///
 /// Cost of a round: that of [`Scope::isend`] or [`Scope::irecv`], less the checks of rank and tag.
+#[doc(alias("MPI_Send_init", "MPI_Recv_init"))]
 pub struct Persistent<'scope, 'env, T> {
     scope: &'scope Scope<'scope, 'env>,
     elements: Shared<'scope, T>,
@@ -159,6 +160,7 @@ impl<T> fmt::Debug for Persistent<'_, '_, T> {
 
 impl<T: Datatype> Persistent<'_, '_, T> {
     /// Begins a round (MPI_Start). If the request of the last one was dropped, waits for it first.
+    #[doc(alias = "MPI_Start")]
     #[inline]
     pub fn start(&mut self) -> Request<'_> {
         self.settle();
@@ -235,6 +237,7 @@ impl<T: Datatype> Persistent<'_, '_, T> {
 ///     assert_eq!(halos[1], [((me + size - 1) % size) as f32; 8]);
 /// });
 /// ```
+#[doc(alias = "MPI_Startall")]
 pub fn start_all<'a, 'scope: 'a, 'env: 'scope, T: Datatype + 'a>(
     requests: impl IntoIterator<Item = &'a mut Persistent<'scope, 'env, T>>,
 ) -> Vec<Request<'a>> {
@@ -275,6 +278,7 @@ pub fn start_all<'a, 'scope: 'a, 'env: 'scope, T: Datatype + 'a>(
 /// # });
 /// # });
 /// ```
+#[doc(alias = "MPI_Allreduce_init")]
 pub struct PersistentCollective<'scope, 'env, T> {
     scope: &'scope Scope<'scope, 'env>,
     input: Shared<'scope, T>,
@@ -298,6 +302,7 @@ impl<T> fmt::Debug for PersistentCollective<'_, '_, T> {
 
 impl<T: Datatype> PersistentCollective<'_, '_, T> {
     /// Begins a round (MPI_Start). If the request of the last one was dropped, waits for it first.
+    #[doc(alias = "MPI_Start")]
     pub fn start(&mut self) -> Request<'_> {
         self.settle();
         let (scope, communicator) = (self.scope, self.scope.communicator);
@@ -361,6 +366,7 @@ impl<T: Datatype> PersistentCollective<'_, '_, T> {
 /// nothing is sent before the first [`start`](Persistent::start).
 impl<'scope, 'env> Scope<'scope, 'env> {
     /// A send to be started many times (MPI_Send_init; MPI_Rsend_init is the same).
+    #[doc(alias("MPI_Send_init", "MPI_Rsend_init"))]
     pub fn send_init<T: Datatype>(
         &'scope self,
         message: &'scope mut [T],
@@ -382,6 +388,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///     assert_eq!(message, [0]);
     /// });
     /// ```
+    #[doc(alias = "MPI_Ssend_init")]
     pub fn ssend_init<T: Datatype>(
         &'scope self,
         message: &'scope mut [T],
@@ -404,6 +411,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// A receive to be started many times (MPI_Recv_init).
+    #[doc(alias = "MPI_Recv_init")]
     pub fn recv_init<T: Datatype>(
         &'scope self,
         message: &'scope mut [T],
@@ -416,6 +424,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// A barrier to be started many times (MPI_Barrier_init).
+    #[doc(alias = "MPI_Barrier_init")]
     pub fn barrier_init(&'scope self) -> Result<PersistentCollective<'scope, 'env, u8>> {
         let Prepared { shape, .. } = self.communicator.prepare_barrier();
         self.again(shape, None, &mut [], &mut [])
@@ -423,6 +432,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
 
     /// A broadcast to be started many times (MPI_Bcast_init). The message is the
     /// [output](PersistentCollective::output), on the root too.
+    #[doc(alias = "MPI_Bcast_init")]
     pub fn broadcast_init<T: Datatype>(
         &'scope self,
         message: &'scope mut [T],
@@ -433,6 +443,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// A reduction to be started many times (MPI_Reduce_init).
+    #[doc(alias = "MPI_Reduce_init")]
     pub fn reduce_init<T: Datatype>(
         &'scope self,
         input: &'scope mut [T],
@@ -446,6 +457,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// A reduction to all to be started many times (MPI_Allreduce_init).
+    #[doc(alias = "MPI_Allreduce_init")]
     pub fn allreduce_init<T: Datatype>(
         &'scope self,
         input: &'scope mut [T],
@@ -458,6 +470,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// An allgather to be started many times (MPI_Allgather_init).
+    #[doc(alias = "MPI_Allgather_init")]
     pub fn allgather_init<T: Datatype>(
         &'scope self,
         input: &'scope mut [T],
@@ -468,6 +481,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// An all-to-all exchange to be started many times (MPI_Alltoall_init).
+    #[doc(alias = "MPI_Alltoall_init")]
     pub fn alltoall_init<T: Datatype>(
         &'scope self,
         input: &'scope mut [T],

@@ -147,6 +147,7 @@ impl Communicator {
 /// Starting sends and receives. Arguments, errors and meaning are those of the blocking calls of the same name without `i`.
 impl<'scope, 'env> Scope<'scope, 'env> {
     /// Starts a send (MPI_Isend).
+    #[doc(alias = "MPI_Isend")]
     #[inline]
     pub fn isend<B: Buffer + ?Sized>(
         &'scope self,
@@ -171,6 +172,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// Starts a synchronous send (MPI_Issend): complete when a receive has met the message. See [`Communicator::ssend`].
+    #[doc(alias = "MPI_Issend")]
     pub fn issend<B: Buffer + ?Sized>(
         &'scope self,
         message: &'scope B,
@@ -188,6 +190,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// Starts a ready send (MPI_Irsend). See [`Communicator::rsend`].
+    #[doc(alias = "MPI_Irsend")]
     #[inline]
     pub fn irsend<B: Buffer + ?Sized>(
         &'scope self,
@@ -233,6 +236,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// Starts a receive (MPI_Irecv).
+    #[doc(alias = "MPI_Irecv")]
     #[inline]
     pub fn irecv<B: BufferMut + ?Sized>(
         &'scope self,
@@ -264,6 +268,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// # Errors
     /// [`crate::Misuse::OtherCommunicator`] when it was found on another communicator than the scope's; it then stays there, as
     /// if it had not been probed.
+    #[doc(alias = "MPI_Imrecv")]
     pub fn imrecv<B: BufferMut + ?Sized>(
         &'scope self,
         message: Message<'_>,

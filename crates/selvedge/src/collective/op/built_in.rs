@@ -98,33 +98,43 @@ macro_rules! built_in {
 
 built_in! { Number:
     /// `a + b` (MPI_SUM).
+    #[doc(alias = "MPI_SUM")]
     sum
     /// `a * b` (MPI_PROD).
+    #[doc(alias = "MPI_PROD")]
     prod
 }
 
 built_in! { Ordered:
     /// The smaller one (MPI_MIN).
+    #[doc(alias = "MPI_MIN")]
     min
     /// The larger one (MPI_MAX).
+    #[doc(alias = "MPI_MAX")]
     max
 }
 
 built_in! { Logical:
     /// Whether both are true (MPI_LAND). Of integers: 1 or 0.
+    #[doc(alias = "MPI_LAND")]
     land
     /// Whether one is true (MPI_LOR). Of integers: 1 or 0.
+    #[doc(alias = "MPI_LOR")]
     lor
     /// Whether exactly one is true (MPI_LXOR). Of integers: 1 or 0.
+    #[doc(alias = "MPI_LXOR")]
     lxor
 }
 
 built_in! { Integer:
     /// `a & b` (MPI_BAND).
+    #[doc(alias = "MPI_BAND")]
     band
     /// `a | b` (MPI_BOR).
+    #[doc(alias = "MPI_BOR")]
     bor
     /// `a ^ b` (MPI_BXOR).
+    #[doc(alias = "MPI_BXOR")]
     bxor
 }
 
@@ -138,6 +148,7 @@ impl<T: Datatype> Op<T> {
     ///     assert_eq!(last, [2]);
     /// });
     /// ```
+    #[doc(alias = "MPI_REPLACE")]
     pub const fn replace() -> Op<T> {
         fn reduce<T: Datatype>(from: Buf, into: Buf, side: Side) -> Result<(), Invalid> {
             with_elements::<T>(from, into, |from, into| {
@@ -158,6 +169,7 @@ impl<T: Datatype> Op<T> {
     ///     assert_eq!(first, [0]);
     /// });
     /// ```
+    #[doc(alias = "MPI_NO_OP")]
     pub const fn no_op() -> Op<T> {
         fn reduce<T: Datatype>(from: Buf, into: Buf, side: Side) -> Result<(), Invalid> {
             with_elements::<T>(from, into, |from, into| {

@@ -41,6 +41,7 @@ pub struct Located<T, I = u64> {
 
 impl<T: Ordered, I: Integer + Ord> Op<Located<T, I>> {
     /// The smaller value with its index; of equal values the smaller index (MPI_MINLOC). Any number wins over a NaN.
+    #[doc(alias = "MPI_MINLOC")]
     pub const fn min_loc() -> Op<Located<T, I>> {
         const { assert_dense::<T, I>() }
         fn reduce<T: Ordered, I: Integer + Ord>(from: Buf, into: Buf, _: Side) -> Result<(), Invalid> {
@@ -60,6 +61,7 @@ impl<T: Ordered, I: Integer + Ord> Op<Located<T, I>> {
     ///     assert_eq!(most, [Located { value: 9, index: 1 }]);
     /// });
     /// ```
+    #[doc(alias = "MPI_MAXLOC")]
     pub const fn max_loc() -> Op<Located<T, I>> {
         const { assert_dense::<T, I>() }
         fn reduce<T: Ordered, I: Integer + Ord>(from: Buf, into: Buf, _: Side) -> Result<(), Invalid> {

@@ -30,6 +30,7 @@ impl Intercommunicator {
     ///
     /// # Errors
     /// As [`Communicator::send`](crate::Communicator::send).
+    #[doc(alias("MPI_Bcast", "MPI_ROOT", "MPI_PROC_NULL"))]
     pub fn broadcast_to<T: Datatype>(&self, message: &[T], root: usize) -> Result<()> {
         let root = self.local.checked_peer("root", root).map(|_| root)?;
         if self.rank() == root { self.inner.send(message, self.offset(), BROADCAST) } else { Ok(()) }
@@ -54,6 +55,7 @@ impl Intercommunicator {
     ///
     /// # Errors
     /// As [`Communicator::reduce`](crate::Communicator::reduce) and [`Communicator::broadcast`](crate::Communicator::broadcast).
+    #[doc(alias = "MPI_Allreduce")]
     pub fn allreduce<T: Datatype>(&self, input: &[T], output: &mut [T], op: &Op<T>) -> Result<()> {
         let (size, here) = (self.offset(), self.rank());
         if here != 0 {
@@ -70,6 +72,7 @@ impl Intercommunicator {
     ///
     /// # Errors
     /// As [`Communicator::barrier`](crate::Communicator::barrier).
+    #[doc(alias = "MPI_Barrier")]
     pub fn barrier(&self) -> Result<()> {
         self.inner.barrier()
     }
@@ -80,6 +83,7 @@ impl Intercommunicator {
     ///
     /// # Errors
     /// As [`Communicator::reduce`](crate::Communicator::reduce).
+    #[doc(alias = "MPI_Reduce")]
     pub fn reduce_to<T: Datatype>(&self, input: &[T], op: &Op<T>, root: usize) -> Result<()> {
         let root = self.there("root", root)?;
         if self.rank() != 0 {
@@ -124,6 +128,7 @@ impl Intercommunicator {
     ///
     /// # Errors
     /// As [`Communicator::send`](crate::Communicator::send).
+    #[doc(alias = "MPI_Gather")]
     pub fn gather_to<T: Datatype>(&self, message: &[T], root: usize) -> Result<()> {
         self.inner.send(message, self.there("root", root)?, GATHER)
     }
@@ -172,6 +177,7 @@ impl Intercommunicator {
     /// # Errors
     /// [`Misuse::Length`] when `message` cannot be divided among the other group's ranks; as
     /// [`Communicator::send`](crate::Communicator::send).
+    #[doc(alias = "MPI_Scatter")]
     pub fn scatter_to<T: Datatype>(&self, message: &[T], root: usize) -> Result<()> {
         self.local.checked_peer("root", root)?;
         if self.rank() != root {
@@ -213,6 +219,7 @@ impl Intercommunicator {
     /// # Errors
     /// As [`gather_from`](Intercommunicator::gather_from) and
     /// [`Communicator::allgather`](crate::Communicator::allgather).
+    #[doc(alias = "MPI_Allgather")]
     pub fn allgather<T: Datatype>(&self, input: &[T], output: &mut [T]) -> Result<()> {
         self.part_of("output", output.len())?;
         // Room for everybody's, filled with what is at hand.
@@ -232,6 +239,7 @@ impl Intercommunicator {
     ///
     /// # Errors
     /// As [`gather_from`](Intercommunicator::gather_from), for both buffers.
+    #[doc(alias = "MPI_Alltoall")]
     pub fn alltoall<T: Datatype>(&self, input: &[T], output: &mut [T]) -> Result<()> {
         let sent = self.part_of("input", input.len())?;
         let received = self.part_of("output", output.len())?;

@@ -20,6 +20,7 @@ use crate::runtime::{Arrival, Board};
 /// A message that is received again and again, and whose partitions can be read as they come, by any thread (MPI_Precv_init).
 /// [`Scope::precv_init`] makes it; see [`PartitionedSend`](crate::PartitionedSend) for both ends at work. Its partitions need not be those of the
 /// sender: one is here when all of the sender's that reach into it are.
+#[doc(alias = "MPI_Precv_init")]
 pub struct PartitionedRecv<'scope, 'env, T> {
     pub(super) scope: &'scope Scope<'scope, 'env>,
     pub(super) elements: Shared<'scope, T>,
@@ -35,6 +36,7 @@ impl<'scope, T: Datatype> PartitionedRecv<'scope, '_, T> {
     ///
     /// # Errors
     /// Of the request: [`Misuse::Partitioning`] when the sender's message has another length; the rest as for any receive.
+    #[doc(alias = "MPI_Start")]
     pub fn start<'a>(&'a mut self) -> (PartitionView<'a, T>, Request<'a>) {
         self.settle();
         let scope = self.scope;
@@ -173,6 +175,7 @@ impl<'a, T> PartitionView<'a, T> {
     ///
     /// # Errors
     /// [`Misuse::PartitionLost`] when it never comes, because the round has ended in an error.
+    #[doc(alias = "MPI_Parrived")]
     pub fn get(&self, index: usize) -> Result<Option<&'a [T]>> {
         if let (Arrival::Awaited, Some(line)) = (self.board.arrival(index), self.line) {
             line.pass.door().enter().progress();

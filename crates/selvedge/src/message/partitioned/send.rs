@@ -77,6 +77,7 @@ use crate::request::scope::{Received, Scope};
 ///
 /// Cost: a message for each partition, which leaves in the call that marks it. While one exists, at either end, the threads of
 /// its rank take turns at a lock, as with a [`Team`](crate::Team).
+#[doc(alias = "MPI_Psend_init")]
 pub struct PartitionedSend<'scope, 'env, T> {
     pub(super) scope: &'scope Scope<'scope, 'env>,
     pub(super) elements: Shared<'scope, T>,
@@ -97,6 +98,7 @@ impl<'scope, T: Datatype> PartitionedSend<'scope, '_, T> {
     ///
     /// # Errors
     /// Of the request: [`Misuse::PartitionWithheld`](crate::Misuse::PartitionWithheld) for a marker that was dropped; the rest as for any send.
+    #[doc(alias = "MPI_Start")]
     pub fn start<'a>(&'a mut self) -> (Partitions<'a, T>, Request<'a>) {
         self.settle();
         let (scope, count) = (self.scope, self.partitions);
@@ -262,6 +264,7 @@ impl<T> Partition<'_, T> {
     }
 
     /// Lets it leave (MPI_Pready). From any thread; it leaves in this call, whatever other threads do meanwhile.
+    #[doc(alias = "MPI_Pready")]
     pub fn ready(mut self) {
         if let Some(line) = self.line.take() {
             line.mark(self.index, false);
@@ -288,6 +291,7 @@ impl<T> Partition<'_, T> {
 ///     assert_eq!(theirs, mine);
 /// });
 /// ```
+#[doc(alias("MPI_Pready_range", "MPI_Pready_list"))]
 pub fn ready_all<'a, T: 'a>(partitions: impl IntoIterator<Item = Partition<'a, T>>) {
     let mut partitions: Vec<_> = partitions.into_iter().collect();
     let Some(line) = partitions.iter().find_map(|partition| partition.line) else { return };

@@ -28,6 +28,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///     .unwrap();
     /// });
     /// ```
+    #[doc(alias = "MPI_Ibarrier")]
     pub fn ibarrier(&'scope self) -> Result<Request<'scope>> {
         Ok(self.start(self.communicator.prepare_barrier()))
     }
@@ -41,6 +42,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///     assert_eq!(message, [1]);
     /// });
     /// ```
+    #[doc(alias = "MPI_Ibcast")]
     pub fn ibroadcast<B: BufferMut + ?Sized>(
         &'scope self,
         message: &'scope mut B,
@@ -67,6 +69,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///     assert_eq!(sum[0], if world.rank() == 0 { 3 } else { 0 });
     /// });
     /// ```
+    #[doc(alias = "MPI_Ireduce")]
     pub fn ireduce<T: Datatype>(
         &'scope self,
         input: &'scope [T],
@@ -86,6 +89,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///     assert_eq!(sum, [3]);
     /// });
     /// ```
+    #[doc(alias = "MPI_Iallreduce")]
     pub fn iallreduce<T: Datatype>(
         &'scope self,
         input: &'scope [T],
@@ -104,6 +108,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///     assert_eq!(all, [0, 1]);
     /// });
     /// ```
+    #[doc(alias = "MPI_Iallgather")]
     pub fn iallgather<T: Datatype>(
         &'scope self,
         input: &'scope [T],
@@ -121,6 +126,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///     assert_eq!(inn, [world.rank(), 10 + world.rank()]);
     /// });
     /// ```
+    #[doc(alias = "MPI_Ialltoall")]
     pub fn ialltoall<T: Datatype>(
         &'scope self,
         input: &'scope [T],
