@@ -133,6 +133,14 @@
 //!   function of MPI 5.0, chapters 3 to 9.
 //! - [`World`] and [`Communicator`] have all calls; [`init`] says how ranks meet and which variables are heeded.
 //!
+//! # Features
+//!
+//! None is on by default; each adds types that messages can be made of, and changes nothing else.
+//!
+//! - `ndarray`: arrays and views of the `ndarray` crate as buffers, whatever their strides; `recv_array` receives a new one.
+//! - `complex`: `num_complex::Complex` in messages and reductions.
+//! - `half`: `f16` and `bf16` of the `half` crate in messages and reductions.
+//!
 //! # What it is not
 //!
 //! There is no progress thread (something moves while a call is running), no global state that a program could see (a process can hold several worlds),

@@ -151,7 +151,8 @@ impl<T> fmt::Debug for PartitionedSend<'_, '_, T> {
     }
 }
 
-/// The markers of a round's partitions, in order. Those that are not taken out are dropped with it.
+/// The markers of a round's partitions, in order. Those that are not taken out are dropped with it. A thread pool takes them as any
+/// iterator's items: `partitions.par_bridge()` with rayon.
 ///
 /// ```
 /// use selvedge::{PartitionedSend, Partitions};
