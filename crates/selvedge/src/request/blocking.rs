@@ -14,7 +14,7 @@ use crate::datatype::Datatype;
 use crate::datatype::memory::{Aftermath, Arriving, Settled, Unfit, claim, claim_mut};
 use crate::datatype::view::{Buffer, View, ViewMut};
 use crate::error::{Error, Refused, Result};
-use crate::message::staged::{scattered_room, stamped_claim};
+use crate::message::staged::{Body, scattered_room, stamped_claim};
 use crate::message::{Address, Pattern, Status};
 use crate::runtime::{Call, Operation, Outcome, Runtime, Started, Trouble};
 
@@ -120,14 +120,26 @@ impl Communicator {
     pub(crate) fn send_recv_and_wait<T: Datatype, U: Datatype>(
         &self,
         send: View<'_, T>,
-        (peer, tag): Address,
+        to: Address,
         recv: ViewMut<'_, U>,
         pattern: Pattern,
     ) -> Result<Status> {
-        // SAFETY: the borrow lasts until this function returns, and both `finish` return after their operations.
-        let (from, kept) = unsafe { self.outgoing(&send) };
+        // SAFETY: the borrow lasts until this function returns, and `exchange` returns after both operations.
+        let sending = unsafe { self.outgoing(&send) };
         // SAFETY: as above.
-        let (into, aftermath) = unsafe { self.incoming(recv) };
+        let receiving = unsafe { self.incoming(recv) };
+        self.exchange(sending, to, receiving, pattern)
+    }
+
+    /// Sends a claim and receives into another at the same time, and returns when both operations are complete.
+    #[inline]
+    fn exchange(
+        &self,
+        (from, kept): (Body, Aftermath),
+        (peer, tag): Address,
+        (into, aftermath): (Body, Aftermath),
+        pattern: Pattern,
+    ) -> Result<Status> {
         let (receiving, sending) = {
             let mut runtime = self.runtime.enter();
             let receiving = runtime.recv_body(pattern.0, self.message_context(), pattern.1, into);
@@ -180,22 +192,14 @@ impl Communicator {
     fn replace_stamped<T: Datatype>(
         &self,
         message: ViewMut<'_, T>,
-        (peer, tag): Address,
+        to: Address,
         pattern: Pattern,
     ) -> Result<Status> {
-        let context = self.message_context();
-        // SAFETY: a copy is claimed, which lasts until this function returns, after `finish` has for it.
-        let (from, kept) = unsafe { self.outgoing(&message.as_view()) };
-        // SAFETY: the borrow lasts until this function returns, and `finish` returns after the operation is complete.
-        let (into, aftermath) = unsafe { self.incoming(message) };
-        let receiving = self.runtime.enter().recv_body(pattern.0, context, pattern.1, into);
-        let sending = self.runtime.enter().send_body(peer, context, tag, from);
-        let sent = self.finish(sending);
-        drop(kept);
-        let received = self.finish(receiving);
-        let received = self.received(received, aftermath);
-        sent.map_err(|trouble| self.explain(trouble))?;
-        received
+        // SAFETY: a copy is claimed, which lasts until this function returns, after `exchange` has.
+        let sending = unsafe { self.outgoing(&message.as_view()) };
+        // SAFETY: the borrow lasts until this function returns, and `exchange` returns after both operations.
+        let receiving = unsafe { self.incoming(message) };
+        self.exchange(sending, to, receiving, pattern)
     }
 
     /// Receives a message that a probe has taken out.
