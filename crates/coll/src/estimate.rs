@@ -43,6 +43,16 @@ struct Load {
 }
 
 impl Load {
+    /// So many of them, one after the other.
+    fn times(self, n: f64) -> Load {
+        Load {
+            path_ns: self.path_ns * n,
+            path_waits: self.path_waits * n,
+            work_ns: self.work_ns * n,
+            waits: self.waits * n,
+        }
+    }
+
     fn then(self, next: Load) -> Load {
         Load {
             path_ns: self.path_ns + next.path_ns,
@@ -275,12 +285,6 @@ impl<'a> Model<'a> {
 
     fn load(&self, algorithm: Algorithm, shape: &Shape) -> Load {
         let (ranks, bytes) = (self.ranks, shape.bytes() as f64);
-        let times = |load: Load, n: f64| Load {
-            path_ns: load.path_ns * n,
-            path_waits: load.path_waits * n,
-            work_ns: load.work_ns * n,
-            waits: load.waits * n,
-        };
         let scatter = || {
             let halves = self.doubling(ranks).map(|d| self.exchange(bytes * d / ranks, d));
             let scatter = Self::sum(halves);
@@ -347,25 +351,29 @@ impl<'a> Model<'a> {
             }
             Algorithm::AllgatherDirect => self.everybody(bytes, 0.0).then(self.copy(bytes)),
             Algorithm::AlltoallBruck => self.bruck(bytes),
-            Algorithm::AlltoallPairwise => {
-                let far = if self.many_hosts { (ranks - self.together) / (ranks - 1.0) } else { 0.0 };
-                let (near, far) = (
-                    times(self.exchange(bytes, 1.0), (1.0 - far) * (ranks - 1.0)),
-                    times(self.exchange(bytes, self.together), far * (ranks - 1.0)),
-                );
-                near.then(far).then(self.copy(bytes))
-            }
-            Algorithm::AlltoallScattered { window } => {
-                let all = self.everybody(bytes, 0.0).then(self.copy(bytes));
-                let stops = ((ranks - 1.0) / f64::from(window)).ceil() - 1.0;
-                let latency_ns = self.link(ranks).0.latency_ns;
-                Load {
-                    path_ns: all.path_ns + stops * latency_ns,
-                    path_waits: all.path_waits + stops,
-                    waits: all.waits + stops / 2.0,
-                    ..all
-                }
-            }
+            Algorithm::AlltoallPairwise => self.pairwise(bytes).then(self.copy(bytes)),
+            Algorithm::AlltoallScattered { window } => self.scattered(bytes, window),
+        }
+    }
+
+    /// An exchange with everybody, one after the other.
+    fn pairwise(&self, bytes: f64) -> Load {
+        let others = self.ranks - 1.0;
+        let far = if self.many_hosts { (self.ranks - self.together) / others } else { 0.0 };
+        let near = self.exchange(bytes, 1.0).times((1.0 - far) * others);
+        near.then(self.exchange(bytes, self.together).times(far * others))
+    }
+
+    /// Messages to everybody at once, but with a stop behind each window of them.
+    fn scattered(&self, bytes: f64, window: u32) -> Load {
+        let all = self.everybody(bytes, 0.0).then(self.copy(bytes));
+        let stops = ((self.ranks - 1.0) / f64::from(window)).ceil() - 1.0;
+        let latency_ns = self.link(self.ranks).0.latency_ns;
+        Load {
+            path_ns: all.path_ns + stops * latency_ns,
+            path_waits: all.path_waits + stops,
+            waits: all.waits + stops / 2.0,
+            ..all
         }
     }
 
