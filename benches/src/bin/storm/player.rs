@@ -41,7 +41,15 @@ impl<'a> Scene<'a> {
         let groups = program.groups.iter().map(group).collect();
         Scene { program, groups, first_context: 0, defect: None }
     }
+
+    /// A context of the program, as the engines know it.
+    fn context(&self, context: u32) -> Context {
+        Context(self.first_context + context)
+    }
 }
+
+/// Something that was started, and its memory: what is sent, and where something comes.
+type Begun = (Started, Memory, Memory);
 
 /// What is written down while a program runs.
 pub(crate) struct Notes {
@@ -134,85 +142,109 @@ impl Player {
         scene: &Scene<'_>,
         notes: &mut Notes,
     ) -> Result<(), String> {
-        let program = scene.program;
-        let context = |context| Context(scene.first_context + context);
-        let (started, input, output) = match act {
-            Act::Send(index) => {
-                notes.history.sending(index);
-                notes.tally.messages += 1;
-                let message = &program.messages[index];
-                let bytes = message_bytes(program.seed, index, message.bytes);
-                let to = Peer(message.dest as u32);
-                let (context, tag) = (context(message.context), Tag(u64::from(message.tag)));
-                if message.is_scattered {
-                    let input = wide(bytes.len());
-                    let places = input.scattered(1, spread(bytes.len()));
-                    places.scatter(0, &bytes);
-                    let started = runtime.send_scattered(to, context, tag, message.is_sync, places);
-                    (started, input, Memory::zeroed(0))
-                } else {
-                    let input = Memory::of(&bytes);
-                    let started = match message.is_sync {
-                        false => runtime.send(to, context, tag, input.buf()),
-                        true => runtime.send_sync(to, context, tag, input.buf()),
-                    };
-                    (started, input, Memory::zeroed(0))
-                }
-            }
-            Act::Recv(index) => {
-                notes.history.posting(self.rank, index);
-                let receive = &program.receives[index];
-                let output = match receive.is_scattered {
-                    true => wide(receive.capacity),
-                    false => Memory::zeroed(receive.capacity),
-                };
-                let places = receive.is_scattered.then(|| output.scattered(1, spread(receive.capacity)));
-                let source = receive.source.map(|source| Peer(source as u32));
-                let tag = receive.tag.map(|tag| Tag(u64::from(tag)));
-                let context = context(receive.context);
-                let found = match receive.probed {
-                    Probed::No => Ok(None),
-                    _ => runtime.probe_matched(source, context, tag),
-                };
-                let started = match found {
-                    Ok(Some(message)) if receive.probed == Probed::Matched => match places {
-                        Some(places) => runtime.recv_matched_scattered(message, places),
-                        None => runtime.recv_matched(message, output.buf()),
-                    },
-                    Ok(found) => {
-                        found.into_iter().for_each(|message| runtime.put_back(message));
-                        match places {
-                            Some(places) => runtime.recv_scattered(source, context, tag, places),
-                            None => runtime.recv(source, context, tag, output.buf()),
-                        }
-                    }
-                    Err(trouble) => Started::Done(Err(trouble)),
-                };
-                (started, Memory::zeroed(0), output)
-            }
-            Act::Call(index) => self.call(index, runtime, scene, notes),
-            Act::Stream(index) => {
-                let stream = program.streams[index];
-                let mut said = None;
-                for is_sender in [true, false] {
-                    if self.rank == if is_sender { stream.source } else { stream.dest } {
-                        let (end, first) = End::open(index, is_sender, scene.first_context, program, runtime);
-                        self.ends.push(end);
-                        said = said.or(first);
-                        notes.tally.messages += if is_sender { stream.rounds as u64 } else { 0 };
-                    }
-                }
-                let Some((started, memory)) = said else { return Ok(()) };
-                (started, memory, Memory::zeroed(0))
-            }
+        let begun = match act {
+            Act::Send(index) => Some(self.send(index, runtime, scene, notes)),
+            Act::Recv(index) => Some(self.receive(index, runtime, scene, notes)),
+            Act::Call(index) => Some(self.call(index, runtime, scene, notes)),
+            Act::Stream(index) => self.open_stream(index, runtime, scene, notes),
         };
-        match started {
-            Started::Done(outcome) => self.ended(act, outcome, (&input, &output), scene, notes),
-            Started::Pending(operation) => {
+        match begun {
+            None => Ok(()),
+            Some((Started::Done(outcome), input, output)) => {
+                self.ended(act, outcome, (&input, &output), scene, notes)
+            }
+            Some((Started::Pending(operation), input, output)) => {
                 self.open.push(Open { act, operation, input, output, knew: self.knows });
                 Ok(())
             }
         }
+    }
+
+    fn send<T: Transport>(
+        &self,
+        index: usize,
+        runtime: &mut Runtime<T>,
+        scene: &Scene<'_>,
+        notes: &mut Notes,
+    ) -> Begun {
+        notes.history.sending(index);
+        notes.tally.messages += 1;
+        let message = &scene.program.messages[index];
+        let bytes = message_bytes(scene.program.seed, index, message.bytes);
+        let (to, tag) = (Peer(message.dest as u32), Tag(u64::from(message.tag)));
+        let context = scene.context(message.context);
+        if message.is_scattered {
+            let input = wide(bytes.len());
+            let places = input.scattered(1, spread(bytes.len()));
+            places.scatter(0, &bytes);
+            let started = runtime.send_scattered(to, context, tag, message.is_sync, places);
+            return (started, input, Memory::zeroed(0));
+        }
+        let input = Memory::of(&bytes);
+        let started = match message.is_sync {
+            false => runtime.send(to, context, tag, input.buf()),
+            true => runtime.send_sync(to, context, tag, input.buf()),
+        };
+        (started, input, Memory::zeroed(0))
+    }
+
+    fn receive<T: Transport>(
+        &self,
+        index: usize,
+        runtime: &mut Runtime<T>,
+        scene: &Scene<'_>,
+        notes: &mut Notes,
+    ) -> Begun {
+        notes.history.posting(self.rank, index);
+        let receive = &scene.program.receives[index];
+        let output = match receive.is_scattered {
+            true => wide(receive.capacity),
+            false => Memory::zeroed(receive.capacity),
+        };
+        let places = receive.is_scattered.then(|| output.scattered(1, spread(receive.capacity)));
+        let source = receive.source.map(|source| Peer(source as u32));
+        let tag = receive.tag.map(|tag| Tag(u64::from(tag)));
+        let context = scene.context(receive.context);
+        let found = match receive.probed {
+            Probed::No => Ok(None),
+            _ => runtime.probe_matched(source, context, tag),
+        };
+        let started = match found {
+            Ok(Some(message)) if receive.probed == Probed::Matched => match places {
+                Some(places) => runtime.recv_matched_scattered(message, places),
+                None => runtime.recv_matched(message, output.buf()),
+            },
+            Ok(found) => {
+                found.into_iter().for_each(|message| runtime.put_back(message));
+                match places {
+                    Some(places) => runtime.recv_scattered(source, context, tag, places),
+                    None => runtime.recv(source, context, tag, output.buf()),
+                }
+            }
+            Err(trouble) => Started::Done(Err(trouble)),
+        };
+        (started, Memory::zeroed(0), output)
+    }
+
+    /// Opens the ends of a stream that are here, one or both. What a sender says of its partitions is a message to wait for.
+    fn open_stream<T: Transport>(
+        &mut self,
+        index: usize,
+        runtime: &mut Runtime<T>,
+        scene: &Scene<'_>,
+        notes: &mut Notes,
+    ) -> Option<Begun> {
+        let stream = scene.program.streams[index];
+        let mut said = None;
+        for is_sender in [true, false] {
+            if self.rank == if is_sender { stream.source } else { stream.dest } {
+                let (end, first) = End::open(index, is_sender, scene.first_context, scene.program, runtime);
+                self.ends.push(end);
+                said = said.or(first);
+                notes.tally.messages += if is_sender { stream.rounds as u64 } else { 0 };
+            }
+        }
+        said.map(|(started, memory)| (started, memory, Memory::zeroed(0)))
     }
 
     /// One move of every end of a stream.
@@ -245,7 +277,7 @@ impl Player {
         runtime: &mut Runtime<T>,
         scene: &Scene<'_>,
         notes: &mut Notes,
-    ) -> (Started, Memory, Memory) {
+    ) -> Begun {
         let seed = scene.program.seed;
         let call = &scene.program.calls[index];
         let group = scene.groups[call.group].clone();
@@ -267,7 +299,7 @@ impl Player {
         let call = Call {
             plan: &plan,
             group: &group,
-            context: Context(scene.first_context + 2 * call.group as u32 + 1),
+            context: scene.context(2 * call.group as u32 + 1),
             sequence: call.sequence,
             input: input.buf(),
             output: output.buf(),
