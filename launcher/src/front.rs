@@ -42,6 +42,8 @@ use outlet::{Author, Outlet};
 use reception::Reception;
 use world::World;
 
+/// How often a job behind its terminal looks whether it has come before it and may read: a shell says nothing to a job that runs.
+const BEHIND_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the commands of agents may take to end when nothing is left of the job.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -133,6 +135,12 @@ fn heeded_signals() -> Vec<Signal> {
         Signal::CONT,
     ];
     all.into_iter().filter(|signal| !sys::is_ignored(*signal)).collect()
+}
+
+/// Whether standard input is a terminal that has put us in the background: reading from it would stop us.
+fn is_behind_terminal() -> bool {
+    let foreground = rustix::termios::tcgetpgrp(rustix::stdio::stdin());
+    foreground.is_ok_and(|foreground| foreground != rustix::process::getpgrp())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,7 +311,9 @@ impl Front {
         let bell = self.outlet.bell();
         let links = self.links.as_fd();
         let signals = self.signals.as_fd();
-        let wants_input = self.wants_input();
+        let has_room = self.has_input_room();
+        let is_behind = has_room && is_behind_terminal();
+        let wants_input = has_room && !is_behind;
         let desk = self.reception.as_ref().map_or(bell.as_fd(), Reception::as_fd);
         let door = self.door.as_ref().map_or(bell.as_fd(), Door::as_fd);
         let mut fds = [
@@ -315,7 +325,8 @@ impl Front {
             PollFd::new(&desk, PollFlags::IN),
             PollFd::new(&door, PollFlags::IN),
         ];
-        let timeout = self.timeout().map(|wait| Timespec {
+        let behind = is_behind.then_some(BEHIND_PATIENCE);
+        let timeout = self.timeout().into_iter().chain(behind).min().map(|wait| Timespec {
             tv_sec: wait.as_secs().cast_signed(),
             tv_nsec: wait.subsec_nanos().into(),
         });
@@ -468,17 +479,10 @@ impl Front {
         }
     }
 
-    /// Whether standard input is worth reading: there is room for it, and it is ours to read. From a terminal that has
-    /// put us in the background, reading would stop us.
-    fn wants_input(&self) -> bool {
+    /// Whether there is standard input to be read, and room for it.
+    fn has_input_room(&self) -> bool {
         let slowest = self.input_under_way.values().max().copied().unwrap_or(0);
-        if self.input != Input::Open || slowest + CHUNK_BYTES_MAX > INPUT_WINDOW_BYTES {
-            return false;
-        }
-        match rustix::termios::tcgetpgrp(rustix::stdio::stdin()) {
-            Ok(foreground) => foreground == rustix::process::getpgrp(),
-            Err(_) => true,
-        }
+        self.input == Input::Open && slowest + CHUNK_BYTES_MAX <= INPUT_WINDOW_BYTES
     }
 
     fn close_input(&mut self) {

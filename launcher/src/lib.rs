@@ -210,9 +210,14 @@ fn job_name() -> rustix::io::Result<String> {
 
 fn print(text: &str) -> ExitCode {
     use std::io::Write;
-    // A reader that has gone away did not want the rest.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    let mut output = std::io::stdout();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        // Half a text in a file must not look like all of it; a reader that has gone away did not want the rest.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot write standard output: {error}"), code::INTERNAL)
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 fn complain(what: &str, code: u8) -> ExitCode {

@@ -234,6 +234,7 @@ fn crowding(
         1 => ", and one other host has too many".to_owned(),
         others => format!(", and {others} other hosts have too many"),
     };
+    let of = if room == 1 { of.trim_end_matches('s') } else { of };
     let what = format!("{} gets {ranks} ranks and has {room} {of}{more}", facts.wish.name);
     match job.map_by.oversubscribe {
         Oversubscribe::Silent => {}

@@ -56,11 +56,13 @@ fn everything_that_goes_wrong_has_its_exit_code_and_one_line_that_names_no_rank_
 
 #[test]
 fn a_line_that_nobody_can_read_changes_no_exit_code() {
+    let full = || std::fs::File::create("/dev/full").unwrap();
     for (words, code) in [(&["-n", "x", "true"][..], 2), (&["-x", "NOT_SET", "true"], 0)] {
         let mut job = mpirun(words);
-        job.command.stderr(std::fs::File::create("/dev/full").unwrap());
-        assert_eq!(job.command.status().unwrap().code(), Some(code), "{words:?}");
+        assert_eq!(job.command.stderr(full()).status().unwrap().code(), Some(code), "{words:?}");
     }
+    // What was asked for, and is not there, is another matter.
+    assert_eq!(mpirun(["--help"]).command.stdout(full()).status().unwrap().code(), Some(1));
 }
 
 #[test]

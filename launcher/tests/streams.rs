@@ -210,3 +210,43 @@ fn what_cannot_be_read_is_said_and_is_the_end_of_the_input() {
     assert_eq!((done.code(), done.text().as_str()), (0, ""));
     assert!(done.verdict().contains("cannot read standard input: Is a directory"), "{}", done.err);
 }
+
+/// Starts a command in the background of a terminal, as a shell does with `&`, brings it to the foreground without a word to it, as
+/// `fg` does, types a line and an end of file, and passes on what it shows.
+const TERMINAL: &str = r#"
+import os, pty, signal, sys, time
+pid, terminal = pty.fork()
+if pid == 0:
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    job = os.fork()
+    if job == 0:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+        os.execvp(sys.argv[1], sys.argv[1:])
+    time.sleep(0.3)
+    os.setpgid(job, job) if os.getpgid(job) != job else None
+    os.tcsetpgrp(0, job)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]))
+time.sleep(0.5)
+os.write(terminal, b"typed\n\4")
+shown = b""
+while True:
+    try: part = os.read(terminal, 4096)
+    except OSError: break
+    if not part: break
+    shown += part
+os.write(1, shown)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn a_job_that_comes_to_the_foreground_reads_its_terminal() {
+    let through = |program: &std::ffi::OsStr| {
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", TERMINAL]).arg(program);
+        command
+    };
+    let done = mpirun(["-n", "2", "cat"]).through(through).run();
+    // Once as it was typed, once by the rank.
+    assert_eq!((done.code(), done.text().matches("typed").count()), (0, 2), "{}{}", done.text(), done.err);
+}

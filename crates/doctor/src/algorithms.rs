@@ -3,7 +3,6 @@
 //! The estimates are those that a job chooses by, from the same function; none is a measurement.
 
 use std::fmt::{self, Write as _};
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -85,9 +84,7 @@ impl Algorithms {
     pub(crate) fn tell(&self) -> ExitCode {
         let text =
             self.answer().unwrap_or_else(|why| Cli::command().error(ErrorKind::ValueValidation, why).exit());
-        // A reader that has gone has what it wanted.
-        let _ = std::io::stdout().write_all(text.as_bytes());
-        ExitCode::SUCCESS
+        crate::cli::answer(text.as_bytes(), ExitCode::SUCCESS)
     }
 
     fn answer(&self) -> Result<String, String> {

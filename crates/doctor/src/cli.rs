@@ -145,7 +145,18 @@ fn is_colourful() -> bool {
 }
 
 fn say(text: &str, verdict: Verdict) -> ExitCode {
-    // A reader that has gone (head, less) does not change the verdict.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    if verdict == Verdict::Fail { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+    answer(text.as_bytes(), if verdict == Verdict::Fail { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// Writes an answer on standard output and gives `code`, or 1 where it cannot be written: half of it in a file must not look like
+/// all of it. A reader that has gone (head, less) has what it wanted.
+pub(crate) fn answer(text: &[u8], code: ExitCode) -> ExitCode {
+    let mut output = std::io::stdout();
+    match output.write_all(text).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(std::io::stderr(), "selvedge: cannot write standard output: {error}");
+            ExitCode::from(FAILED)
+        }
+        _ => code,
+    }
 }

@@ -2,7 +2,6 @@
 //! itself and is asked.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 
 use clap::ValueEnum;
@@ -38,9 +37,7 @@ pub(crate) fn print(shell: Shell, selvedge: &mut clap::Command) -> ExitCode {
     };
     let mut text = theirs;
     aot::generate(ours, selvedge, "selvedge", &mut text);
-    // A reader that has gone has what it wanted.
-    let _ = std::io::stdout().write_all(&text);
-    ExitCode::SUCCESS
+    crate::cli::answer(&text, ExitCode::SUCCESS)
 }
 
 /// What mpirun prints for this shell.

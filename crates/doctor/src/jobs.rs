@@ -45,23 +45,17 @@ pub(crate) fn list() -> ExitCode {
     }
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let [job, ranks, since, hosts] = [0, 1, 2, 3].map(width);
-    for [a, b, c, d, e] in &lines {
-        say(&format!("{a:job$}  {b:>ranks$}  {c:>since$}  {d:hosts$}  {e}\n"));
-    }
-    for guest in guests(&jobs) {
-        say(&format!("{guest}\n"));
-    }
-    ExitCode::SUCCESS
+    let rows =
+        lines.iter().map(|[a, b, c, d, e]| format!("{a:job$}  {b:>ranks$}  {c:>since$}  {d:hosts$}  {e}\n"));
+    let text: String = rows.chain(guests(&jobs).iter().map(|guest| format!("{guest}\n"))).collect();
+    crate::cli::answer(text.as_bytes(), ExitCode::SUCCESS)
 }
 
 impl Where {
     /// `selvedge where`.
     pub(crate) fn tell(&self) -> ExitCode {
         match self.answer() {
-            Ok(text) => {
-                say(&text);
-                ExitCode::SUCCESS
-            }
+            Ok(text) => crate::cli::answer(text.as_bytes(), ExitCode::SUCCESS),
             Err(why) => complain(&why),
         }
     }
@@ -202,11 +196,6 @@ fn line(facts: &JobFacts) -> [String; 5] {
     };
     let ranks = if facts.ranks == 0 { "starting".into() } else { facts.ranks.to_string() };
     [facts.job.clone(), ranks, since, hosts, facts.programs.join(" : ")]
-}
-
-fn say(text: &str) {
-    // A reader that has gone did not want the rest.
-    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 fn complain(why: &str) -> ExitCode {

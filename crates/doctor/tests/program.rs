@@ -64,6 +64,21 @@ fn a_missing_efa_warns_and_fails_when_it_is_required() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_written_is_no_success() {
+    for words in [&["ps"][..], &["algorithms", "barrier"]] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_selvedge"));
+        let output = command.args(words).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(
+            (output.status.code(), said.contains("No space left")),
+            (Some(1), true),
+            "{words:?}: {said}"
+        );
+    }
+}
+
+#[test]
 fn a_command_line_that_makes_no_sense_ends_with_code_2() {
     for arguments in [&["doctor", "--ranks", "0"][..], &["doctor", "--require", "wings"], &["patient"], &[]] {
         assert_eq!(selvedge(arguments).status.code(), Some(2), "{arguments:?}");

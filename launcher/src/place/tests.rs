@@ -262,7 +262,7 @@ fn more_ranks_than_slots_are_remarked_on_once() {
 fn more_ranks_than_slots_are_refused_where_that_is_asked_for() {
     let flat = Topology::flat(4);
     assert!(refusal("--nooversubscribe -n 5 prog", &flat).contains("here gets 5 ranks and has 4 cores"));
-    assert!(refusal("--map-by :nooversubscribe -H a,b -n 3 prog", &flat).contains("has 1 slots"));
+    assert!(refusal("--map-by :nooversubscribe -H a,b -n 3 prog", &flat).contains("has 1 slot;"));
     assert_eq!(hosts_of("--nooversubscribe -H a:2,b -n 3 prog", &flat), "aab");
 }
 
