@@ -3,6 +3,7 @@
 
 pub(crate) mod contexts;
 pub(crate) mod create;
+pub(crate) mod duplicate;
 pub(crate) mod extensions;
 pub(crate) mod group;
 pub(crate) mod groups;
@@ -96,7 +97,7 @@ pub(crate) struct Core {
 impl Drop for Core {
     fn drop(&mut self) {
         if self.owns_context {
-            self.job.release(self.context.0);
+            self.job.contexts.release(self.context.0);
         }
     }
 }

@@ -168,6 +168,7 @@ mod world;
 pub use collective::algorithms::OwnAlgorithm;
 pub use collective::op::{Integer, Located, Logical, Number, Op, Ordered};
 pub use communicator::Communicator;
+pub use communicator::duplicate::CommunicatorRequest;
 pub use communicator::extensions::Extensions;
 pub use communicator::groups::{Comparison, Group};
 pub use communicator::inter::Intercommunicator;

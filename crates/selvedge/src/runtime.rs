@@ -7,6 +7,7 @@
 //! [`Runtime::progress`], [`Runtime::take`] says whether an operation is complete. Everything in flight is named by one
 //! 64-bit word given to the engine: an operation of the caller's, a step of a run, or a piece of a channel.
 
+pub(crate) mod agreement;
 mod channels;
 mod operations;
 mod outcome;
@@ -22,9 +23,12 @@ use selvedge_transport::{Buf, Peer, Scattered, Transport};
 use crate::collective::executor::{Run, Running};
 pub use crate::collective::op::Reducer;
 pub use crate::collective::plan::Plan;
+pub use crate::communicator::contexts::{Company, Contexts, Offer};
 pub use crate::communicator::group::Group;
 use crate::message::channel::Channel;
 pub use crate::message::channel::{Arrival, Board, Ends, PARTITIONS_MAX, hello};
+use crate::runtime::agreement::Agreements;
+pub use crate::runtime::agreement::{Agree, agreement_shape};
 pub use crate::runtime::channels::ChannelId;
 pub use crate::runtime::operations::Operation;
 use crate::runtime::operations::{Operations, Owner, State};
@@ -81,6 +85,11 @@ pub struct Call<'a> {
 /// Set in the words that name a step of a run: bit 63, then 31 bits of run, then 32 bits of step.
 pub(crate) const STEP: u64 = 1 << 63;
 
+/// The word of the first step of a run.
+fn run_word(run: u32) -> u64 {
+    STEP | u64::from(run) << 32
+}
+
 /// Of the word of a step, the run.
 pub(crate) fn run_of(word: u64) -> usize {
     (word >> 32) as usize & (u32::MAX >> 1) as usize
@@ -97,6 +106,7 @@ pub struct Runtime<T: Transport> {
     /// Bound: the partitioned messages that the caller has made.
     channels: Vec<Option<Channel>>,
     free_channels: Vec<u32>,
+    agreements: Agreements,
     /// Waits since something was last taken. 0 for a rank that need not wait, so that it pays for a comparison.
     waits: u32,
     /// Changes when an operation has ended or a message was put back.
@@ -117,6 +127,7 @@ impl<T: Transport> Runtime<T> {
             free_runs: Vec::new(),
             channels: Vec::new(),
             free_channels: Vec::new(),
+            agreements: Agreements::default(),
             waits: 0,
             news: 0,
             probed: None,
@@ -260,12 +271,9 @@ impl<T: Transport> Runtime<T> {
     /// Starts a collective.
     pub fn collective(&mut self, call: Call<'_>) -> Started {
         let operation = self.operations.next();
-        let index = self.free_runs.pop().unwrap_or_else(|| {
-            self.runs.push(Run::default());
-            (self.runs.len() - 1) as u32
-        });
+        let index = self.next_run();
         let run = &mut self.runs[index as usize];
-        run.start(call, operation, STEP | u64::from(index) << 32);
+        run.start(call, 0, operation, run_word(index));
         match run.advance(&mut self.engine) {
             Running::Yes => Started::Pending(self.operations.enter(operation, Owner::Run)),
             Running::No if run.panicked() => {
@@ -279,6 +287,14 @@ impl<T: Transport> Runtime<T> {
                 Started::Done(outcome)
             }
         }
+    }
+
+    #[inline]
+    fn next_run(&mut self) -> u32 {
+        self.free_runs.pop().unwrap_or_else(|| {
+            self.runs.push(Run::default());
+            (self.runs.len() - 1) as u32
+        })
     }
 
     fn heard_of(&mut self, outcome: &Outcome) {
@@ -418,7 +434,10 @@ impl<T: Transport> Runtime<T> {
         let operation = run.operation();
         let end = run.end(self.engine.transport().me());
         self.news = self.news.wrapping_add(1);
-        self.operations.conclude(operation, end);
         self.free_runs.push(index);
+        match self.operations.agreement_of(operation) {
+            None => self.operations.conclude(operation, end),
+            Some(agreement) => self.round_ended(agreement, operation, end),
+        }
     }
 }

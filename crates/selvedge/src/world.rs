@@ -24,7 +24,6 @@ use selvedge_engine::{Config, Engine, RoadConfig};
 use selvedge_transport::{Peer, Transport};
 
 use crate::collective::algorithms::Wanted;
-use crate::communicator::contexts;
 use crate::communicator::group::Group;
 use crate::communicator::inter::Intercommunicator;
 use crate::communicator::spawn;
@@ -144,7 +143,7 @@ impl World {
         let config = config(&road);
         let group = Arc::new(Group::World { size });
         let job = Arc::new(job);
-        let context = contexts::first(&job.contexts);
+        let context = job.contexts.first();
         let ranks_here = (0..size).filter(|&peer| job.same_host(Peer(peer))).count();
         let processors = job.processors() / ranks_here.max(1);
         let runtime = Runtime::new(Engine::new(road, config));

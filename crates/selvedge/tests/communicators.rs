@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use selvedge::{
-    ANY_SOURCE, ANY_TAG, Cause, Comparison, Error, ErrorClass, ErrorHandler, Intercommunicator, Misuse, Op,
-    Spawn, World, local, wait_any,
+    ANY_SOURCE, ANY_TAG, Cause, Communicator, Comparison, Error, ErrorClass, ErrorHandler, Intercommunicator,
+    Misuse, Op, Spawn, World, local, wait_any,
 };
 
 #[selvedge::test(ranks = [1, 2, 3, 5, 8])]
@@ -51,6 +51,82 @@ fn messages_of_a_duplicate_do_not_meet_those_of_the_original(world: World) {
     }
     drop(world);
     third.barrier().unwrap();
+}
+
+#[selvedge::test(ranks = [1, 2, 3, 5])]
+fn duplicates_that_are_made_at_the_same_time_meet_nobody_else(world: World) {
+    let (me, size) = (world.rank(), world.size());
+    let half = world.split(Some((me % 2) as u32), 0).unwrap().unwrap();
+    // Every other rank begins with the other communicator, and waits in another order.
+    let parents: [&Communicator; 2] = if me.is_multiple_of(2) { [&world, &half] } else { [&half, &world] };
+    let begun = parents.map(|parent| [parent.idup().unwrap(), parent.idup().unwrap()]);
+    let mut made = begun.map(|[first, second]| {
+        let second = second.wait().unwrap();
+        [first.wait().unwrap(), second]
+    });
+    if me % 2 == 1 {
+        made.reverse();
+    }
+    let made = made.as_flattened();
+    let message = |index: usize, rank: usize| vec![10 * index + rank];
+    let sends: Vec<_> = (0..made.len())
+        .map(|index| {
+            let (me, size) = (made[index].rank(), made[index].size());
+            made[index].isend_owned(message(index, me), (me + 1) % size, 0)
+        })
+        .collect();
+    for (index, communicator) in made.iter().enumerate().rev() {
+        let (got, status) = communicator.recv_vec::<usize>(ANY_SOURCE, ANY_TAG).unwrap();
+        assert_eq!(got, message(index, status.source));
+    }
+    for send in sends {
+        send.wait().0.unwrap();
+    }
+    assert_eq!(made[0].size(), size);
+}
+
+#[selvedge::test(ranks = [2])]
+fn a_duplicate_is_made_while_its_rank_waits_for_something_else(world: World) {
+    let copy = world.idup().unwrap();
+    if world.rank() == 0 {
+        world.recv(&mut [0], 1, 0).unwrap(); // which comes when the other has the duplicate
+    }
+    let copy = copy.wait().unwrap();
+    if world.rank() == 1 {
+        world.send(&[0], 0, 0).unwrap();
+    }
+    copy.barrier().unwrap();
+}
+
+#[selvedge::test(ranks = [2])]
+fn a_duplicate_that_nobody_waits_for_is_made_for_the_others_and_its_number_is_free_again(world: World) {
+    let parent = world.dup().unwrap();
+    for round in 0..3 {
+        let mut request = parent.idup().unwrap();
+        match (world.rank(), round) {
+            (0, 0) => drop(request),
+            (0, 1) => {
+                while !request.test() {}
+                drop(request);
+            }
+            _ => drop(request.wait().unwrap()),
+        }
+    }
+    drop(parent); // which waits for the one that was dropped
+    let live = |world: &World| format!("{:?}", world.dup().unwrap());
+    let (first, second) = (live(&world), live(&world));
+    assert_ne!(first, second, "a number is not given again before all others were");
+}
+
+#[selvedge::test(ranks = [2])]
+fn a_duplicate_has_what_its_parent_had_when_it_was_begun(world: World) {
+    world.extensions().insert_passed_on(7);
+    let request = world.idup().unwrap();
+    world.extensions().remove::<i32>();
+    world.set_error_handler(ErrorHandler::Abort);
+    let copy = request.wait().unwrap();
+    assert_eq!(copy.extensions().get::<i32>().as_deref(), Some(&7));
+    assert!(matches!(copy.error_handler(), ErrorHandler::Return));
 }
 
 #[selvedge::test(ranks = [1, 3])]
@@ -124,6 +200,11 @@ fn a_collective_without_a_rank_that_left_ends_with_its_name_or_that_of_one_who_g
         let outcome = world.allreduce(&[1u64], &mut [0u64], &Op::sum());
         let Err(Error::Fault { rank: Some(rank), fault, .. }) = outcome else { panic!("{outcome:?}") };
         assert_eq!(fault.cause, Cause::PeerLeft);
+        assert!(rank != world.rank(), "{fault}");
+    });
+    without_the_last(|world| {
+        let outcome = world.idup().unwrap().wait();
+        let Err(Error::Fault { rank: Some(rank), fault, .. }) = outcome else { panic!("{outcome:?}") };
         assert!(rank != world.rank(), "{fault}");
     });
 }

@@ -145,6 +145,32 @@ fn a_thread_with_a_communicator_of_its_own_combines_values_and_makes_communicato
 }
 
 #[test]
+fn threads_make_several_communicators_each_at_the_same_time() {
+    local::run(3, |world| {
+        let own: Vec<_> = (0..3).map(|_| world.idup().unwrap()).collect();
+        let own: Vec<_> = own.into_iter().map(|request| request.wait().unwrap()).collect();
+        let teams: Vec<_> = own.iter().map(Communicator::team).collect();
+        thread::scope(|scope| {
+            for (index, team) in teams.iter().enumerate() {
+                scope.spawn(move || {
+                    let mine = team.communicator();
+                    for _ in 0..10 {
+                        let requests = [mine.idup().unwrap(), mine.idup().unwrap()];
+                        let blocking = mine.dup().unwrap();
+                        for copy in requests.map(|request| request.wait().unwrap()).iter().chain([&blocking])
+                        {
+                            let mut sum = [0];
+                            copy.allreduce(&[index], &mut sum, &Op::sum()).unwrap();
+                            assert_eq!(sum, [3 * index]);
+                        }
+                    }
+                });
+            }
+        });
+    });
+}
+
+#[test]
 fn a_second_collective_of_the_same_communicator_is_refused() {
     local::run(2, |world| {
         if world.rank() == 1 {

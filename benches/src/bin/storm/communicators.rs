@@ -216,7 +216,7 @@ impl Making<'_> {
 type Maker = fn(&Making<'_>) -> Result<Option<Kept>, Wrong>;
 
 /// Each way to make one.
-const MAKERS: [(&str, Maker); 9] = [
+const MAKERS: [(&str, Maker); 10] = [
     ("dup", |making| {
         let (old, all) = (&making.kept.communicator, Vec::from_iter(0..making.size()));
         let made = old.dup()?;
@@ -224,6 +224,25 @@ const MAKERS: [(&str, Maker); 9] = [
             (Comparison::Congruent, Comparison::Identical) => Ok(Some(making.of(made, &all))),
             other => Err(Wrong::Bytes(format!("a duplicate compares as {other:?}"))),
         }
+    }),
+    ("idup", |making| {
+        let (old, all) = (&making.kept.communicator, Vec::from_iter(0..making.size()));
+        // One is dropped while it is made, and one is made while others are.
+        let (dropped, mut one, other) = (old.idup()?, old.idup()?, old.idup()?);
+        drop(dropped);
+        let blocking = old.dup()?;
+        while !one.test() {
+            std::hint::spin_loop();
+        }
+        let mut sum = [0];
+        blocking.allreduce(&[1], &mut sum, &Op::sum())?;
+        let (one, other) = (one.wait()?, other.wait()?);
+        for copy in [&one, &other, &blocking] {
+            if copy.compare(old) != Comparison::Congruent || sum != [making.size()] {
+                return Err(Wrong::Bytes(format!("{copy:?} of {old:?}, and a sum of {sum:?}")));
+            }
+        }
+        Ok(Some(making.of(other, &all)))
     }),
     ("split", |making| {
         let (old, color) = (&making.kept.communicator, |rank| making.drawn(rank, 3));

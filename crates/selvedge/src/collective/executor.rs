@@ -42,6 +42,8 @@ pub(crate) struct Kept {
     group: Arc<Group>,
     pub(crate) context: Context,
     pub(crate) sequence: u32,
+    /// Of a step with label 0.
+    tag: Tag,
     reducer: Option<Reducer>,
 }
 
@@ -71,8 +73,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Makes the run ready; nothing moves before [`Run::advance`].
-    pub(crate) fn start(&mut self, call: Call<'_>, operation: u32, word: u64) {
+    /// Makes the run ready; nothing moves before [`Run::advance`]. `first_label` is added to the labels of its steps.
+    pub(crate) fn start(&mut self, call: Call<'_>, first_label: u32, operation: u32, word: u64) {
         let plan = call.plan;
         let steps = plan.schedule().len();
         self.spaces =
@@ -87,19 +89,20 @@ impl Run {
         self.operation = operation;
         self.word = word;
         self.is_running = true;
-        self.keep(call);
+        self.keep(call, first_label);
     }
 
-    fn keep(&mut self, call: Call<'_>) {
+    fn keep(&mut self, call: Call<'_>, first_label: u32) {
         let Call { plan, group, context, sequence, reducer, .. } = call;
+        let tag = step_tag(sequence, first_label);
         match &mut self.call {
             Some(kept) if Arc::ptr_eq(&kept.plan, plan) && Arc::ptr_eq(&kept.group, group) => {
-                (kept.context, kept.sequence) = (context, sequence);
+                (kept.context, kept.sequence, kept.tag) = (context, sequence, tag);
                 kept.reducer = reducer.cloned();
             }
             kept => {
                 let (plan, group, reducer) = (Arc::clone(plan), Arc::clone(group), reducer.cloned());
-                *kept = Some(Kept { plan, group, context, sequence, reducer });
+                *kept = Some(Kept { plan, group, context, sequence, tag, reducer });
             }
         }
     }
@@ -176,11 +179,11 @@ impl Run {
         let word = self.word | u64::from(step);
         let (submitted, expected) = match call.plan.schedule().action(step) {
             Action::Send { to, from, label } => {
-                let (to, tag) = (call.group.peer(to), step_tag(call.sequence, label));
+                let (to, tag) = (call.group.peer(to), Tag(call.tag.0 + u64::from(label)));
                 (engine.send(to, call.context, tag, Order::Unordered, cut(spaces, from), word), None)
             }
             Action::Recv { from, into, label } => {
-                let (from, tag) = (call.group.peer(from), step_tag(call.sequence, label));
+                let (from, tag) = (call.group.peer(from), Tag(call.tag.0 + u64::from(label)));
                 let submitted = engine.recv(Some(from), call.context, Some(tag), cut(spaces, into), word);
                 (submitted, Some(into.len))
             }

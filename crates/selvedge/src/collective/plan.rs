@@ -1,7 +1,7 @@
 //! A schedule made ready to run: the same graph with its edges turned round.
 
 use rustc_hash::FxHashMap;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 
 use selvedge_coll::{Rank, Schedule, Shape, StepIndex};
@@ -9,6 +9,7 @@ use selvedge_transport::Machine;
 
 use crate::collective::algorithms::Wanted;
 use crate::error::{Misuse, Result};
+use crate::runtime::agreement::agreement_shape;
 
 /// A schedule with, for each step, how many steps it waits for and which steps wait for it. Immutable; one plan can
 /// run many times at once.
@@ -94,6 +95,8 @@ pub(crate) struct Plans {
     is_comparing: Cell<bool>,
     last: RefCell<Option<(Shape, Arc<Plan>)>>,
     known: RefCell<FxHashMap<Shape, Arc<Plan>>>,
+    /// By which the ranks agree on new communicators.
+    agreement: OnceCell<Arc<Plan>>,
 }
 
 impl Plans {
@@ -105,6 +108,7 @@ impl Plans {
             is_comparing: Cell::new(false),
             last: RefCell::new(None),
             known: RefCell::default(),
+            agreement: OnceCell::new(),
         }
     }
 
@@ -154,6 +158,16 @@ impl Plans {
     /// The comparison is over.
     pub(crate) fn compared(&self) {
         self.is_comparing.set(false);
+    }
+
+    /// The plan by which so many ranks agree on a new communicator. One of the library's own, whatever is asked for: it runs
+    /// several times at once, with labels that it gives apart.
+    pub(crate) fn agreement(&self, ranks: u32) -> &Arc<Plan> {
+        self.agreement.get_or_init(|| {
+            let shape = agreement_shape(ranks);
+            let schedule = Wanted::default().schedule(&shape, &self.machine, self.me);
+            Arc::new(Plan::new(shape, schedule.expect("there is an algorithm for every shape")))
+        })
     }
 
     /// The plan for `shape`: a look-up when it is known, else chosen, generated and kept.

@@ -6,12 +6,15 @@ use selvedge_coll::Rank;
 use selvedge_transport::Peer;
 
 use crate::collective::algorithms::Wanted;
+use crate::collective::compare::Called;
 use crate::collective::op::Op;
-use crate::communicator::contexts::{Offer, agree};
+use crate::communicator::contexts::{Agreement, Company, Next, Offer};
 use crate::communicator::group::Group;
 use crate::communicator::groups;
-use crate::communicator::{Communicator, Core};
+use crate::communicator::{Collecting, Communicator, Core};
 use crate::error::{ErrorHandler, Misuse, Refused, Result};
+use crate::runtime::Started;
+use crate::runtime::agreement::{Agree, agreement_shape};
 use crate::runtime::station::Entrance;
 use crate::world::job::MEETING_CONTEXT;
 use crate::world::locality::{self, Level};
@@ -20,26 +23,6 @@ use crate::world::locality::{self, Level};
 const EVERYBODY: i32 = i32::MAX;
 
 impl Communicator {
-    /// A communicator of the same ranks whose messages meet none of this one's (MPI_Comm_dup), with those of its
-    /// [`extensions`](Communicator::extensions) that are passed on, and without a name. Collective; costs one allreduce of
-    /// 16 bytes.
-    ///
-    /// ```
-    /// selvedge::local::run(2, |world| {
-    ///     let quiet = world.dup().unwrap();
-    ///     world.send(&[1], world.rank(), 0).unwrap();
-    ///     assert!(quiet.iprobe(selvedge::ANY_SOURCE, 0).unwrap().is_none());
-    ///     world.recv(&mut [0], world.rank(), 0).unwrap();
-    /// });
-    /// ```
-    #[doc(alias = "MPI_Comm_dup")]
-    pub fn dup(&self) -> Result<Communicator> {
-        let context = self.agree_on_context(None)?;
-        let core = self.core.child(Arc::clone(&self.group), Rank(self.rank() as u32), context);
-        core.extensions.pass_on(&self.core.extensions);
-        Ok(self.of_this_mind(core))
-    }
-
     /// Divides the ranks by `color`; within a colour they are ordered by `key`, then by their rank here
     /// (MPI_Comm_split). A rank that says `None` gets `None`. Collective; costs one allgather of 32 bytes a rank.
     ///
@@ -53,15 +36,16 @@ impl Communicator {
     #[doc(alias = "MPI_Comm_split")]
     pub fn split(&self, color: Option<u32>, key: i64) -> Result<Option<Communicator>> {
         const NO_COLOR: u64 = u64::MAX;
-        let [serial, has_threads] = self.offer().words();
-        let mine = [color.map_or(NO_COLOR, u64::from), key as u64, serial, has_threads];
+        let offer = self.offer(Company::None);
+        let [serial, has_company] = offer.words();
+        let mine = [color.map_or(NO_COLOR, u64::from), key as u64, serial, has_company];
         let mut all = vec![[0; 4]; self.size()];
         self.allgather(&[mine], &mut all)?;
-        let offered = all.iter().fold([0; 2], |most: [u64; 2], [_, _, serial, has_threads]| {
-            [most[0].max(*serial), most[1].max(*has_threads)]
+        let offered = all.iter().fold([0; 2], |most: [u64; 2], [_, _, serial, has_company]| {
+            [most[0].max(*serial), most[1].max(*has_company)]
         });
         // Groups of different colours have no rank in common, so they can share a context.
-        let context = self.agree_on_context(Some(offered))?;
+        let context = self.agree_on_context(offer, Some(offered))?;
         let mut members: Vec<usize> = (0..self.size()).filter(|&rank| all[rank][0] == mine[0]).collect();
         members.sort_by_key(|&rank| (all[rank][1] as i64, rank));
         let members = members.iter().map(|&rank| self.peer_of(rank)).collect();
@@ -114,7 +98,7 @@ impl Communicator {
     #[doc(alias = "MPI_Comm_create")]
     pub fn create(&self, group: &groups::Group) -> Result<Option<Communicator>> {
         self.check_subset(group)?;
-        let context = self.agree_on_context(None)?;
+        let context = self.agree_on_context(self.offer(Company::None), None)?;
         Ok(self.with_members(group.rank().map(|_| Arc::clone(group.members())), context))
     }
 
@@ -140,9 +124,7 @@ impl Communicator {
         let me = group.rank().ok_or(Misuse::NotAMember).refused_by(self)?;
         let meeting = self.of_this_mind(self.core.for_meetings(group.members(), me));
         let maker = u64::from(self.message_context().0) + tag as u64;
-        let context = agree(&self.core.job.contexts, self.offer().has_threads, maker, None, |mine| {
-            meeting.max_by_messages(mine, tag)
-        })?;
+        let context = meeting.agree_by_messages(self.offer(Company::None), maker, tag)?;
         let made = self.with_members(Some(Arc::clone(group.members())), context);
         Ok(made.expect("this rank is in it"))
     }
@@ -150,10 +132,7 @@ impl Communicator {
     /// One more communicator of all ranks of the job that `runtime` is in. Collective over them, by messages that meet no others,
     /// whatever they do with the communicators that they have.
     pub(crate) fn of_everybody(runtime: Entrance) -> Result<Communicator> {
-        let (job, has_threads) = {
-            let runtime = runtime.enter();
-            (Arc::clone(runtime.job()), runtime.is_shared())
-        };
+        let job = Arc::clone(runtime.enter().job());
         let (group, me) = (Arc::new(Group::World { size: job.size() }), Rank(job.me.0));
         let core = |context, owns_context| {
             let (job, group) = (Arc::clone(&job), Arc::clone(&group));
@@ -161,35 +140,62 @@ impl Communicator {
         };
         let talk = Communicator::new(runtime.clone(), core(MEETING_CONTEXT, false), Wanted::default());
         let maker = u64::from(MEETING_CONTEXT) + EVERYBODY as u64;
-        let context =
-            agree(&job.contexts, has_threads, maker, None, |mine| talk.max_by_messages(mine, EVERYBODY))?;
+        let context = talk.agree_by_messages(talk.offer(Company::None), maker, EVERYBODY)?;
         Ok(Communicator::new(runtime, core(context, true), Wanted::default()))
     }
 
     /// Another communicator, whose collectives are done as this one's.
-    fn of_this_mind(&self, core: Arc<Core>) -> Communicator {
+    pub(super) fn of_this_mind(&self, core: Arc<Core>) -> Communicator {
         Communicator::new(self.runtime.clone(), core, self.plans.wanted().clone())
     }
 
-    fn offer(&self) -> Offer {
-        let has_threads = self.runtime.enter().is_shared();
-        Offer { serial: self.core.job.candidate(), has_threads }
+    /// What this rank brings to an agreement. `company`: as far as this thread can say.
+    pub(super) fn offer(&self, company: Company) -> Offer {
+        let is_shared = self.runtime.enter().is_shared();
+        self.core.job.contexts.offer(if is_shared { Company::Possible } else { company })
     }
 
-    /// Collective: a context that no rank of this communicator has in use, claimed by all of them.
-    fn agree_on_context(&self, offered: Option<[u64; 2]>) -> Result<u32> {
-        let maker = u64::from(self.message_context().0);
-        agree(&self.core.job.contexts, self.offer().has_threads, maker, offered, |mine| {
-            let mut most = [0; 2];
-            self.allreduce(&mine, &mut most, &Op::max())?;
-            Ok(most)
-        })
+    /// Collective, and waits: a context that no rank of this communicator has in use, claimed by all of them.
+    fn agree_on_context(&self, offer: Offer, offered: Option<[u64; 2]>) -> Result<u32> {
+        let _collecting = self.before_agreement()?;
+        let outcome = self.finish(self.begin_agreement(offer, offered));
+        outcome.map(|envelope| envelope.context.0).map_err(|trouble| self.explain(trouble))
+    }
+
+    /// What goes before an agreement that is waited for.
+    pub(super) fn before_agreement(&self) -> Result<Option<Collecting<'_>>> {
+        let (shape, reducer) = (agreement_shape(self.size() as u32), Op::<u64>::max().reducer());
+        self.compare_calls(Called::of::<u64>(&shape, Some(&reducer)))?;
+        let is_shared = self.runtime.enter().is_shared();
+        is_shared.then(|| self.begin_collecting()).transpose()
+    }
+
+    /// Collective: begins to agree on a context. `offered`: the largest of all offers, where that is known.
+    pub(super) fn begin_agreement(&self, offer: Offer, offered: Option<[u64; 2]>) -> Started {
+        let (plan, group) = (self.plans.agreement(self.size() as u32), &self.group);
+        let mut runtime = self.runtime.enter();
+        let (context, sequence) = (self.collective_context(), self.next_sequence(&runtime));
+        let maker = u64::from(context.0) << 32 | u64::from(sequence);
+        runtime.agree(Agree { plan, group, context, sequence, maker, offer, offered })
+    }
+
+    /// As [`Communicator::agree_on_context`], by messages that keep their order, so that two meetings with the same tag do not
+    /// meet.
+    fn agree_by_messages(&self, offer: Offer, maker: u64, tag: i32) -> Result<u32> {
+        let mut asked = offer.words();
+        let mut agreement = Agreement::new(offer, maker);
+        loop {
+            match agreement.heard(self.max_by_messages(asked, tag)?) {
+                Next::Ask(words) => asked = words,
+                Next::Agreed(context) => return Ok(context),
+            }
+        }
     }
 
     /// The communicator of this rank's group with a context that was agreed on; gives the context back where it has no group.
     fn with_members(&self, group: Option<Arc<Group>>, context: u32) -> Option<Communicator> {
         let Some(group) = group else {
-            self.core.job.release(context);
+            self.core.job.contexts.release(context);
             return None;
         };
         let me = group.rank(self.peer_of(self.rank())).expect("a rank is in its own group");
@@ -202,8 +208,7 @@ impl Communicator {
         if (0..group.size()).all(is_here) { Ok(()) } else { Err(self.refuse(Misuse::NotAMember)) }
     }
 
-    /// The largest over all ranks, word by word: up a binomial tree and down again, by messages that keep their order, so that
-    /// two meetings with the same tag do not meet.
+    /// The largest over all ranks, word by word: up a binomial tree and down again.
     fn max_by_messages(&self, mut most: [u64; 2], tag: i32) -> Result<[u64; 2]> {
         let (me, size) = (self.rank(), self.size());
         let mut bit = 1;

@@ -111,6 +111,13 @@ pub(crate) struct Abandoned {
     memory: Box<dyn Any>,
 }
 
+impl Abandoned {
+    /// One that works on nothing of the caller's.
+    pub(crate) fn without_memory(operation: Operation) -> Abandoned {
+        Abandoned { operation, aftermath: Aftermath::NOTHING, memory: Box::new(()) }
+    }
+}
+
 impl Communicator {
     /// Starts a send of a buffer that comes back when it is complete (MPI_Isend).
     ///
@@ -210,7 +217,7 @@ impl Communicator {
     }
 
     /// Frees what abandoned operations worked on that are complete.
-    fn forget_abandoned(&self) {
+    pub(crate) fn forget_abandoned(&self) {
         let mut abandoned = self.abandoned.borrow_mut();
         if !abandoned.is_empty() {
             let mut runtime = self.runtime.enter();

@@ -16,6 +16,7 @@ pub(super) enum Owner {
     Engine(selvedge_engine::RequestId),
     Run,
     Channel(u32),
+    Agreement(u32),
 }
 
 /// How it is with an operation.
@@ -74,6 +75,15 @@ impl Operations {
     pub(super) fn owner(&self, operation: Operation) -> Option<Owner> {
         match self.entry(operation).state {
             State::Running(owner) => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// Which agreement the operation with that entry is, if it is one.
+    #[inline]
+    pub(super) fn agreement_of(&self, index: u32) -> Option<u32> {
+        match self.entries[index as usize].state {
+            State::Running(Owner::Agreement(agreement)) => Some(agreement),
             _ => None,
         }
     }

@@ -1,7 +1,6 @@
 //! What all communicators of a process share: who is where, and how to leave.
 
 use std::sync::atomic::AtomicU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use selvedge_transport::{Link, Machine, Peer};
 
@@ -40,7 +39,7 @@ pub(crate) struct Job {
     /// Whether messages say what they are made of.
     pub(crate) checks_types: bool,
     /// Those of this rank's communicators.
-    pub(crate) contexts: Mutex<Contexts>,
+    pub(crate) contexts: Contexts,
     /// How many times this rank has spawned others.
     pub(crate) spawns: AtomicU32,
     /// What this rank was told.
@@ -107,21 +106,6 @@ impl Job {
                 Machine { ranks_per_host, remote: remote_link(far.road), ..here }
             }
         }
-    }
-
-    /// The first number that a new communicator could have if it were only for this rank to say.
-    pub(crate) fn candidate(&self) -> u64 {
-        self.contexts().candidate(0)
-    }
-
-    /// A communicator is gone.
-    pub(crate) fn release(&self, context: u32) {
-        self.contexts().release(context);
-    }
-
-    /// Nothing panics between two states of it.
-    fn contexts(&self) -> MutexGuard<'_, Contexts> {
-        self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn abort(&self, rank: usize, code: i32) -> ! {

@@ -22,6 +22,7 @@ use selvedge_ofi::{Opening, Terms};
 use selvedge_shm::{Config, Joined, Segment};
 use selvedge_transport::{Introduced, Peer};
 
+use crate::communicator::contexts::Contexts;
 use crate::communicator::{Far, Road};
 use crate::error::told::Told;
 use crate::error::{Error, Result};
@@ -122,7 +123,7 @@ pub(crate) fn job(start: Start, segment: &Segment, me: u32, host: String, checks
         far: None,
         membership: None,
         checks_types,
-        contexts: Mutex::default(),
+        contexts: Contexts::default(),
         spawns: AtomicU32::new(0),
         told: Told::default(),
     }
@@ -183,7 +184,7 @@ fn on_several_hosts(mut boot: Boot, wishes: &Wishes, host: Host) -> Result<(Road
         cores: routes.cores,
         membership: None,
         checks_types: wishes.check,
-        contexts: Mutex::default(),
+        contexts: Contexts::default(),
         spawns: AtomicU32::new(0),
         told: Told::default(),
     };
