@@ -124,11 +124,15 @@ pub enum Mutant {
     ChannelForgotten,
     /// Partitions are not called after their round.
     RoundForgotten,
+    /// What the other ranks offer and say when all agree on a communicator's number is not heard.
+    NumberOfOneself,
+    /// A communicator's number is taken though some rank says that it has it in use.
+    NumberInUse,
 }
 
 impl Mutant {
     /// Each of them.
-    pub const ALL: [Mutant; 20] = [
+    pub const ALL: [Mutant; 22] = [
         Mutant::SkipOrderWindow,
         Mutant::UnexpectedLifo,
         Mutant::UnorderedTagCut,
@@ -149,6 +153,8 @@ impl Mutant {
         Mutant::WildcardsToldOfLeaving,
         Mutant::ChannelForgotten,
         Mutant::RoundForgotten,
+        Mutant::NumberOfOneself,
+        Mutant::NumberInUse,
     ];
 }
 

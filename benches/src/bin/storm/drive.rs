@@ -25,6 +25,8 @@ pub(crate) struct Tally {
     pub(crate) messages: u64,
     /// Collectives, counted once per group.
     pub(crate) collectives: u64,
+    /// Communicators made, counted by each rank.
+    pub(crate) communicators: u64,
     /// Ranks that died.
     pub(crate) deaths: u64,
     /// Ranks that left in order.
@@ -60,7 +62,7 @@ impl<'a> Storm<'a> {
         let players = sim.ports().into_iter().enumerate().map(|(rank, port)| {
             let mutant = if let Some(Defect::Engine(mutant)) = defect { Some(mutant) } else { None };
             let config = Config { mutant, ..program.config.clone() };
-            (Player::new(rank), Runtime::new(Engine::new(port, config)))
+            (Player::new(rank, program), Runtime::new(Engine::new(port, config)))
         });
         let defect = if let Some(Defect::Schedule(mutant)) = defect { Some(mutant) } else { None };
         Storm {
@@ -136,7 +138,7 @@ impl<'a> Storm<'a> {
         let program = self.scene.program;
         let complete = program.victim.is_none();
         self.notes.history.check(program, |_| complete)?;
-        for (rank, (_, runtime)) in self.players.iter().enumerate() {
+        for (rank, (player, runtime)) in self.players.iter().enumerate() {
             let stats = runtime.engine().stats();
             // The limit, or what every peer may send in any case.
             let limit =
@@ -149,6 +151,12 @@ impl<'a> Storm<'a> {
             }
             if complete && stats.unexpected_bytes != 0 {
                 return Err(format!("rank {rank} still holds {} bytes at the end", stats.unexpected_bytes));
+            }
+            if complete && player.communicators() != 0 {
+                let left = player.communicators();
+                return Err(format!(
+                    "rank {rank} has {left} numbers of communicators at the end that it has not"
+                ));
             }
             let holds = |peer: &usize| runtime.engine().units_held(Peer(*peer as u32)) > 0;
             if complete && let Some(peer) = (0..self.players.len()).find(holds) {

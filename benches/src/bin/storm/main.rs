@@ -8,6 +8,7 @@
 mod collectives;
 mod communicators;
 mod drive;
+mod family;
 mod mutate;
 mod oracle;
 mod player;
@@ -118,6 +119,7 @@ fn storm(arguments: &Arguments, defect: Option<Defect>) -> bool {
                             let mut total = total.lock().expect("no thread panics with the tally");
                             total.messages += tally.messages;
                             total.collectives += tally.collectives;
+                            total.communicators += tally.communicators;
                             total.deaths += tally.deaths;
                             total.leavings += tally.leavings;
                         }
@@ -138,11 +140,11 @@ fn storm(arguments: &Arguments, defect: Option<Defect>) -> bool {
     if failed.into_inner() {
         return false;
     }
-    let Tally { messages, collectives, deaths, leavings, .. } =
+    let Tally { messages, collectives, communicators, deaths, leavings, .. } =
         total.into_inner().expect("no thread panics with the tally");
     println!(
-        "storm: {} seeds, 0 violations: {messages} messages, {collectives} collectives, {deaths} deaths, \
-         {leavings} ranks that left in order, in {:.1} s",
+        "storm: {} seeds, 0 violations: {messages} messages, {collectives} collectives, {communicators} communicators, \
+         {deaths} deaths, {leavings} ranks that left in order, in {:.1} s",
         arguments.seeds,
         begin.elapsed().as_secs_f64()
     );
@@ -200,12 +202,13 @@ fn on_a_job<R>(
 fn replay(seed: u64, defect: Option<Defect>) -> bool {
     let program = program::Program::new(seed);
     println!(
-        "seed {seed}: {} ranks on network '{}', {} messages, {} collectives, groups {:?}, victim {:?}",
+        "seed {seed}: {} ranks on network '{}', {} messages, {} collectives, groups {:?}, families {:?}, victim {:?}",
         program.network.peers,
         program.network_name,
         program.messages.len(),
         program.calls.len(),
         program.groups,
+        program.families,
         program.victim
     );
     let (first, second) = (drive::run(seed, defect), run(seed, defect));

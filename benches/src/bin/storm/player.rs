@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use selvedge::Op;
-use selvedge::runtime::{Call, Group, Operation, Outcome, Plan, Reducer, Runtime, Started, Trouble};
+use selvedge::runtime::{
+    Call, Contexts, Group, Operation, Outcome, Plan, Reducer, Runtime, Started, Trouble,
+};
 use selvedge_coll::{Collective, Rank, Schedule, generate};
 use selvedge_engine::{Context, Failure, Tag};
 use selvedge_transport::{Buf, Cause, Fault, Memory, Peer, Places, Rng, Scope, Transport};
 
 use crate::drive::Tally;
+use crate::family::{self, Life, World};
 use crate::mutate::ScheduleMutant;
 use crate::oracle::{self, History, Received};
 use crate::program::{Act, Element, Probed, Program, Receive, contribution, message_bytes};
 use crate::stream::{self, End, Step};
 
 /// Overwrites a buffer that its operation has given back, so that whoever still reads it reads this.
-const SPENT: u8 = 0xEE;
+pub(crate) const SPENT: u8 = 0xEE;
 
 /// What lies between the places of a message.
 const GAP: u8 = 0xA7;
@@ -68,6 +71,9 @@ pub(crate) struct Player {
     open: Vec<Open>,
     /// Ends of streams that run.
     ends: Vec<End>,
+    /// Its parts of families, also those that are over.
+    lives: Vec<Life>,
+    contexts: Contexts,
     /// Whether something of it ended in a fault: it knows that somebody died, and has taken note.
     knows: bool,
 }
@@ -84,22 +90,34 @@ struct Open {
 }
 
 impl Player {
-    /// A rank that has done nothing yet.
-    pub(crate) fn new(rank: usize) -> Player {
-        Player { rank, phase: 0, next: 0, open: Vec::new(), ends: Vec::new(), knows: false }
+    /// A rank of a program that has done nothing yet.
+    pub(crate) fn new(rank: usize, program: &Program) -> Player {
+        let contexts = family::contexts(program);
+        let (open, ends, lives) = (Vec::new(), Vec::new(), Vec::new());
+        Player { rank, phase: 0, next: 0, open, ends, lives, contexts, knows: false }
+    }
+
+    /// Communicators that it has not freed.
+    pub(crate) fn communicators(&self) -> usize {
+        self.contexts.live()
     }
 
     /// Whether it has done all of its program.
     pub(crate) fn is_through(&self, program: &Program) -> bool {
-        self.phase == program.phases.len() && self.open.is_empty() && self.ends.is_empty()
+        let is_over = |life: &Life| life.is_over() || family::is_excused(program, life.index());
+        self.phase == program.phases.len()
+            && self.open.is_empty()
+            && self.ends.is_empty()
+            && self.lives.iter().all(is_over)
     }
 
     /// What it waits for, in words.
     pub(crate) fn waits_for(&self) -> String {
         let acts: Vec<_> = self.open.iter().take(4).map(|open| open.act).collect();
         let streams: Vec<_> = self.ends.iter().map(End::index).collect();
+        let families: Vec<_> = self.lives.iter().filter(|life| !life.is_over()).map(Life::index).collect();
         format!(
-            "rank {} in phase {} for {} ({acts:?} ..) and streams {streams:?}",
+            "rank {} in phase {} for {} ({acts:?} ..), streams {streams:?} and families {families:?}",
             self.rank,
             self.phase,
             self.open.len()
@@ -116,6 +134,7 @@ impl Player {
         let mut moved = runtime.progress();
         moved |= self.harvest(runtime, scene, notes)?;
         moved |= self.move_streams(runtime, scene, notes)?;
+        moved |= self.move_families(runtime, scene.program, notes)?;
         let Some(acts) = scene.program.phases.get(self.phase).map(|phase| &phase[self.rank]) else {
             return Ok(moved);
         };
@@ -147,6 +166,10 @@ impl Player {
             Act::Recv(index) => Some(self.receive(index, runtime, scene, notes)),
             Act::Call(index) => Some(self.call(index, runtime, scene, notes)),
             Act::Stream(index) => self.open_stream(index, runtime, scene, notes),
+            Act::Family(index) => {
+                self.lives.push(Life::new(index, scene.program));
+                None
+            }
         };
         match begun {
             None => Ok(()),
@@ -265,6 +288,27 @@ impl Player {
                     let act = Act::Stream(self.ends.swap_remove(index).index());
                     let nothing = Memory::zeroed(0);
                     self.ended(act, outcome, (&nothing, &nothing), scene, notes)?;
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    /// One move of every family.
+    fn move_families<T: Transport>(
+        &mut self,
+        runtime: &mut Runtime<T>,
+        program: &Program,
+        notes: &mut Notes,
+    ) -> Result<bool, String> {
+        let (rank, contexts, mut moved) = (self.rank, &self.contexts, false);
+        for life in &mut self.lives {
+            let mut world = World { rank, runtime, contexts, program, tally: &mut notes.tally };
+            match life.step(&mut world) {
+                Ok(has_moved) => moved |= has_moved,
+                Err(family::End::Fault(_)) if family::is_excused(program, life.index()) => self.knows = true,
+                Err(family::End::Fault(why) | family::End::Wrong(why)) => {
+                    return Err(format!("rank {rank}, family {}: {why}", life.index()));
                 }
             }
         }
@@ -417,7 +461,7 @@ fn may_fail(program: &Program, act: Act, fault: &Fault) -> bool {
     match act {
         Act::Send(index) => program.messages[index].dest == victim,
         Act::Recv(index) => program.receives[index].source.is_none_or(|source| source == victim),
-        Act::Call(_) => false,
+        Act::Call(_) | Act::Family(_) => false,
         Act::Stream(index) => stream::may_fail(&program.streams[index], victim),
     }
 }

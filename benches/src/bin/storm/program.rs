@@ -9,6 +9,8 @@ use selvedge_coll::{Algorithm, Collective, Rank, Shape};
 use selvedge_engine::{Config, RoadConfig};
 use selvedge_transport::{Rng, SimConfig};
 
+use crate::family::{self, Family};
+
 /// A program for all ranks.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -30,6 +32,8 @@ pub(crate) struct Program {
     pub(crate) calls: Vec<CollectiveCall>,
     /// All messages that are sent again and again.
     pub(crate) streams: Vec<Stream>,
+    /// All communicators that are made, by what they are made out of.
+    pub(crate) families: Vec<Family>,
     /// For each phase and rank, what it starts, in order.
     pub(crate) phases: Vec<Vec<Vec<Act>>>,
     /// A rank that dies after this many steps of the driver; then there are no collectives.
@@ -161,6 +165,8 @@ pub(crate) enum Act {
     Call(usize),
     /// Makes this rank's ends of stream `.0` and lets them run.
     Stream(usize),
+    /// Begins this rank's part of family `.0`.
+    Family(usize),
 }
 
 /// Contexts of point-to-point messages start here, those of collectives below.
@@ -176,6 +182,7 @@ const SCATTERED_SENDS: u64 = 8;
 const SCATTERED_RECEIVES: u64 = 9;
 const LEFT: u64 = 7;
 const STREAMS: u64 = 5;
+const FAMILY_PLACES: u64 = 13;
 /// Tags are drawn from so few that they collide.
 const TAGS: u64 = 3;
 
@@ -225,6 +232,7 @@ impl Program {
             receives: Vec::new(),
             calls: Vec::new(),
             streams: Vec::new(),
+            families: Vec::new(),
             phases: Vec::new(),
             victim: None,
         };
@@ -242,7 +250,22 @@ impl Program {
         if dies {
             program.victim = Some((rng.index(ranks), rng.below(400)));
         }
+        if job.is_none() {
+            program.add_families();
+        }
         program
+    }
+
+    /// Communicators that are made, drawn apart. Every rank begins them in an order of its own.
+    fn add_families(&mut self) {
+        let mut rng = Rng::new(self.seed).child(FAMILY_PLACES << 32);
+        for (family, phase) in family::draw(self) {
+            for &member in &self.groups[family.group] {
+                let acts = &mut self.phases[phase][member];
+                acts.insert(rng.index(acts.len() + 1), Act::Family(self.families.len()));
+            }
+            self.families.push(family);
+        }
     }
 
     fn add_phase(&mut self, phase: u32, with_collectives: bool, sequences: &mut [u32], rng: &mut Rng) {

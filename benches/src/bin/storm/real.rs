@@ -99,7 +99,8 @@ impl Guest for Play<'_> {
     fn visit<T: Transport>(self, runtime: &mut Runtime<T>) -> Result<Tally, String> {
         let Play { rank, scene } = self;
         let history = History::with_all_sent(scene.program);
-        let (mut player, mut notes) = (Player::new(rank), Notes { history, tally: Tally::default() });
+        let (mut player, mut notes) =
+            (Player::new(rank, scene.program), Notes { history, tally: Tally::default() });
         if let Err(why) = play(&mut player, runtime, &scene, &mut notes) {
             // The engine may still write to what is open.
             std::mem::forget(player);

@@ -54,7 +54,8 @@ caught! {
 }
 
 /// Mistakes of what is built on the engine: the storm of the whole library notices them.
-const ABOVE: &[Mutant] = &[Mutant::ChannelForgotten, Mutant::RoundForgotten];
+const ABOVE: &[Mutant] =
+    &[Mutant::ChannelForgotten, Mutant::RoundForgotten, Mutant::NumberOfOneself, Mutant::NumberInUse];
 
 #[test]
 fn every_mutant_has_a_test_of_its_own() {

@@ -178,6 +178,11 @@ impl Agreement {
         self.rounds
     }
 
+    /// Whether the reduction under way is for a number, and not whether anybody uses it.
+    pub(crate) fn asks_for_number(&self) -> bool {
+        self.rounds.is_multiple_of(2)
+    }
+
     /// Nobody here wants what was agreed on.
     pub(crate) fn give_back(&self, context: u32) {
         self.offer.contexts.release(context);
@@ -185,7 +190,7 @@ impl Agreement {
 
     /// The largest words over all ranks.
     pub(crate) fn heard(&mut self, most: [u64; 2]) -> Next {
-        let asked_for_number = self.rounds.is_multiple_of(2);
+        let asked_for_number = self.asks_for_number();
         self.rounds += 1;
         if asked_for_number { self.heard_number(most) } else { self.heard_whether_taken(most) }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use selvedge_coll::{Collective, Shape};
-use selvedge_engine::{Context, Envelope, Tag};
+use selvedge_engine::{Context, Envelope, Mutant, Tag};
 use selvedge_transport::{Buf, Transport};
 
 use crate::collective::executor::Running;
@@ -134,7 +134,12 @@ impl Talk {
     }
 
     /// The context, when all ranks agree; what is asked next is noted otherwise.
-    fn heard(&mut self, most: [u64; 2]) -> Option<u32> {
+    fn heard(&mut self, most: [u64; 2], makes: impl Fn(Mutant) -> bool) -> Option<u32> {
+        let most = match self.agreement.asks_for_number() {
+            _ if makes(Mutant::NumberOfOneself) => self.asked,
+            false if makes(Mutant::NumberInUse) => [0; 2],
+            _ => most,
+        };
         match self.agreement.heard(most) {
             Next::Agreed(context) => return Some(context),
             Next::Ask(words) => self.asked = words,
@@ -193,7 +198,7 @@ impl<T: Transport> Runtime<T> {
             let run = self.next_run();
             let talk = self.agreements.get(index);
             if let Some(most) = known.take()
-                && let Some(context) = talk.heard(most)
+                && let Some(context) = talk.heard(most, |mutant| self.engine.makes(mutant))
             {
                 self.free_runs.push(run);
                 return Some(Ok(Envelope { source: me, context: Context(context), tag: Tag(0), bytes: 0 }));
