@@ -1,7 +1,8 @@
 //! Messages between pairs: latency, latency_persistent, multi_lat, bw, bibw, mbw_mr.
 //!
-//! In short: `latency` is half the time of a ping-pong, `multi_lat` that of all pairs at once, on average; the others send a window of messages, all nonblocking, and
-//! wait for all of them and (except `bibw`, where each side's receives say it) for a 4-byte answer.
+//! In short: `latency` is half the time of a ping-pong, `multi_lat` that of all pairs at once, on average; the others send
+//! a window of messages, all nonblocking, and wait for all of them and (except `bibw`, where each side's receives say it)
+//! for a 4-byte answer.
 //!
 //! One difference to OSU is forced by the language and is the honest thing anyway: OSU receives a whole window into one
 //! buffer, all receives at the same time, which no correct program does. Here each receive in flight has a buffer of

@@ -137,9 +137,10 @@ pub enum State {
 
 /// The PMI server of one job on one node: PMI-1 and PMI-2, whichever a rank begins with.
 ///
-/// Memory: the store (at most [`STORE_BYTES_MAX`]), node attributes and groups (each bounded in its module), and per rank an unfinished request (at most [`REQUEST_BYTES_MAX`]). What [`poll_output`](Server::poll_output),
-/// [`poll_up`](Server::poll_up) and [`poll_down`](Server::poll_down) have not given out is bounded by the caller, who
-/// feeds no more bytes of a rank that does not read its answers.
+/// Memory: the store (at most [`STORE_BYTES_MAX`]), node attributes and groups (each bounded in its module), and per rank
+/// an unfinished request (at most [`REQUEST_BYTES_MAX`]). What [`poll_output`](Server::poll_output),
+/// [`poll_up`](Server::poll_up) and [`poll_down`](Server::poll_down) have not given out is bounded by the caller, who feeds
+/// no more bytes of a rank that does not read its answers.
 #[derive(Debug)]
 pub struct Server {
     job: Job,
@@ -182,7 +183,8 @@ struct Conversation {
     frames: bool,
     pending: Vec<u8>,
     spawn: Option<(SpawnReader, usize)>,
-    /// Its question is with another node or the launcher; what it says meanwhile is left in `pending`, so that answers keep their order.
+    /// Its question is with another node or the launcher; what it says meanwhile is left in `pending`, so that answers keep
+    /// their order.
     held: Option<Asker>,
     fencing: Option<Asker>,
     spawning: Option<Asker>,
@@ -311,8 +313,8 @@ impl Server {
         }
     }
 
-    /// Whether `rank` may be [`introduced`](Server::introduced): it has not said a word, or has said goodbye, and then it is the next
-    /// program of a script. Panics when it is not here.
+    /// Whether `rank` may be [`introduced`](Server::introduced): it has not said a word, or has said goodbye, and then it
+    /// is the next program of a script. Panics when it is not here.
     pub fn awaits(&self, rank: u32) -> bool {
         let conversation = self.here(rank);
         matches!(conversation.state, State::Silent | State::Finalized) && conversation.pending.is_empty()

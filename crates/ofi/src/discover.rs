@@ -55,8 +55,8 @@ impl Provider {
         self.names_in_libfabric().iter().all(|name| environment::is_excluded(list, name))
     }
 
-    /// What libfabric calls it, the best first. Sockets have had several: `tcp` alone has reliable datagrams since 1.18; before that it
-    /// was `net`, under trial, and `tcp` under a layer that makes datagrams of connections.
+    /// What libfabric calls it, the best first. Sockets have had several: `tcp` alone has reliable datagrams since 1.18;
+    /// before that it was `net`, under trial, and `tcp` under a layer that makes datagrams of connections.
     fn names_in_libfabric(self) -> &'static [&'static str] {
         match self {
             Provider::EfaDirect | Provider::Efa => &["efa"],
@@ -427,8 +427,8 @@ fn hints(provider: &str, caps: u64) -> Hints<'_> {
         provider,
         caps,
         // We give every operation 64 bytes of its own, whether they are asked for or not. And a write with immediate data may
-        // take a receive, because nobody sends us one; without that efa-direct has no one-sided operations at all where rdma-core or
-        // the device is older than such writes without a receive (seen in 2.5).
+        // take a receive, because nobody sends us one; without that efa-direct has no one-sided operations at all where
+        // rdma-core or the device is older than such writes without a receive (seen in 2.5).
         mode: sys::FI_CONTEXT | sys::FI_CONTEXT2 | sys::FI_RX_CQ_DATA,
         mr_mode: sys::FI_MR_LOCAL | sys::FI_MR_VIRT_ADDR | sys::FI_MR_ALLOCATED | sys::FI_MR_PROV_KEY,
         // One thread at a time, so locks can be left out.

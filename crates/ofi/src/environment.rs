@@ -42,8 +42,8 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What of the environment hurts, for somebody who wants to go by `wanted`; the worst first. Variables that are not Unicode may be
-/// given as what is readable of them.
+/// What of the environment hurts, for somebody who wants to go by `wanted`; the worst first. Variables that are not Unicode
+/// may be given as what is readable of them.
 ///
 /// ```
 /// use selvedge_ofi::environment::{Severity, explain};

@@ -13,14 +13,14 @@
 //! Acquaint::stranger     whose card it wants next: the first time that there is something to do with a peer
 //! ```
 //!
-//! Read `discover.rs` and `rail/endpoint.rs` first, then `rail.rs` and `transport.rs`; what belongs to one of them is in the folder of
-//! its name. What there is to know about EFA is in
-//! `efa.rs`, what there is to know about libfabric's memory in `sys.rs`.
+//! Read `discover.rs` and `rail/endpoint.rs` first, then `rail.rs` and `transport.rs`; what belongs to one of them is in
+//! the folder of its name. What there is to know about EFA is in `efa.rs`, what there is to know about libfabric's memory
+//! in `sys.rs`.
 //!
 //! What is *not* here: order, matching, tags, messages larger than a packet (`engine`), ranks of one host (`shm`), how cards get
 //! around (`boot`). Invariants of absence: no header, no C compiler and no libfabric is needed to build; no libfabric
-//! call outside `sys`, `info.rs` and, of `rail`, `fabric.rs`, `queue.rs` and `endpoint.rs`; nothing a provider can do is assumed, it is asked for and read
-//! back.
+//! call outside `sys`, `info.rs` and, of `rail`, `fabric.rs`, `queue.rs` and `endpoint.rs`; nothing a provider can do is
+//! assumed, it is asked for and read back.
 
 mod discover;
 mod efa;

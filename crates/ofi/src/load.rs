@@ -157,8 +157,8 @@ impl Library {
         self.0.version
     }
 
-    /// Whether the efa provider was compiled in or lies beside it, working or not. A library does not say so, but it has the names of
-    /// that provider's settings in it. Reads the file; only for finding reasons.
+    /// Whether the efa provider was compiled in or lies beside it, working or not. A library does not say so, but it has
+    /// the names of that provider's settings in it. Reads the file; only for finding reasons.
     pub(crate) fn knows_efa(&self) -> bool {
         const SETTING: &[u8] = b"use_device_rdma";
         let inside =
@@ -221,9 +221,10 @@ fn paths_with(given: Option<&Path>, library_path: Option<&OsStr>) -> Vec<PathBuf
     given.into_iter().chain(folders.map(|folder| folder.join(WANTED.file))).collect()
 }
 
-/// Loads the plug-ins that lie around the library, so that it finds them by name. Some packages put them where nobody looks (next to
-/// the library, without a run path, the compiled-in folder being that of somebody's build machine); a plug-in already in
-/// memory is found by its name wherever it came from. Not done where the user says in `FI_PROVIDER_PATH` which there are.
+/// Loads the plug-ins that lie around the library, so that it finds them by name. Some packages put them where nobody looks
+/// (next to the library, without a run path, the compiled-in folder being that of somebody's build machine); a plug-in
+/// already in memory is found by its name wherever it came from. Not done where the user says in `FI_PROVIDER_PATH` which
+/// there are.
 fn bring_plug_ins(library: &Path) -> Vec<PlugIn> {
     if std::env::var_os("FI_PROVIDER_PATH").is_some() {
         return Vec::new();

@@ -126,8 +126,9 @@ impl Client {
     /// What `rank` has put under `key` before the last fence; `None` when it has put nothing there.
     ///
     /// Cost: a look into libpmix's memory or a question to the server where the fence has brought it here. PRRTE's (Open MPI's
-    /// mpirun) brings nothing to other hosts, whatever it is asked (seen with 3 and PMIx 5.0.11): there the first question of each rank about
-    /// a rank of another host goes to that host, half a millisecond and more. So fetch what is needed when it is needed.
+    /// mpirun) brings nothing to other hosts, whatever it is asked (seen with 3 and PMIx 5.0.11): there the first question
+    /// of each rank about a rank of another host goes to that host, half a millisecond and more. So fetch what is needed
+    /// when it is needed.
     ///
     /// # Errors
     /// A key that is none, a value that is not bytes, or libpmix's.

@@ -1,5 +1,5 @@
-//! What a message may be made of (MPI 5.0 section 3.2.2 for the predefined ones, chapter 5 for those of the program). Below: where its
-//! elements lie, how claims on them are made, and the check that both sides mean the same.
+//! What a message may be made of (MPI 5.0 section 3.2.2 for the predefined ones, chapter 5 for those of the program).
+//! Below: where its elements lie, how claims on them are made, and the check that both sides mean the same.
 //!
 //! Bytes that arrive come from another process, so nothing is believed about them: a type says which bytes are a value
 //! of it, and `memory.rs` looks before the program may.

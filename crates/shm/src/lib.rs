@@ -1,10 +1,10 @@
 //! Ranks of one host, over memory that they share: a [`Transport`](selvedge_transport::Transport).
 //!
 //! Packets travel in rings of cache lines, one per ordered pair of peers, with one writer and one reader each; a small
-//! one that answers another takes the one cache line that the two write by turns. Large messages are copied once, straight from the sender's memory
-//! into the receiver's (process_vm_readv(2), or memcpy between threads), by both sides at the same time. Who waits
-//! spins, then yields, then sleeps on a futex. All of it is one anonymous file that has no name anywhere and is gone
-//! with the last process, whatever ended it.
+//! one that answers another takes the one cache line that the two write by turns. Large messages are copied once, straight
+//! from the sender's memory into the receiver's (process_vm_readv(2), or memcpy between threads), by both sides at the same
+//! time. Who waits spins, then yields, then sleeps on a futex. All of it is one anonymous file that has no name anywhere
+//! and is gone with the last process, whatever ended it.
 //!
 //! Read [`Segment`] first, then `ring.rs`, `baton.rs`, `job.rs`, `doorbell.rs` and `attention.rs` (the protocols
 //! between processes, each with its model), then `shm.rs`, where they become [`Shm`].

@@ -25,11 +25,11 @@ const LOOKS: u32 = 32;
 /// 148 ns when looking every 10, 155 at 40, 125 at 60, 115 at 80, 125 at 100.
 const LOOK_NS: u32 = 80;
 
-/// With a core for every rank, the longest spin. Waking a thread on a core that has gone idle takes 5 (bare metal) to 35 microseconds
-/// (virtual machine; measured); spinning as long as a wake-up takes costs at most twice what the best choice would have
-/// (Karlin, Li, Manasse, Owicki, "Empirical studies of competitive spinning", 1991). A spin that was in vain halves the
-/// next one, one that was not doubles it: where other programs run, or the scheduler puts two ranks on one core, the
-/// peer does not run while we spin, and each message would cost the whole of it.
+/// With a core for every rank, the longest spin. Waking a thread on a core that has gone idle takes 5 (bare metal) to 35
+/// microseconds (virtual machine; measured); spinning as long as a wake-up takes costs at most twice what the best choice
+/// would have (Karlin, Li, Manasse, Owicki, "Empirical studies of competitive spinning", 1991). A spin that was in vain
+/// halves the next one, one that was not doubles it: where other programs run, or the scheduler puts two ranks on one core,
+/// the peer does not run while we spin, and each message would cost the whole of it.
 const SPIN: Duration = Duration::from_micros(40);
 
 /// A shorter spin is none at all, but for the looks before the clock is asked.

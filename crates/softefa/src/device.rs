@@ -54,8 +54,8 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Those of this process, made when they are first asked for. `None` where the settings cannot be understood or the tree cannot
-    /// be written; standard error says why.
+    /// Those of this process, made when they are first asked for. `None` where the settings cannot be understood or the
+    /// tree cannot be written; standard error says why.
     pub fn of_process() -> Option<&'static Devices> {
         static DEVICES: OnceLock<Option<Devices>> = OnceLock::new();
         let made = DEVICES.get_or_init(|| match Devices::from_environment() {

@@ -8,8 +8,8 @@ use std::path::Path;
 /// A variable and its value.
 pub type Variable = (OsString, OsString);
 
-/// Addresses for `count` hosts: 127.77.0.1, 127.77.0.2 and so on. All of 127/8 is this machine, and few programs use any of it but
-/// the first.
+/// Addresses for `count` hosts: 127.77.0.1, 127.77.0.2 and so on. All of 127/8 is this machine, and few programs use any of
+/// it but the first.
 pub fn addresses(count: u16) -> Vec<Ipv4Addr> {
     let address = |index: u16| {
         let [high, low] = (index + 1).to_be_bytes();

@@ -307,7 +307,8 @@ impl Opened {
         }
     }
 
-    /// Adds an entry to the queue at `place`. One too many is the end: the device would have lost it, and the program would wait for ever.
+    /// Adds an entry to the queue at `place`. One too many is the end: the device would have lost it, and the program would
+    /// wait for ever.
     fn push(&self, queues: &mut [Option<Queue>], place: usize, entry: Entry) {
         let Some(Some(queue)) = queues.get_mut(place) else { return };
         queue.push(entry);

@@ -29,7 +29,8 @@
 //!
 //! Each asking packet carries the sender's time and each answer sends one back: that is the round trip without guesses, and it
 //! tells that a packet is lost when one that was sent later has been answered and [`Config::reorder_time`] has passed. What
-//! has no later packet to betray it is found by a timer that follows the round trip. The window in bytes halves with a loss and grows back.
+//! has no later packet to betray it is found by a timer that follows the round trip. The window in bytes halves with a loss
+//! and grows back.
 //!
 //! Silence for [`Config::peer_timeout`] ends all work on a flow; the socket's "nobody listens there" does at once.
 

@@ -35,7 +35,8 @@ const NFTABLES: &str = "nftables";
 ///
 /// A host answers to three names: `node1`, `nodea` (up to 26 hosts) and its address `10.77.0.1`; all hosts know all of
 /// them, and `node1` is what it calls itself. It has its own `/dev/shm`, `/run`, loopback and boot identity, and shares
-/// `/tmp` with the others as it would a file system of the network. Its only way out is `eth0`, to the other hosts of the same testbed.
+/// `/tmp` with the others as it would a file system of the network. Its only way out is `eth0`, to the other hosts of the
+/// same testbed.
 ///
 /// Several testbeds can be there at a time, and they do not see each other. The methods panic on a host that there is not.
 #[derive(Debug)]

@@ -304,8 +304,8 @@ impl Program {
         self.phases.push(starts);
     }
 
-    /// Messages that are sent again and again, drawn apart. Both ranks make the ends of partitioned ones in the same order, by which
-    /// they meet.
+    /// Messages that are sent again and again, drawn apart. Both ranks make the ends of partitioned ones in the same order,
+    /// by which they meet.
     fn add_streams(&mut self, phase: u32, starts: &mut [Vec<Act>]) {
         let mut rng = Rng::new(self.seed).child(STREAMS << 32 | u64::from(phase));
         for _ in 0..rng.below(4) {

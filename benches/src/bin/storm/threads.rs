@@ -2,8 +2,9 @@
 //! draw from the seed.
 //!
 //! Thread `t` of every rank does the same steps: an exchange around the ring of ranks with the threads `t` of two others, each
-//! time another way, and on communicators that it makes, every collective. After its steps each thread throws messages at ranks, where whichever
-//! thread is there first receives them. Every byte is a function of the seed, so every receiver knows what it must get.
+//! time another way, and on communicators that it makes, every collective. After its steps each thread throws messages at
+//! ranks, where whichever thread is there first receives them. Every byte is a function of the seed, so every receiver
+//! knows what it must get.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

@@ -1,4 +1,5 @@
-//! Which interface tcp goes by. A host has many, and the first in a list is as often as not a bridge of docker that leads nowhere.
+//! Which interface tcp goes by. A host has many, and the first in a list is as often as not a bridge of docker that leads
+//! nowhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 

@@ -10,8 +10,8 @@
 //!
 //! The word of a pair is a keyed hash of both names (HMAC-SHA256 under the job's secret, [`crate::Terms`]), which both of them
 //! compute and nobody else can. So every packet proves by itself, and at the price of one comparison, that its sender
-//! belongs to the job, from the first on and whatever overtakes what. A guess is right once in 2^39 times on TCP. On EFA it is once
-//! in 2^7, which tells the packets of another job from ours; a stranger there must first guess the 32 bits of the
+//! belongs to the job, from the first on and whatever overtakes what. A guess is right once in 2^39 times on TCP. On EFA it
+//! is once in 2^7, which tells the packets of another job from ours; a stranger there must first guess the 32 bits of the
 //! receiver's queue key, which its device demands. Who can read what passes on the network can copy a word.
 
 use hmac::{Hmac, Mac};

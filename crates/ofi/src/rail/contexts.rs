@@ -19,8 +19,8 @@ pub(crate) struct Contexts {
     in_flight: Box<[bool]>,
 }
 
-// SAFETY: the lines are written by the provider only, during calls of the thread that has the endpoint (or by a thread of its own, under its
-// own locks); we only compare their addresses.
+// SAFETY: the lines are written by the provider only, during calls of the thread that has the endpoint (or by a thread of
+// its own, under its own locks); we only compare their addresses.
 unsafe impl Send for Contexts {}
 
 impl Contexts {

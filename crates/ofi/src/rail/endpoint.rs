@@ -129,8 +129,8 @@ impl Endpoint {
     /// From now on it sends and receives.
     ///
     /// An endpoint that could not be enabled is left open, with all that belongs to it: closing one that is half set up ends the
-    /// process in libfabric 1.17 (seen on efa, when the first address handle is refused). It costs memory once, in a process that is told
-    /// to go by another road.
+    /// process in libfabric 1.17 (seen on efa, when the first address handle is refused). It costs memory once, in a
+    /// process that is told to go by another road.
     ///
     /// # Errors
     /// What the provider said; `ENOSYS` when it lacks a call that every road needs.

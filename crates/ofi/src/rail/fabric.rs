@@ -37,13 +37,13 @@ unsafe impl Headed for sys::FidEp {}
 // SAFETY: `fid` is its first field.
 unsafe impl Headed for sys::FidMr {}
 
-// SAFETY: no object of libfabric is bound to the thread that opened it (fi_domain(3), threading: even FI_THREAD_DOMAIN only asks that
-// calls do not overlap).
+// SAFETY: no object of libfabric is bound to the thread that opened it (fi_domain(3), threading: even FI_THREAD_DOMAIN only
+// asks that calls do not overlap).
 unsafe impl<T: Headed> Send for Object<T> {}
 
 impl<T: Headed> Object<T> {
-    /// Calls `open`, which writes an object and answers with a status, and takes the object. What providers say meanwhile becomes part
-    /// of the error.
+    /// Calls `open`, which writes an object and answers with a status, and takes the object. What providers say meanwhile
+    /// becomes part of the error.
     ///
     /// # Safety
     /// When `open` answers 0 it has written an object that nobody else closes.
@@ -94,8 +94,9 @@ pub(crate) struct Fabric {
     library: Library,
 }
 
-// SAFETY: opening a domain and asking whether it is safe to sleep are the only calls that take a shared reference. The first happens under
-// the provider's own lock (fi_domain(3): fabrics are always thread safe), the second looks at one completion queue.
+// SAFETY: opening a domain and asking whether it is safe to sleep are the only calls that take a shared reference. The
+// first happens under the provider's own lock (fi_domain(3): fabrics are always thread safe), the second looks at one
+// completion queue.
 unsafe impl Sync for Fabric {}
 
 impl Fabric {

@@ -37,8 +37,8 @@ pub(crate) fn hear<T>(ask: impl FnOnce() -> T) -> (T, Vec<Heard>) {
     (result, heard)
 }
 
-/// The sentences among the heard that are about something that went wrong, the first two of them: cause and consequence, as providers
-/// speak. `None` when there is none.
+/// The sentences among the heard that are about something that went wrong, the first two of them: cause and consequence, as
+/// providers speak. `None` when there is none.
 pub(crate) fn complaint<'a>(heard: impl IntoIterator<Item = &'a Heard>) -> Option<String> {
     const WRONG: [&str; 8] =
         ["fail", "error", "cannot", "unable", "invalid", "required", "not an efa device", "no such"];

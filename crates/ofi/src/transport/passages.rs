@@ -159,7 +159,8 @@ impl Ofi {
         }
     }
 
-    /// A packet with a number has come, from somebody we have had to do with. It is lent once, and thrown away when it comes again.
+    /// A packet with a number has come, from somebody we have had to do with. It is lent once, and thrown away when it
+    /// comes again.
     pub(crate) fn take_numbered(
         &mut self,
         (from, number): (Peer, u32),

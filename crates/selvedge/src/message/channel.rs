@@ -122,7 +122,8 @@ impl Channel {
         Channel::new(ends, bytes, side, word)
     }
 
-    /// The receiving end, with as many partitions as the board. `element_bytes`: of what an element that is no value is counted in.
+    /// The receiving end, with as many partitions as the board. `element_bytes`: of what an element that is no value is
+    /// counted in.
     pub(crate) fn receiver<T: Transport>(
         ends: Ends,
         (bytes, element_bytes): (usize, usize),
@@ -200,8 +201,8 @@ impl Channel {
         }
     }
 
-    /// A partition of a sender is ready, or was withheld: its marker is gone, and nobody will say that it is. It leaves either way,
-    /// because the receiver counts on it.
+    /// A partition of a sender is ready, or was withheld: its marker is gone, and nobody will say that it is. It leaves
+    /// either way, because the receiver counts on it.
     pub(crate) fn mark<T: Transport>(&mut self, partition: usize, is_withheld: bool, engine: &mut Engine<T>) {
         let Side::Sender { number, marked, unmarked } = &mut self.side else {
             unreachable!("a receiver has no marks")

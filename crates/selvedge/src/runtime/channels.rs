@@ -23,8 +23,8 @@ fn channel_word(index: u32) -> u64 {
 }
 
 impl<T: Transport> Runtime<T> {
-    /// The sending end of a partitioned message of `bytes` in so many equal partitions. The caller sends its [`hello`](super::hello) to the
-    /// other end. `number`: one that no other channel to that rank has.
+    /// The sending end of a partitioned message of `bytes` in so many equal partitions. The caller sends its
+    /// [`hello`](super::hello) to the other end. `number`: one that no other channel to that rank has.
     pub fn open_sender(&mut self, ends: Ends, number: u32, bytes: usize, partitions: usize) -> ChannelId {
         let index = self.next_channel();
         let channel = Channel::sender(ends, number, bytes, partitions, channel_word(index));

@@ -75,7 +75,8 @@ fn device(devices: &Devices, card: &std::sync::Arc<Card>) -> *mut Device {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_get_device_list(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_get_device_list(3)` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_device_list(count: *mut c_int) -> *mut *mut Device {
     let listed = Devices::of_process().map(listed);
@@ -101,7 +102,8 @@ unsafe extern "C" fn ibv_get_device_list(count: *mut c_int) -> *mut *mut Device 
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_free_device_list(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_free_device_list(3)` asks for: objects of ours that are not destroyed meanwhile, places
+/// of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_free_device_list(list: *mut *mut Device) {
     // SAFETY: the caller passes a list from `ibv_get_device_list`, or null.
@@ -112,7 +114,8 @@ unsafe extern "C" fn ibv_free_device_list(list: *mut *mut Device) {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_get_device_name(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_get_device_name(3)` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_device_name(device: *mut Device) -> *const c_char {
     // SAFETY: the caller passes a listed device, or null.
@@ -123,7 +126,8 @@ unsafe extern "C" fn ibv_get_device_name(device: *mut Device) -> *const c_char {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_get_device_guid(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_get_device_guid(3)` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_device_guid(device: *mut Device) -> u64 {
     // SAFETY: the caller passes a listed device, or null.
@@ -134,7 +138,8 @@ unsafe extern "C" fn ibv_get_device_guid(device: *mut Device) -> u64 {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_get_device_index(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_get_device_index(3)` asks for: objects of ours that are not destroyed meanwhile, places
+/// of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_device_index(device: *mut Device) -> c_int {
     // SAFETY: the caller passes a listed device, or null.
@@ -152,7 +157,8 @@ fn guid(card: &Card) -> u64 {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_open_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_open_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_open_device(device: *mut Device) -> *mut Context {
     let Some(devices) = Devices::of_process() else { return refuse(libc::ENODEV) };
@@ -203,7 +209,8 @@ fn verbs_context(devices: &Devices, device: *mut Device, async_fd: c_int) -> Ver
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_close_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_close_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_close_device(context: *mut Context) -> c_int {
     // SAFETY: the caller passes an open device which it does not use again, or null.
@@ -247,7 +254,8 @@ fn attributes(opened: &Opened) -> DeviceAttr {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_query_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_query_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_query_device(context: *mut Context, answer: *mut DeviceAttr) -> c_int {
     // SAFETY: the caller passes an open device, or null.
@@ -264,7 +272,8 @@ unsafe extern "C" fn ibv_query_device(context: *mut Context, answer: *mut Device
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_query_device_ex` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_query_device_ex` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 unsafe extern "C" fn query_device_ex(
     context: *mut Context,
     _: *const c_void,
@@ -299,7 +308,8 @@ pub(super) unsafe fn answer_with<T: Copy>(answer: &T, into: *mut u8, bytes: usiz
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_query_port` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_query_port` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 unsafe extern "C" fn query_port(
     context: *mut Context,
     port: u8,
@@ -337,7 +347,8 @@ unsafe extern "C" fn query_port(
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_query_port(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_query_port(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_query_port(context: *mut Context, port: u8, answer: *mut PortAttr) -> c_int {
     const OLD_BYTES: usize = std::mem::offset_of!(PortAttr, flags);
@@ -349,7 +360,8 @@ unsafe extern "C" fn ibv_query_port(context: *mut Context, port: u8, answer: *mu
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_query_gid(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_query_gid(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_query_gid(context: *mut Context, port: u8, index: c_int, answer: *mut Gid) -> c_int {
     // SAFETY: the caller passes an open device, or null.
@@ -368,7 +380,8 @@ unsafe extern "C" fn ibv_query_gid(context: *mut Context, port: u8, index: c_int
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_query_pkey(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_query_pkey(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_query_pkey(_: *mut Context, port: u8, index: c_int, answer: *mut u16) -> c_int {
     if port != 1 || index != 0 || answer.is_null() {
@@ -396,7 +409,8 @@ extern "C" fn ibv_is_fork_initialized() -> c_int {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_get_async_event(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_get_async_event(3)` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_async_event(context: *mut Context, _: *mut c_void) -> c_int {
     // SAFETY: the caller passes an open device, or null.

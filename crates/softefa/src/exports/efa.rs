@@ -39,7 +39,8 @@ unsafe fn given<T: Copy + Default>(from: *const T, bytes: u32) -> Option<T> {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `efadv_query_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `efadv_query_device(3)` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_query_device(
     context: *mut Context,
@@ -71,7 +72,8 @@ unsafe extern "C" fn efadv_query_device(
 ///
 /// # Safety
 ///
-/// Pointers are null or what `efadv_query_ah(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `efadv_query_ah(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_query_ah(handle: *mut Ah, answer: *mut EfaAhAttr, bytes: u32) -> c_int {
     // SAFETY: the caller passes a handle, or null.
@@ -88,7 +90,8 @@ unsafe extern "C" fn efadv_query_ah(handle: *mut Ah, answer: *mut EfaAhAttr, byt
 ///
 /// # Safety
 ///
-/// Pointers are null or what `efadv_create_qp_ex(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `efadv_create_qp_ex(3)` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_create_qp_ex(
     _: *mut Context,
@@ -109,7 +112,8 @@ unsafe extern "C" fn efadv_create_qp_ex(
 ///
 /// # Safety
 ///
-/// Pointers are null or what `efadv_create_driver_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `efadv_create_driver_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places
+/// of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_create_driver_qp(
     domain: *mut Pd,
@@ -127,7 +131,8 @@ unsafe extern "C" fn efadv_create_driver_qp(
 ///
 /// # Safety
 ///
-/// Pointers are null or what `efadv_create_cq(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `efadv_create_cq(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_create_cq(
     context: *mut Context,
@@ -158,7 +163,8 @@ unsafe extern "C" fn efadv_create_cq(
 ///
 /// # Safety
 ///
-/// Pointers are null or what `efadv_cq_from_ibv_cq_ex(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `efadv_cq_from_ibv_cq_ex(3)` asks for: objects of ours that are not destroyed meanwhile,
+/// places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_cq_from_ibv_cq_ex(queue: *mut CqEx) -> *mut EfaCq {
     if queue.is_null() {
@@ -172,7 +178,8 @@ unsafe extern "C" fn efadv_cq_from_ibv_cq_ex(queue: *mut CqEx) -> *mut EfaCq {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `efadv_query_mr(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `efadv_query_mr(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn efadv_query_mr(region: *mut Mr, answer: *mut EfaMrAttr, bytes: u32) -> c_int {
     if region.is_null() {

@@ -12,7 +12,8 @@ use crate::mem::{self, Asked};
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_alloc_pd(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_alloc_pd(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_alloc_pd(context: *mut Context) -> *mut Pd {
     static NUMBERS: AtomicU32 = AtomicU32::new(1);
@@ -29,7 +30,8 @@ unsafe extern "C" fn ibv_alloc_pd(context: *mut Context) -> *mut Pd {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_dealloc_pd(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_dealloc_pd(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_dealloc_pd(domain: *mut Pd) -> c_int {
     // SAFETY: the caller passes a domain which it does not use again, or null.
@@ -65,7 +67,8 @@ unsafe fn register(domain: *mut Pd, at: *mut c_void, bytes: usize, start: u64, a
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_reg_mr(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_reg_mr(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_reg_mr(domain: *mut Pd, at: *mut c_void, bytes: usize, access: c_int) -> *mut Mr {
     if strikes("ibv_reg_mr") {
@@ -79,7 +82,8 @@ unsafe extern "C" fn ibv_reg_mr(domain: *mut Pd, at: *mut c_void, bytes: usize, 
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_reg_mr_iova2(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_reg_mr_iova2(3)` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_reg_mr_iova2(
     domain: *mut Pd,
@@ -105,7 +109,8 @@ extern "C" fn ibv_reg_dmabuf_mr(_: *mut Pd, _: u64, _: usize, _: u64, _: c_int, 
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_dereg_mr(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_dereg_mr(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_dereg_mr(region: *mut Mr) -> c_int {
     if strikes("ibv_dereg_mr") {
@@ -121,7 +126,8 @@ unsafe extern "C" fn ibv_dereg_mr(region: *mut Mr) -> c_int {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_create_ah(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_create_ah(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_create_ah(domain: *mut Pd, attr: *const AhAttr) -> *mut Ah {
     // SAFETY: the caller passes a domain, or null.
@@ -147,7 +153,8 @@ unsafe extern "C" fn ibv_create_ah(domain: *mut Pd, attr: *const AhAttr) -> *mut
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_destroy_ah(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_destroy_ah(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_destroy_ah(handle: *mut Ah) -> c_int {
     // SAFETY: the caller passes a handle which it does not use again, or null.

@@ -172,7 +172,8 @@ pub(super) unsafe fn create_from(attr: *mut QpInitAttrEx, driver: EfaQpInitAttr)
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_create_qp_ex` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_create_qp_ex` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 pub(super) unsafe extern "C" fn create_qp_ex(_: *mut Context, attr: *mut QpInitAttrEx) -> *mut QpEx {
     if strikes("ibv_create_qp_ex") {
         return refuse(libc::EINVAL);
@@ -185,7 +186,8 @@ pub(super) unsafe extern "C" fn create_qp_ex(_: *mut Context, attr: *mut QpInitA
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_create_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_create_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_create_qp(domain: *mut Pd, attr: *mut QpInitAttr) -> *mut QpEx {
     if attr.is_null() || strikes("ibv_create_qp") {
@@ -215,7 +217,8 @@ pub(super) unsafe fn create_plain(domain: *mut Pd, attr: *mut QpInitAttr) -> *mu
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_modify_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_modify_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_modify_qp(pair: *mut QpEx, attr: *mut QpAttr, mask: c_int) -> c_int {
     let object = pair!(pair, libc::EINVAL);
@@ -246,7 +249,8 @@ unsafe extern "C" fn ibv_modify_qp(pair: *mut QpEx, attr: *mut QpAttr, mask: c_i
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_query_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_query_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_query_qp(
     pair: *mut QpEx,
@@ -287,13 +291,14 @@ unsafe extern "C" fn ibv_query_qp(
 
 /// `ibv_destroy_qp(3)`.
 ///
-/// libfabric 1.17 breaks the promise below: where its own address handle is refused (`--fail ibv_create_ah`), `fi_enable` destroys
-/// the queue pair and frees what it knew of it, and `fi_close` reads the pointer out of the freed memory and passes that
-/// (seen with gdb). The process dies here, as it would in libibverbs.
+/// libfabric 1.17 breaks the promise below: where its own address handle is refused (`--fail ibv_create_ah`), `fi_enable`
+/// destroys the queue pair and frees what it knew of it, and `fi_close` reads the pointer out of the freed memory and
+/// passes that (seen with gdb). The process dies here, as it would in libibverbs.
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_destroy_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_destroy_qp(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_destroy_qp(pair: *mut QpEx) -> c_int {
     if strikes("ibv_destroy_qp") {
@@ -309,7 +314,8 @@ unsafe extern "C" fn ibv_destroy_qp(pair: *mut QpEx) -> c_int {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_qp_to_qp_ex(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_qp_to_qp_ex(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_qp_to_qp_ex(pair: *mut QpEx) -> *mut QpEx {
     let object = pair!(pair, ptr::null_mut());

@@ -24,7 +24,8 @@ macro_rules! queue {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_create_comp_channel(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_create_comp_channel(3)` asks for: objects of ours that are not destroyed meanwhile,
+/// places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_create_comp_channel(context: *mut Context) -> *mut CompChannel {
     if context.is_null() || strikes("ibv_create_comp_channel") {
@@ -39,7 +40,8 @@ unsafe extern "C" fn ibv_create_comp_channel(context: *mut Context) -> *mut Comp
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_destroy_comp_channel(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_destroy_comp_channel(3)` asks for: objects of ours that are not destroyed meanwhile,
+/// places of the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_destroy_comp_channel(channel: *mut CompChannel) -> c_int {
     // SAFETY: the caller passes a channel which it does not use again, or null.
@@ -51,7 +53,8 @@ unsafe extern "C" fn ibv_destroy_comp_channel(channel: *mut CompChannel) -> c_in
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_get_cq_event(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_get_cq_event(3)` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_get_cq_event(
     channel: *mut CompChannel,
@@ -153,7 +156,8 @@ pub(super) unsafe fn create(
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_create_cq_ex` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_create_cq_ex` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 pub(super) unsafe extern "C" fn create_cq_ex(context: *mut Context, attr: *mut CqInitAttrEx) -> *mut CqEx {
     if attr.is_null() || strikes("ibv_create_cq_ex") {
         return refuse(libc::EINVAL);
@@ -172,7 +176,8 @@ pub(super) unsafe extern "C" fn create_cq_ex(context: *mut Context, attr: *mut C
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_create_cq(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_create_cq(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_create_cq(
     context: *mut Context,
@@ -192,7 +197,8 @@ unsafe extern "C" fn ibv_create_cq(
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_destroy_cq(3)` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_destroy_cq(3)` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ibv_destroy_cq(queue: *mut CqEx) -> c_int {
     let object = queue!(queue, libc::EINVAL);
@@ -217,7 +223,8 @@ fn open_next(object: &QueueObject) -> c_int {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_start_poll` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_start_poll` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 unsafe extern "C" fn start_poll(queue: *mut CqEx, attr: *mut PollCqAttr) -> c_int {
     let object = queue!(queue, libc::EINVAL);
     if !attr.is_null() {
@@ -234,7 +241,8 @@ unsafe extern "C" fn start_poll(queue: *mut CqEx, attr: *mut PollCqAttr) -> c_in
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_next_poll` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_next_poll` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 unsafe extern "C" fn next_poll(queue: *mut CqEx) -> c_int {
     open_next(queue!(queue, libc::EINVAL))
 }
@@ -250,7 +258,8 @@ unsafe extern "C" fn end_poll(_: *mut CqEx) {}
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wc_read_opcode` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wc_read_opcode` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 unsafe extern "C" fn read_opcode(queue: *mut CqEx) -> c_int {
     queue!(queue, 0).current.get().opcode
 }
@@ -259,7 +268,8 @@ unsafe extern "C" fn read_opcode(queue: *mut CqEx) -> c_int {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wc_read_vendor_err` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wc_read_vendor_err` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 unsafe extern "C" fn read_vendor_err(queue: *mut CqEx) -> u32 {
     queue!(queue, 0).current.get().vendor_err
 }
@@ -268,7 +278,8 @@ unsafe extern "C" fn read_vendor_err(queue: *mut CqEx) -> u32 {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wc_read_byte_len` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wc_read_byte_len` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 unsafe extern "C" fn read_byte_len(queue: *mut CqEx) -> u32 {
     queue!(queue, 0).current.get().byte_len
 }
@@ -277,7 +288,8 @@ unsafe extern "C" fn read_byte_len(queue: *mut CqEx) -> u32 {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wc_read_imm_data` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wc_read_imm_data` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 unsafe extern "C" fn read_imm_data(queue: *mut CqEx) -> u32 {
     queue!(queue, 0).current.get().imm.unwrap_or(0)
 }
@@ -286,7 +298,8 @@ unsafe extern "C" fn read_imm_data(queue: *mut CqEx) -> u32 {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wc_read_qp_num` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wc_read_qp_num` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 unsafe extern "C" fn read_qp_num(queue: *mut CqEx) -> u32 {
     queue!(queue, 0).current.get().qp_num
 }
@@ -295,7 +308,8 @@ unsafe extern "C" fn read_qp_num(queue: *mut CqEx) -> u32 {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wc_read_src_qp` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wc_read_src_qp` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 unsafe extern "C" fn read_src_qp(queue: *mut CqEx) -> u32 {
     queue!(queue, 0).current.get().src_qp
 }
@@ -304,7 +318,8 @@ unsafe extern "C" fn read_src_qp(queue: *mut CqEx) -> u32 {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wc_read_wc_flags` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wc_read_wc_flags` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 unsafe extern "C" fn read_wc_flags(queue: *mut CqEx) -> c_uint {
     flags(&queue!(queue, 0).current.get())
 }
@@ -318,7 +333,8 @@ fn flags(entry: &Entry) -> c_uint {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wc_read_slid` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wc_read_slid` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 unsafe extern "C" fn read_slid(queue: *mut CqEx) -> u32 {
     let object = queue!(queue, 0);
     if object.opened.devices.failures.strike("slid") {
@@ -331,7 +347,8 @@ unsafe extern "C" fn read_slid(queue: *mut CqEx) -> u32 {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wc_read_sl` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wc_read_sl` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 unsafe extern "C" fn read_zero(_: *mut CqEx) -> u8 {
     0
 }
@@ -340,7 +357,8 @@ unsafe extern "C" fn read_zero(_: *mut CqEx) -> u8 {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `efadv_wc_read_sgid` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `efadv_wc_read_sgid` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 unsafe extern "C" fn wc_read_sgid(queue: *mut EfaCq, answer: *mut Gid) -> c_int {
     // SAFETY: the caller passes the inner part of a queue of ours, or null.
     let Some(EfaQueue(object)) = (unsafe { seen::<EfaQueue>(queue) }) else { return libc::EINVAL };
@@ -358,7 +376,8 @@ unsafe extern "C" fn wc_read_sgid(queue: *mut EfaCq, answer: *mut Gid) -> c_int 
 ///
 /// # Safety
 ///
-/// Pointers are null or what `efadv_wc_is_unsolicited` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `efadv_wc_is_unsolicited` asks for: objects of ours that are not destroyed meanwhile, places
+/// of the right size.
 unsafe extern "C" fn wc_is_unsolicited(queue: *mut EfaCq) -> bool {
     // SAFETY: the caller passes the inner part of a queue of ours, or null.
     let object = unsafe { seen::<EfaQueue>(queue) };
@@ -402,7 +421,8 @@ pub(super) unsafe extern "C" fn poll_cq(queue: *mut CqEx, count: c_int, into: *m
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_req_notify_cq` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_req_notify_cq` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 pub(super) unsafe extern "C" fn req_notify_cq(queue: *mut CqEx, _: c_int) -> c_int {
     let object = queue!(queue, libc::EINVAL);
     if strikes("ibv_req_notify_cq") {

@@ -45,7 +45,8 @@ unsafe fn parts(list: *const Sge, count: usize) -> Option<Parts> {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_post_recv` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_post_recv` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 pub(super) unsafe extern "C" fn post_recv(
     pair: *mut QpEx,
     list: *mut RecvWr,
@@ -83,7 +84,8 @@ pub(super) unsafe extern "C" fn post_recv(
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_post_send` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_post_send` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 pub(super) unsafe extern "C" fn post_send(
     pair: *mut QpEx,
     list: *mut SendWr,
@@ -182,7 +184,8 @@ pub(super) unsafe extern "C" fn wr_send(pair: *mut QpEx) {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wr_send_imm` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wr_send_imm` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 pub(super) unsafe extern "C" fn wr_send_imm(pair: *mut QpEx, imm: u32) {
     add(pair, Verb::Send { imm: Some(imm) });
 }
@@ -191,7 +194,8 @@ pub(super) unsafe extern "C" fn wr_send_imm(pair: *mut QpEx, imm: u32) {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wr_rdma_read` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wr_rdma_read` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 pub(super) unsafe extern "C" fn wr_rdma_read(pair: *mut QpEx, rkey: u32, remote: u64) {
     add(pair, Verb::Read { rkey, remote });
 }
@@ -200,7 +204,8 @@ pub(super) unsafe extern "C" fn wr_rdma_read(pair: *mut QpEx, rkey: u32, remote:
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wr_rdma_write` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wr_rdma_write` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 pub(super) unsafe extern "C" fn wr_rdma_write(pair: *mut QpEx, rkey: u32, remote: u64) {
     add(pair, Verb::Write { rkey, remote, imm: None });
 }
@@ -209,7 +214,8 @@ pub(super) unsafe extern "C" fn wr_rdma_write(pair: *mut QpEx, rkey: u32, remote
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wr_rdma_write_imm` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wr_rdma_write_imm` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 pub(super) unsafe extern "C" fn wr_rdma_write_imm(pair: *mut QpEx, rkey: u32, remote: u64, imm: u32) {
     add(pair, Verb::Write { rkey, remote, imm: Some(imm) });
 }
@@ -218,7 +224,8 @@ pub(super) unsafe extern "C" fn wr_rdma_write_imm(pair: *mut QpEx, rkey: u32, re
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wr_set_ud_addr` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wr_set_ud_addr` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 pub(super) unsafe extern "C" fn wr_set_ud_addr(pair: *mut QpEx, handle: *mut Ah, qpn: u32, qkey: u32) {
     let object = pair!(pair);
     let to = destination(object, handle, qpn, qkey);
@@ -229,7 +236,8 @@ pub(super) unsafe extern "C" fn wr_set_ud_addr(pair: *mut QpEx, handle: *mut Ah,
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wr_set_sge` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wr_set_sge` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 pub(super) unsafe extern "C" fn wr_set_sge(pair: *mut QpEx, lkey: u32, addr: u64, length: u32) {
     let object = pair!(pair);
     let parts = [part(&Sge { addr, length, lkey })];
@@ -240,7 +248,8 @@ pub(super) unsafe extern "C" fn wr_set_sge(pair: *mut QpEx, lkey: u32, addr: u64
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wr_set_sge_list` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wr_set_sge_list` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 pub(super) unsafe extern "C" fn wr_set_sge_list(pair: *mut QpEx, count: usize, list: *const Sge) {
     let object = pair!(pair);
     // SAFETY: the caller says how many parts there are.
@@ -255,7 +264,8 @@ pub(super) unsafe extern "C" fn wr_set_sge_list(pair: *mut QpEx, count: usize, l
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wr_set_inline_data` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wr_set_inline_data` asks for: objects of ours that are not destroyed meanwhile, places of
+/// the right size.
 pub(super) unsafe extern "C" fn wr_set_inline_data(pair: *mut QpEx, data: *mut c_void, length: usize) {
     let list = [DataBuf { addr: data, length }];
     // SAFETY: the list has one entry, and the caller says that its memory is there.
@@ -266,7 +276,8 @@ pub(super) unsafe extern "C" fn wr_set_inline_data(pair: *mut QpEx, data: *mut c
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wr_set_inline_data_list` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wr_set_inline_data_list` asks for: objects of ours that are not destroyed meanwhile,
+/// places of the right size.
 pub(super) unsafe extern "C" fn wr_set_inline_data_list(pair: *mut QpEx, count: usize, list: *const DataBuf) {
     let object = pair!(pair);
     let limit = object.opened.devices.settings.limits.inline_bytes_max;
@@ -299,7 +310,8 @@ pub(super) unsafe extern "C" fn wr_start(pair: *mut QpEx) {
 ///
 /// # Safety
 ///
-/// Pointers are null or what `ibv_wr_complete` asks for: objects of ours that are not destroyed meanwhile, places of the right size.
+/// Pointers are null or what `ibv_wr_complete` asks for: objects of ours that are not destroyed meanwhile, places of the
+/// right size.
 pub(super) unsafe extern "C" fn wr_complete(pair: *mut QpEx) -> c_int {
     let object = pair!(pair, libc::EINVAL);
     if object.opened.devices.failures.strike("wr_complete") {

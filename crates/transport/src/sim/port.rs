@@ -16,7 +16,8 @@ pub struct SimPort {
     me: Peer,
     config: SimConfig,
     roads: Vec<Caps>,
-    /// Packets on loan with the road they came by, by slot number. They live here and not in the network, so that they can be lent by reference.
+    /// Packets on loan with the road they came by, by slot number. They live here and not in the network, so that they can
+    /// be lent by reference.
     lent: Vec<Option<(usize, Vec<u8>)>>,
     slots_idle: Vec<usize>,
 }

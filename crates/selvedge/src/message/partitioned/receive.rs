@@ -18,8 +18,8 @@ use crate::runtime::station::Entrance;
 use crate::runtime::{Arrival, Board};
 
 /// A message that is received again and again, and whose partitions can be read as they come, by any thread (MPI_Precv_init).
-/// [`Scope::precv_init`] makes it; see [`PartitionedSend`](crate::PartitionedSend) for both ends at work. Its partitions need not be those of the
-/// sender: one is here when all of the sender's that reach into it are.
+/// [`Scope::precv_init`] makes it; see [`PartitionedSend`](crate::PartitionedSend) for both ends at work. Its partitions
+/// need not be those of the sender: one is here when all of the sender's that reach into it are.
 #[doc(alias = "MPI_Precv_init")]
 pub struct PartitionedRecv<'scope, 'env, T> {
     pub(super) scope: &'scope Scope<'scope, 'env>,

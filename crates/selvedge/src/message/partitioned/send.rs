@@ -92,12 +92,13 @@ impl<'scope, T: Datatype> PartitionedSend<'scope, '_, T> {
     /// marked and have left. If the request of the last round was dropped, waits for that first; what was not marked then leaves
     /// as it is.
     ///
-    /// The request waits for markers wherever they are. A thread that waits for it and has one itself waits for ever, and is not told:
-    /// which thread has a marker, and whether it will give it to another one, is nothing that this library could know. Mark first,
-    /// or drop what will not be marked.
+    /// The request waits for markers wherever they are. A thread that waits for it and has one itself waits for ever, and
+    /// is not told: which thread has a marker, and whether it will give it to another one, is nothing that this library
+    /// could know. Mark first, or drop what will not be marked.
     ///
     /// # Errors
-    /// Of the request: [`Misuse::PartitionWithheld`](crate::Misuse::PartitionWithheld) for a marker that was dropped; the rest as for any send.
+    /// Of the request: [`Misuse::PartitionWithheld`](crate::Misuse::PartitionWithheld) for a marker that was dropped; the
+    /// rest as for any send.
     #[doc(alias = "MPI_Start")]
     pub fn start<'a>(&'a mut self) -> (Partitions<'a, T>, Request<'a>) {
         self.settle();
@@ -151,8 +152,8 @@ impl<T> fmt::Debug for PartitionedSend<'_, '_, T> {
     }
 }
 
-/// The markers of a round's partitions, in order. Those that are not taken out are dropped with it. A thread pool takes them as any
-/// iterator's items: `partitions.par_bridge()` with rayon.
+/// The markers of a round's partitions, in order. Those that are not taken out are dropped with it. A thread pool takes
+/// them as any iterator's items: `partitions.par_bridge()` with rayon.
 ///
 /// ```
 /// use selvedge::{PartitionedSend, Partitions};
