@@ -23,7 +23,7 @@ const HIDDEN: &[&str] = &[
     "message/channel",
     "communicator/contexts",
     "collective/executor",
-    "communicator/group",
+    "communicator/members",
     "collective/plan",
     "world/routes",
     "runtime",

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use selvedge::Op;
-use selvedge::runtime::{Call, Group, Operation, Plan, Runtime, Started};
+use selvedge::runtime::{Call, Members, Operation, Plan, Runtime, Started};
 use selvedge_coll::{Collective, Rank, Shape, generate, select};
 use selvedge_engine::{Config, Context, Engine};
 use selvedge_shm::{Segment, Shm};
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 /// Ranks in one thread.
 struct Crowd {
     ranks: Vec<Member>,
-    group: Arc<Group>,
+    group: Arc<Members>,
     op: Op<u64>,
     /// What goes on. Memory that is kept, so that no call is counted with what it takes to get it.
     open: Vec<(usize, Operation)>,
@@ -64,7 +64,7 @@ impl Crowd {
             Member { runtime, plan, input, output: Memory::zeroed(8) }
         };
         let ranks = (0..).zip(joined).map(member).collect();
-        Crowd { ranks, group: Arc::new(Group::World { size }), op: Op::sum(), open: Vec::new() }
+        Crowd { ranks, group: Arc::new(Members::World { size }), op: Op::sum(), open: Vec::new() }
     }
 
     /// Started by all, and then each is asked in turn until all have the sum.

@@ -6,8 +6,8 @@ pub(crate) mod create;
 pub(crate) mod duplicate;
 pub(crate) mod extensions;
 pub(crate) mod group;
-pub(crate) mod groups;
 pub(crate) mod inter;
+pub(crate) mod members;
 pub(crate) mod spawn;
 pub(crate) mod team;
 pub(crate) mod topology;
@@ -24,7 +24,7 @@ use selvedge_transport::{Peer, Scope};
 use crate::collective::algorithms::Wanted;
 use crate::collective::plan::Plans;
 use crate::communicator::extensions::Extensions;
-use crate::communicator::group::Group;
+use crate::communicator::members::Members;
 use crate::datatype::signature::STAMP_BYTES;
 use crate::error::{Error, ErrorHandler, Misuse, Result};
 use crate::request::owned::Abandoned;
@@ -59,7 +59,7 @@ pub(crate) type Far = selvedge_transport::Introduced<selvedge_ofi::Ofi, crate::w
 /// ```
 pub struct Communicator {
     pub(crate) runtime: Entrance,
-    pub(crate) group: Arc<Group>,
+    pub(crate) group: Arc<Members>,
     pub(crate) plans: Plans,
     /// Memory of the last scope, for the next one.
     pub(crate) spare_table: Cell<Table>,
@@ -76,7 +76,7 @@ pub struct Communicator {
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) job: Arc<Job>,
-    group: Arc<Group>,
+    group: Arc<Members>,
     me: Rank,
     context: Context,
     /// Number of the next collective. Written inside the gate only, so that a load and a store will do.
@@ -103,13 +103,13 @@ impl Drop for Core {
 }
 
 impl Core {
-    pub(crate) fn new(job: Arc<Job>, group: Arc<Group>, me: Rank, context: u32) -> Arc<Core> {
+    pub(crate) fn new(job: Arc<Job>, group: Arc<Members>, me: Rank, context: u32) -> Arc<Core> {
         Core::with(job, group, me, context, ErrorHandler::default(), true)
     }
 
     /// What the ranks of a group, which may not be all of this communicator's, have to make one of their own: its members, and
     /// a context where nothing else is sent.
-    pub(crate) fn for_meetings(&self, group: &Arc<Group>, me: usize) -> Arc<Core> {
+    pub(crate) fn for_meetings(&self, group: &Arc<Members>, me: usize) -> Arc<Core> {
         let context = self.context.0 + MEETING_CONTEXT;
         Core::with(Arc::clone(&self.job), Arc::clone(group), Rank(me as u32), context, self.handler(), false)
     }
@@ -125,7 +125,7 @@ impl Core {
 
     pub(crate) fn with(
         job: Arc<Job>,
-        group: Arc<Group>,
+        group: Arc<Members>,
         me: Rank,
         context: u32,
         handler: ErrorHandler,

@@ -170,7 +170,7 @@ pub use collective::op::{Integer, Located, Logical, Number, Op, Ordered};
 pub use communicator::Communicator;
 pub use communicator::duplicate::CommunicatorRequest;
 pub use communicator::extensions::Extensions;
-pub use communicator::groups::{Comparison, Group};
+pub use communicator::group::{Comparison, Group};
 pub use communicator::inter::Intercommunicator;
 pub use communicator::spawn::Spawn;
 pub use communicator::team::Team;

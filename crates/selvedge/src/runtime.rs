@@ -24,7 +24,7 @@ use crate::collective::executor::{Run, Running};
 pub use crate::collective::op::Reducer;
 pub use crate::collective::plan::Plan;
 pub use crate::communicator::contexts::{Company, Contexts, Offer};
-pub use crate::communicator::group::Group;
+pub use crate::communicator::members::Members;
 use crate::message::channel::Channel;
 pub use crate::message::channel::{Arrival, Board, Ends, PARTITIONS_MAX, hello};
 use crate::runtime::agreement::Agreements;
@@ -69,7 +69,7 @@ pub struct Call<'a> {
     /// What to do.
     pub plan: &'a Arc<Plan>,
     /// With whom.
-    pub group: &'a Arc<Group>,
+    pub group: &'a Arc<Members>,
     /// The communicator's context for collectives.
     pub context: Context,
     /// Number of this collective in its communicator: equal on all ranks because all call in the same order.

@@ -24,8 +24,8 @@ use selvedge_engine::{Config, Engine, RoadConfig};
 use selvedge_transport::{Peer, Transport};
 
 use crate::collective::algorithms::Wanted;
-use crate::communicator::group::Group;
 use crate::communicator::inter::Intercommunicator;
+use crate::communicator::members::Members;
 use crate::communicator::spawn;
 use crate::communicator::{Communicator, Core, Road};
 use crate::error::Result;
@@ -141,7 +141,7 @@ impl World {
     pub(crate) fn new(road: Road, job: Job) -> Result<World> {
         let (me, size) = (Rank(road.me().0), road.peers() as u32);
         let config = config(&road);
-        let group = Arc::new(Group::World { size });
+        let group = Arc::new(Members::World { size });
         let job = Arc::new(job);
         let context = job.contexts.first();
         let ranks_here = (0..size).filter(|&peer| job.same_host(Peer(peer))).count();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use selvedge::runtime::{Call, Group, Guest, Plan, Runtime, Started};
+use selvedge::runtime::{Call, Guest, Members, Plan, Runtime, Started};
 use selvedge::{Datatype, Located, Misuse, Op, World};
 use selvedge_coll::{Algorithm, Collective, Rank, Shape, generate};
 use selvedge_engine::Context;
@@ -153,7 +153,7 @@ impl Guest for &Case {
     fn visit<T: Transport>(self, runtime: &mut Runtime<T>) -> Vec<u64> {
         let me = Rank(runtime.engine().transport().me().0);
         let plan = Arc::new(Plan::new(self.shape, generate(self.algorithm, &self.shape, me)));
-        let group = Arc::new(Group::World { size: self.shape.ranks });
+        let group = Arc::new(Members::World { size: self.shape.ranks });
         let mine = given(self.seed, me.index(), self.shape.count as usize);
         let input = Memory::of(bytemuck::cast_slice(&mine));
         let output = Memory::zeroed(self.shape.output_bytes(me) as usize);

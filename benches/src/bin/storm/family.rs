@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use selvedge::Op;
 use selvedge::runtime::{
-    Agree, Call, Company, Contexts, Group, Offer, Outcome, Plan, Runtime, Started, Trouble, agreement_shape,
+    Agree, Call, Company, Contexts, Members, Offer, Outcome, Plan, Runtime, Started, Trouble, agreement_shape,
 };
 use selvedge_coll::{Algorithm, Collective, Rank, Shape, generate};
 use selvedge_engine::{Context, Failure, Tag};
@@ -114,7 +114,7 @@ struct Kept {
     /// The first of its contexts.
     context: u32,
     members: Vec<usize>,
-    group: Arc<Group>,
+    group: Arc<Members>,
     /// Collectives so far.
     sequence: u32,
     uses: Vec<Use>,
@@ -372,7 +372,7 @@ impl Kept {
         let peers = members.iter().map(|&member| Peer(member as u32)).collect();
         Kept {
             context,
-            group: Arc::new(Group::listed(peers)),
+            group: Arc::new(Members::listed(peers)),
             members,
             sequence: 0,
             uses: Vec::new(),

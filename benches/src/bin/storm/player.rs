@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use selvedge::Op;
 use selvedge::runtime::{
-    Call, Contexts, Group, Operation, Outcome, Plan, Reducer, Runtime, Started, Trouble,
+    Call, Contexts, Members, Operation, Outcome, Plan, Reducer, Runtime, Started, Trouble,
 };
 use selvedge_coll::{Collective, Rank, Schedule, generate};
 use selvedge_engine::{Context, Failure, Tag};
@@ -28,7 +28,7 @@ pub(crate) struct Scene<'a> {
     /// What they do.
     pub(crate) program: &'a Program,
     /// Its communicators.
-    pub(crate) groups: Vec<Arc<Group>>,
+    pub(crate) groups: Vec<Arc<Members>>,
     /// Added to every context, so that programs on one job do not meet.
     pub(crate) first_context: u32,
     /// A defect of the schedules.
@@ -39,7 +39,7 @@ impl<'a> Scene<'a> {
     /// The scene of a program without defect.
     pub(crate) fn new(program: &'a Program) -> Scene<'a> {
         let group = |members: &Vec<usize>| {
-            Arc::new(Group::listed(members.iter().map(|&member| Peer(member as u32)).collect()))
+            Arc::new(Members::listed(members.iter().map(|&member| Peer(member as u32)).collect()))
         };
         let groups = program.groups.iter().map(group).collect();
         Scene { program, groups, first_context: 0, defect: None }

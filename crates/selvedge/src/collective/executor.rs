@@ -14,7 +14,7 @@ use selvedge_transport::{Buf, Peer, Transport};
 
 use crate::collective::op::Reducer;
 use crate::collective::plan::Plan;
-use crate::communicator::group::Group;
+use crate::communicator::members::Members;
 use crate::datatype::memory::{Invalid, Scratch};
 use crate::runtime::{Call, End, Trouble};
 
@@ -39,7 +39,7 @@ enum Begun {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) plan: Arc<Plan>,
-    group: Arc<Group>,
+    group: Arc<Members>,
     pub(crate) context: Context,
     pub(crate) sequence: u32,
     /// Of a step with label 0.

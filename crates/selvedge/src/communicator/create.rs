@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use selvedge_coll::Rank;
-use selvedge_transport::Peer;
 
 use crate::collective::algorithms::Wanted;
 use crate::collective::compare::Called;
 use crate::collective::op::Op;
 use crate::communicator::contexts::{Agreement, Company, Next, Offer};
 use crate::communicator::group::Group;
-use crate::communicator::groups;
+use crate::communicator::members::Members;
 use crate::communicator::{Collecting, Communicator, Core};
 use crate::error::{ErrorHandler, Misuse, Refused, Result};
 use crate::runtime::Started;
@@ -49,7 +48,7 @@ impl Communicator {
         let mut members: Vec<usize> = (0..self.size()).filter(|&rank| all[rank][0] == mine[0]).collect();
         members.sort_by_key(|&rank| (all[rank][1] as i64, rank));
         let members = members.iter().map(|&rank| self.peer_of(rank)).collect();
-        Ok(self.with_members(color.map(|_| Arc::new(Group::of(members))), context))
+        Ok(self.with_members(color.map(|_| Arc::new(Members::of(members))), context))
     }
 
     /// A communicator of the ranks on this host, in the same order (MPI_Comm_split_type with MPI_COMM_TYPE_SHARED).
@@ -96,7 +95,7 @@ impl Communicator {
     /// # Errors
     /// [`Misuse::NotAMember`] when the group has a process that this communicator has not.
     #[doc(alias = "MPI_Comm_create")]
-    pub fn create(&self, group: &groups::Group) -> Result<Option<Communicator>> {
+    pub fn create(&self, group: &Group) -> Result<Option<Communicator>> {
         self.check_subset(group)?;
         let context = self.agree_on_context(self.offer(Company::None), None)?;
         Ok(self.with_members(group.rank().map(|_| Arc::clone(group.members())), context))
@@ -119,7 +118,7 @@ impl Communicator {
     /// [`Misuse::NotAMember`] when the group has a process that this communicator has not, or has not this one;
     /// [`Misuse::TagOutOfRange`].
     #[doc(alias = "MPI_Comm_create_group")]
-    pub fn create_group(&self, group: &groups::Group, tag: i32) -> Result<Communicator> {
+    pub fn create_group(&self, group: &Group, tag: i32) -> Result<Communicator> {
         self.check_subset(group)?;
         let me = group.rank().ok_or(Misuse::NotAMember).refused_by(self)?;
         let meeting = self.of_this_mind(self.core.for_meetings(group.members(), me));
@@ -133,7 +132,7 @@ impl Communicator {
     /// whatever they do with the communicators that they have.
     pub(crate) fn of_everybody(runtime: Entrance) -> Result<Communicator> {
         let job = Arc::clone(runtime.enter().job());
-        let (group, me) = (Arc::new(Group::World { size: job.size() }), Rank(job.me.0));
+        let (group, me) = (Arc::new(Members::World { size: job.size() }), Rank(job.me.0));
         let core = |context, owns_context| {
             let (job, group) = (Arc::clone(&job), Arc::clone(&group));
             Core::with(job, group, me, context, ErrorHandler::default(), owns_context)
@@ -193,7 +192,7 @@ impl Communicator {
     }
 
     /// The communicator of this rank's group with a context that was agreed on; gives the context back where it has no group.
-    fn with_members(&self, group: Option<Arc<Group>>, context: u32) -> Option<Communicator> {
+    fn with_members(&self, group: Option<Arc<Members>>, context: u32) -> Option<Communicator> {
         let Some(group) = group else {
             self.core.job.contexts.release(context);
             return None;
@@ -202,7 +201,7 @@ impl Communicator {
         Some(self.of_this_mind(self.core.child(group, me, context)))
     }
 
-    fn check_subset(&self, group: &groups::Group) -> Result<()> {
+    fn check_subset(&self, group: &Group) -> Result<()> {
         let members = group.members();
         let is_here = |rank| self.group.rank(members.peer(Rank(rank as u32))).is_some();
         if (0..group.size()).all(is_here) { Ok(()) } else { Err(self.refuse(Misuse::NotAMember)) }
@@ -236,17 +235,7 @@ impl Communicator {
 
 impl Core {
     /// A communicator of the same job.
-    fn child(&self, group: Arc<Group>, me: Rank, context: u32) -> Arc<Core> {
+    fn child(&self, group: Arc<Members>, me: Rank, context: u32) -> Arc<Core> {
         Core::with(Arc::clone(&self.job), group, me, context, self.handler(), true)
-    }
-}
-
-impl Group {
-    /// The group of these peers, in order of their ranks; the shortest way to say so.
-    pub(crate) fn of(peers: Vec<Peer>) -> Group {
-        match peers.iter().enumerate().all(|(rank, peer)| peer.index() == rank) {
-            true => Group::World { size: peers.len() as u32 },
-            false => Group::listed(peers),
-        }
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::communicator::Communicator;
-use crate::communicator::groups::Group;
+use crate::communicator::group::Group;
 use crate::datatype::Datatype;
 use crate::datatype::view::{Buffer, BufferMut};
 use crate::error::{Misuse, Refused, Result};

@@ -11,7 +11,7 @@ use crate::collective::executor::Running;
 use crate::collective::op::{Op, Reducer};
 use crate::collective::plan::Plan;
 use crate::communicator::contexts::{Agreement, Next, Offer};
-use crate::communicator::group::Group;
+use crate::communicator::members::Members;
 use crate::datatype::memory::Scratch;
 use crate::runtime::operations::{Operation, Owner};
 use crate::runtime::{Call, End, Outcome, Runtime, Started, run_word};
@@ -30,7 +30,7 @@ pub struct Agree<'a> {
     /// Of a shape that [`agreement_shape`] gives.
     pub plan: &'a Arc<Plan>,
     /// Which ranks.
-    pub group: &'a Arc<Group>,
+    pub group: &'a Arc<Members>,
     /// The context of their collectives.
     pub context: Context,
     /// Number of this collective there.
@@ -60,7 +60,7 @@ pub(super) struct Agreements {
 struct Talk {
     agreement: Agreement,
     plan: Arc<Plan>,
-    group: Arc<Group>,
+    group: Arc<Members>,
     context: Context,
     sequence: u32,
     reducer: Reducer,

@@ -6,7 +6,7 @@ use selvedge_coll::Rank;
 use selvedge_engine::Failure;
 use selvedge_transport::{Fault, Transport};
 
-use crate::communicator::group::Group;
+use crate::communicator::members::Members;
 use crate::runtime::Runtime;
 use crate::runtime::operations::{Operation, Owner};
 use crate::runtime::outcome::{End, Trouble};
@@ -64,7 +64,7 @@ impl<T: Transport> Runtime<T> {
     /// Why a caller who does nothing but wait for a message from anybody of `group` waits in vain: all others are gone.
     /// Itself, the caller sends nothing more. Cost: nothing until a rank has gone, then a look-up per rank.
     #[cold]
-    pub fn forsaken(&self, group: &Group) -> Option<Box<Fault>> {
+    pub fn forsaken(&self, group: &Members) -> Option<Box<Fault>> {
         let me = self.engine.transport().me();
         let mut others =
             (0..group.size()).map(|rank| group.peer(Rank(rank as u32))).filter(|&peer| peer != me);
@@ -74,7 +74,7 @@ impl<T: Transport> Runtime<T> {
 
     /// Ends a receive from anybody with what [`Runtime::forsaken`] says. Does nothing to other operations.
     #[cold]
-    pub fn forsake(&mut self, operation: Operation, group: &Group) {
+    pub fn forsake(&mut self, operation: Operation, group: &Members) {
         let Some(Owner::Engine(request)) = self.operations.owner(operation) else { return };
         if self.engine.waits_for_anyone(request)
             && let Some(fault) = self.forsaken(group)
