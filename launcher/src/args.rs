@@ -315,8 +315,8 @@ pub fn parse_with(words: impl IntoIterator<Item = OsString>, read: Read<'_>) -> 
     Ok(Wish::Job(job))
 }
 
-/// Takes the time limit from `MPIEXEC_TIMEOUT`, in seconds, where the line has none. Nothing, 0, and less mean none, as in hydra; so
-/// does 0 on the line, as in Open MPI.
+/// Takes the time limit from `MPIEXEC_TIMEOUT`, in seconds, where the line has none. Nothing, 0, and less mean none, as in
+/// hydra; so does 0 on the line, as in Open MPI.
 ///
 /// # Errors
 /// The variable is no number of seconds.

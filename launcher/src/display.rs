@@ -95,7 +95,9 @@ fn map(text: &mut String, facts: &HostFacts, ranks: &[(usize, &Seat)], size: usi
         1 => format!("rank {} of {size}", numbers[0]),
         _ => format!("ranks {} of {size}", ranges(&numbers)),
     };
-    line(text, format_args!("{name}: {here}; {}", made_of(&facts.topology)));
+    let is_bound = ranks.is_empty() || ranks.iter().any(|(_, seat)| !seat.cpus.is_empty());
+    let bound = if is_bound { "" } else { ", not bound" };
+    line(text, format_args!("{name}: {here}{bound}; {}", made_of(&facts.topology)));
     let all = facts.topology.threads();
     let mut on_thread: Vec<Cell> = vec![Cell::Nobody; all.len()];
     for &(rank, seat) in ranks.iter().filter(|(_, seat)| seat.cpus.len() < all.len()) {
@@ -239,7 +241,7 @@ mod tests {
              \x20 socket 0  numa 0  [ 0  2 ]\n\
              \x20 socket 1  numa 1  [ *  . ]  rdmap1\n\
              \x20 cards: eth0\n\
-             b: rank 1 of 4; 2 sockets, 2 NUMA nodes, 4 cores, 8 hardware threads\n\
+             b: rank 1 of 4, not bound; 2 sockets, 2 NUMA nodes, 4 cores, 8 hardware threads\n\
              \x20 socket 0  numa 0  [ .  . ]\n\
              \x20 socket 1  numa 1  [ .  . ]  rdmap1\n\
              \x20 cards: eth0\n\

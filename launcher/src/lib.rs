@@ -225,8 +225,8 @@ fn complain(what: &str, code: u8) -> ExitCode {
     code.into()
 }
 
-/// Says a line on standard error. Where that is closed, or its disk is full, there is nobody to tell, and what is to be done is done
-/// all the same: `eprintln!` would panic.
+/// Says a line on standard error. Where that is closed, or its disk is full, there is nobody to tell, and what is to be done is
+/// done all the same: `eprintln!` would panic.
 pub(crate) fn tell(line: impl std::fmt::Display) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{line}");

@@ -157,7 +157,7 @@ fn pictures_come_before_what_ranks_write() {
     let text = done.text();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("localhost: 2 slots; "), "{text}");
-    assert!(lines[1].starts_with("localhost: ranks 0-1 of 2; "), "{text}");
+    assert!(lines[1].starts_with("localhost: ranks 0-1 of 2"), "{text}");
     assert_eq!(lines.iter().filter(|line| line.starts_with("rank ")).count(), 2, "{text}");
     assert_eq!(lines[lines.len() - 2..], ["x", "x"]);
 }

@@ -211,8 +211,8 @@ fn what_cannot_be_read_is_said_and_is_the_end_of_the_input() {
     assert!(done.verdict().contains("cannot read standard input: Is a directory"), "{}", done.err);
 }
 
-/// Starts a command in the background of a terminal, as a shell does with `&`, brings it to the foreground without a word to it, as
-/// `fg` does, types a line and an end of file, and passes on what it shows.
+/// Starts a command in the background of a terminal, as a shell does with `&`, brings it to the foreground without a word to
+/// it, as `fg` does, types a line and an end of file, and passes on what it shows.
 const TERMINAL: &str = r#"
 import os, pty, signal, sys, time
 pid, terminal = pty.fork()

@@ -84,7 +84,9 @@ pub enum BootError {
         message: String,
     },
     /// This process is under no launcher, or under one that starts nothing for it.
-    #[error("nobody here starts more ranks; start the program with mpirun of Selvedge, MPICH or Intel MPI")]
+    #[error(
+        "nobody here starts more ranks; start the program with mpirun of Selvedge (without --pmi x), MPICH or Intel MPI"
+    )]
     NoWorlds,
     /// The caller's mistake: a word of a spawn that does not travel.
     #[error(

@@ -276,7 +276,8 @@ fn range(text: &str) -> Option<Vec<u32>> {
     (first <= last && last < super::RANKS_MAX).then(|| (first..=last).collect())
 }
 
-/// What follows `file=` or `dir=`. Open MPI's `:nocopy` after it asks for what is so anyway; its `:pattern` is another option here.
+/// What follows `file=` or `dir=`. Open MPI's `:nocopy` after it asks for what is so anyway; its `:pattern` is another option
+/// here.
 fn place_of<'a>(key: &[u8], text: &'a [u8]) -> Option<&'a OsStr> {
     let place = text.strip_prefix(key)?;
     let place = place.strip_suffix(b":nocopy").unwrap_or(place);

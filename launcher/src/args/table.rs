@@ -241,7 +241,8 @@ const PLACES: &[Flag] = &[
         &["display"],
         Takes::Words("WHAT", &["map", "allocation", "bind"]),
         Opt::Display,
-        "Pictures of hosts, cores and ranks before the start: map, allocation, bind. Several with commas.",
+        "Pictures of hosts, cores and ranks before the start: map, allocation, bind. Several with commas. In a map each core has \
+         the rank that is bound to it, * where several are, . where none is.",
     ),
     flag(&["display-map", "print-rank-map"], Takes::Nothing, Opt::ShowMap, "As --display map."),
     flag(&["display-allocation"], Takes::Nothing, Opt::ShowAllocation, "As --display allocation."),
