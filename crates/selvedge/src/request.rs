@@ -9,6 +9,7 @@ pub(crate) mod scope;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::communicator::Communicator;
 use crate::error::Result;
 use crate::message::Status;
 use crate::request::blocking::{Outlook, Slept, sleep};
@@ -55,7 +56,7 @@ pub(crate) trait Home: std::fmt::Debug {
     /// Tries to end the operation early.
     fn cancel(&self, operation: Operation) -> bool;
     /// Sleeps until something may have happened; ends those of `waiting` that would wait for ever.
-    fn sleep(&self, waiting: &mut dyn Iterator<Item = Operation>);
+    fn sleep(&self, waiting: &dyn Waiting);
 }
 
 impl Home for Scope<'_, '_> {
@@ -84,21 +85,44 @@ impl Home for Scope<'_, '_> {
         self.communicator.runtime.enter().cancel(operation)
     }
 
-    fn sleep(&self, waiting: &mut dyn Iterator<Item = Operation>) {
-        let mut runtime = self.communicator.runtime.enter();
-        let group = &self.communicator.group;
+    fn sleep(&self, waiting: &dyn Waiting) {
+        self.communicator.sleep_for(waiting);
+    }
+}
+
+/// Operations of which one is waited for.
+pub(crate) trait Waiting {
+    /// Each of them that was not over when it was asked last.
+    fn each(&self, f: &mut dyn FnMut(Operation));
+}
+
+impl Waiting for &[Request<'_>] {
+    fn each(&self, f: &mut dyn FnMut(Operation)) {
+        self.iter().filter_map(Request::operation).for_each(f);
+    }
+}
+
+impl Communicator {
+    /// Sleeps until something may have happened; ends those of `waiting` that would wait for ever. Does not sleep if one of them is
+    /// over: to ask a later one makes progress, in which an earlier one, asked before, may have ended.
+    fn sleep_for(&self, waiting: &dyn Waiting) {
+        let mut runtime = self.runtime.enter();
+        let group = &self.group;
         if runtime.is_shared() {
             drop(runtime);
-            let waiting: Vec<Operation> = waiting.collect();
-            return self.communicator.runtime.wait_until(|runtime, outlook| {
+            let mut operations = Vec::new();
+            waiting.each(&mut |operation| operations.push(operation));
+            return self.runtime.wait_until(|runtime, outlook| {
                 if outlook == Outlook::AmongTheGone {
-                    waiting.iter().for_each(|&operation| runtime.forsake(operation, group));
+                    operations.iter().for_each(|&operation| runtime.forsake(operation, group));
                 }
-                waiting.iter().any(|&operation| runtime.is_done(operation)).then_some(())
+                operations.iter().any(|&operation| runtime.is_done(operation)).then_some(())
             });
         }
-        if sleep(&mut runtime) == Slept::AmongTheGone {
-            waiting.for_each(|operation| runtime.forsake(operation, group));
+        let mut is_over = false;
+        waiting.each(&mut |operation| is_over |= runtime.is_done(operation));
+        if !is_over && sleep(&mut runtime) == Slept::AmongTheGone {
+            waiting.each(&mut |operation| runtime.forsake(operation, group));
         }
     }
 }
@@ -234,7 +258,8 @@ pub fn wait_all<'scope>(requests: impl IntoIterator<Item = Request<'scope>>) -> 
 }
 
 /// Waits until one request is complete, removes it and returns the index it had, with its status (MPI_Waitany). `None`
-/// when there are no requests. The last request takes the place of the removed one.
+/// when there are no requests. The last request takes the place of the removed one. A buffer that shall be used anew while others are
+/// still on their way is one that goes along: [`OwnedRequest::wait_any`](crate::OwnedRequest::wait_any).
 #[doc(alias = "MPI_Waitany")]
 pub fn wait_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status)>> {
     loop {
@@ -244,7 +269,7 @@ pub fn wait_any(requests: &mut Vec<Request<'_>>) -> Result<Option<(usize, Status
         if let Some(found) = test_any(requests)? {
             return Ok(Some(found));
         }
-        requests[0].scope.sleep(&mut requests.iter().filter_map(Request::operation));
+        requests[0].scope.sleep(&requests.as_slice());
     }
 }
 
@@ -276,7 +301,7 @@ pub fn wait_some(requests: &mut Vec<Request<'_>>) -> Result<Vec<(usize, Status)>
         if !found.is_empty() || requests.is_empty() {
             return Ok(found);
         }
-        requests[0].scope.sleep(&mut requests.iter().filter_map(Request::operation));
+        requests[0].scope.sleep(&requests.as_slice());
     }
 }
 

@@ -5,7 +5,7 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use selvedge::{ANY_SOURCE, ANY_TAG, Error, Misuse, World};
+use selvedge::{ANY_SOURCE, ANY_TAG, Error, Misuse, OwnedRequest, World};
 
 const LENGTHS: [usize; 4] = [0, 8, 5_000, 300_000];
 
@@ -105,4 +105,48 @@ fn requests_are_futures_for_any_executor(world: World) {
         });
         assert_eq!(theirs, vec![left; len]);
     }
+}
+
+#[selvedge::test(ranks = [3])]
+fn one_of_many_that_own_their_buffers_is_waited_for_also_when_its_sender_is_gone(world: World) {
+    if world.rank() == 2 {
+        return;
+    }
+    let other = 1 - world.rank();
+    let mut open = vec![world.irecv_owned(vec![0; 2], other, 0), world.irecv_owned(vec![5; 2], 2, 0)];
+    world.send(&[world.rank(); 2], other, 0).unwrap();
+    let (mut came, mut failed) = (0, 0);
+    while let Some((_, outcome, buffer)) = OwnedRequest::wait_any(&mut open) {
+        match outcome {
+            Ok(status) => came += usize::from((status.source, buffer) == (other, vec![other; 2])),
+            Err(error) => {
+                failed += usize::from(matches!(error, Error::Fault { rank: Some(2), .. }) && buffer == [5; 2])
+            }
+        }
+    }
+    assert_eq!((came, failed), (1, 1));
+}
+
+#[selvedge::test(ranks = [2])]
+fn threads_wait_for_one_of_many_that_own_their_buffers(world: World) {
+    let (team, other) = (world.team(), 1 - world.rank());
+    std::thread::scope(|threads| {
+        for tag in 0..2 {
+            let team = &team;
+            threads.spawn(move || {
+                let mine = team.communicator();
+                let mut open: Vec<_> = (0..3).map(|_| mine.irecv_owned(vec![9; 1], other, tag)).collect();
+                for part in 0..3 {
+                    mine.send(&[part], other, tag).unwrap();
+                }
+                let mut came = Vec::new();
+                while let Some((_, outcome, buffer)) = OwnedRequest::wait_any(&mut open) {
+                    outcome.unwrap();
+                    came.extend(buffer);
+                }
+                came.sort_unstable();
+                assert_eq!(came, [0, 1, 2]);
+            });
+        }
+    });
 }

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use selvedge::{
     ANY_SOURCE, ANY_TAG, Error, Misuse, World, test_all, test_any, test_some, wait_all, wait_any, wait_some,
@@ -127,6 +127,29 @@ fn a_request_that_tests_complete_says_the_same_again(world: World) {
         assert_eq!(receive.wait().unwrap(), status);
     });
     assert_eq!(got, [1, 2, 3]);
+}
+
+#[selvedge::test(ranks = [1, 2])]
+fn who_waits_for_any_does_not_sleep_when_one_has_come_while_the_others_were_asked(world: World) {
+    const ROUNDS: u32 = 12;
+    let (other, begin) = (world.size() - 1 - world.rank(), Instant::now());
+    for bytes in [8, 5_000, 300_000] {
+        let (mine, mut first, mut never) = (vec![7; bytes], vec![0; bytes], [[0_u8]; 32]);
+        for _ in 0..ROUNDS {
+            world.scope(|scope| {
+                let mut open = vec![scope.irecv(&mut first, other, 0).unwrap()];
+                open.extend(never.iter_mut().map(|one| scope.irecv(one, other, 2).unwrap()));
+                let sent = scope.isend(&mine, other, 0).unwrap();
+                assert_eq!(wait_any(&mut open).unwrap().unwrap().0, 0);
+                open.into_iter().for_each(|request| assert!(request.cancel().unwrap()));
+                sent.wait().unwrap();
+            });
+        }
+        assert_eq!(first, mine);
+    }
+    world.barrier().unwrap();
+    // Each takes less than a millisecond, and a sleep half a second.
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
 }
 
 /// Another program of this test, with two ranks: rank 0 leaves a scope by an error while it receives, and rank 1 sends when standard

@@ -17,6 +17,7 @@ use crate::datatype::view::{Buffer, BufferMut};
 use crate::error::Result;
 use crate::message::staged::Body;
 use crate::message::{Address, Source, Status, Tag};
+use crate::request::Waiting;
 use crate::runtime::{Operation, Outcome, Runtime, Started};
 
 /// What can be given away for the time of an operation: a vector, or a boxed slice.
@@ -101,6 +102,12 @@ enum State {
 impl<B: OwnedBuffer> fmt::Debug for OwnedRequest<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OwnedRequest({} elements, {:?})", self.elements.len(), self.state)
+    }
+}
+
+impl<B: OwnedBuffer> Waiting for &[OwnedRequest<'_, B>] {
+    fn each(&self, f: &mut dyn FnMut(Operation)) {
+        self.iter().filter_map(OwnedRequest::operation).for_each(f);
     }
 }
 
@@ -341,6 +348,45 @@ impl<'c, B: OwnedBuffer> OwnedRequest<'c, B> {
             self.state = State::Complete(self.ended(outcome));
         }
         true
+    }
+
+    /// Waits until one of the requests is complete and removes it: the index it had, its outcome and its buffer (MPI_Waitany).
+    /// `None` when there are no requests. The last request takes the place of the removed one.
+    ///
+    /// So a rank keeps receives open and uses their buffers again, while what the others send is on its way:
+    ///
+    /// ```
+    /// use selvedge::{ANY_SOURCE, OwnedRequest};
+    ///
+    /// selvedge::local::run(3, |world| {
+    ///     if world.rank() > 0 {
+    ///         return (1..=10).for_each(|part| world.send(&[part], 0, 0).unwrap());
+    ///     }
+    ///     let mut open: Vec<_> = (0..4).map(|_| world.irecv_owned(vec![0; 1], ANY_SOURCE, 0)).collect();
+    ///     let mut sum = 0;
+    ///     for _ in 0..20 {
+    ///         let (_, outcome, buffer) = OwnedRequest::wait_any(&mut open).expect("four are open");
+    ///         assert!(outcome.unwrap().source > 0);
+    ///         sum += buffer[0];
+    ///         open.push(world.irecv_owned(buffer, ANY_SOURCE, 0));
+    ///     }
+    ///     assert_eq!(sum, 110);
+    /// }); // the four that are open are taken back
+    /// ```
+    #[doc(alias = "MPI_Waitany")]
+    pub fn wait_any(requests: &mut Vec<OwnedRequest<'c, B>>) -> Option<(usize, Result<Status>, B)> {
+        loop {
+            if let Some(index) = requests.iter_mut().position(OwnedRequest::test) {
+                let (outcome, buffer) = requests.swap_remove(index).wait();
+                return Some((index, outcome, buffer));
+            }
+            let communicator = requests.first()?.communicator;
+            communicator.sleep_for(&requests.as_slice());
+        }
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        if let State::Pending(operation) = self.state { Some(operation) } else { None }
     }
 
     /// Tries to end the operation before it is matched and waits for its end (MPI_Cancel). What it was is its outcome:
