@@ -9,6 +9,7 @@ mod common;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use common::Devices;
@@ -103,7 +104,7 @@ every_promise_holds! {
 /// All cases, one after the other. On TCP in the same processes, because libfabric takes longer to load than a case; after one in
 /// which a rank ends, and on devices, in new ones.
 fn suite(road: Road) {
-    let _turn = turn();
+    let _turn = side_by_side();
     // One case alone, for whoever looks for the reason of a failure.
     let only = std::env::var("SELVEDGE_OFI_CASE").ok();
     let mut under_way = None;
@@ -120,16 +121,22 @@ fn suite(road: Road) {
     }
 }
 
-/// Jobs of several tests at a time would be more processes than the machine has patience for.
-fn turn() -> Turn {
-    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    Turn(TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-}
+/// Whose test it is. Some look at the clock, or at what the machine is left with: they are alone. The suites wait more than
+/// they compute, for packets that were lost to be sent again: they run side by side, as many as there are test threads.
+static TURN: RwLock<()> = RwLock::new(());
 
 /// A test with processes is under way. What its devices have counted goes with it.
-struct Turn(#[expect(dead_code, reason = "held until the test ends")] std::sync::MutexGuard<'static, ()>);
+struct Turn<Guard>(Guard);
 
-impl Drop for Turn {
+fn alone() -> Turn<RwLockWriteGuard<'static, ()>> {
+    Turn(TURN.write().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn side_by_side() -> Turn<RwLockReadGuard<'static, ()>> {
+    Turn(TURN.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl<Guard> Drop for Turn<Guard> {
     fn drop(&mut self) {
         common::forget_counters();
     }
@@ -137,7 +144,7 @@ impl Drop for Turn {
 
 #[test]
 fn a_rank_that_is_killed_is_missed_within_half_a_second_by_those_that_wait() {
-    let _turn = turn();
+    let _turn = alone();
     for origin in [Distribution, Wheel] {
         for provider in [Tcp, Efa, EfaDirect] {
             if origin == Distribution && provider == EfaDirect {
@@ -178,7 +185,7 @@ fn a_rank_that_is_killed_is_missed_within_half_a_second_by_those_that_wait() {
 
 #[test]
 fn a_read_of_memory_that_is_not_open_any_more_is_denied_by_the_device() {
-    let _turn = turn();
+    let _turn = alone();
     // Of 2.x. That of 1.17 does small reads by itself, without looking at the key, and dies of memory that is not there; on
     // tcp a read that is refused breaks the connection.
     for provider in [Efa, EfaDirect] {
@@ -197,7 +204,7 @@ fn a_read_of_memory_that_is_not_open_any_more_is_denied_by_the_device() {
 
 #[test]
 fn a_buffer_that_is_read_into_again_and_again_is_registered_once() {
-    let _turn = turn();
+    let _turn = alone();
     let road = Road::new(Wheel, EfaDirect);
     let mut job = Job::start("read again", 2, road);
     let mut said = None;
@@ -211,7 +218,7 @@ fn a_buffer_that_is_read_into_again_and_again_is_registered_once() {
 
 #[test]
 fn large_memory_is_read_over_several_devices() {
-    let _turn = turn();
+    let _turn = alone();
     common::take_counters("rdma_read_bytes");
     let said = read_much(Road::new(Wheel, EfaDirect).with_devices(4));
     assert!(said.iter().all(|line| !line.starts_with("told")), "{said:?}");
@@ -222,7 +229,7 @@ fn large_memory_is_read_over_several_devices() {
 
 #[test]
 fn a_device_whose_link_dies_is_left_and_the_reads_go_on() {
-    let _turn = turn();
+    let _turn = alone();
     for provider in [Efa, EfaDirect] {
         let road = Road::new(Wheel, provider).with_devices(4);
         // Neither's home: rank 0 is at home on device 0, rank 1 on device 1.
@@ -235,7 +242,7 @@ fn a_device_whose_link_dies_is_left_and_the_reads_go_on() {
 
 #[test]
 fn packets_take_another_device_when_home_dies_and_each_arrives_once() {
-    let _turn = turn();
+    let _turn = alone();
     let on = |origin, provider, each| Road::new(origin, provider).with_devices(each);
     let roads = [
         on(Distribution, Efa, 2),
@@ -276,7 +283,7 @@ fn said_in(role: &'static str, road: Road) -> Vec<String> {
 
 #[test]
 fn a_rank_that_waits_for_long_costs_next_to_nothing() {
-    let _turn = turn();
+    let _turn = alone();
     for provider in [Tcp, EfaDirect] {
         let road = Road::new(Wheel, provider);
         let mut job = Job::start("wait for two seconds", 2, road);

@@ -92,10 +92,11 @@ pub(crate) fn on_software_devices(host: usize, devices: Devices, program: impl A
     command
 }
 
-/// Where the devices of this test's jobs count.
+/// Where the devices of this test's jobs count. A test is a thread of that name.
 #[allow(dead_code, reason = "not every test needs devices")]
 fn counters_folder() -> PathBuf {
-    std::env::temp_dir().join(format!("selvedge-ofi-{}", std::process::id()))
+    let test = std::thread::current().name().unwrap_or_default().to_string();
+    std::env::temp_dir().join(format!("selvedge-ofi-{}-{test}", std::process::id()))
 }
 
 /// Removes what was counted.
