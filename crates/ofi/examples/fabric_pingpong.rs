@@ -1,7 +1,7 @@
 //! What this transport costs, between two processes.
 //!
 //! ```text
-//! cargo run --release -p selvedge-ofi --example pingpong [tcp|efa|efa-direct] [path of a libfabric.so.1]
+//! cargo run --release -p selvedge-ofi --example fabric_pingpong [tcp|efa|efa-direct] [path of a libfabric.so.1]
 //! ```
 //!
 //! TCP goes by the loop; EFA by whatever device there is. Each line is the least of some rounds: the machine may be doing
