@@ -1,8 +1,8 @@
 //! Who is everybody waiting for? Out of what each rank has written down of itself and what its agent sees of it: a table of
 //! all ranks, and who holds the others up.
 //!
-//! Read [`Whereabouts`] first, which has the ranks of one world; [`Worlds`] has those of a job. Who waits for whom, and what follows from it, is in `graph.rs`; the sentences are in
-//! `words.rs`. Nothing here reads a file or a clock.
+//! Read [`Whereabouts`] first, which has the ranks of one world; [`Worlds`] has those of a job. Who waits for whom, and what follows
+//! from it, is in `graph.rs`; the sentences are in `words.rs`. Nothing here reads a file or a clock.
 
 mod graph;
 mod words;
@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 use graph::Graph;
 pub use graph::{Culprit, Outsider, Verdict};
 pub use worlds::Worlds;
+
+/// How long after a rank has died those that were told of it count as waiting for it.
+const JUST_NOW: Duration = Duration::from_millis(200);
 
 /// What an agent finds out about a rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,6 +184,17 @@ impl Row {
     fn is_in_fence(&self) -> bool {
         let alive = |found: &&Found| !matches!(found.process, Process::Gone | Process::Stopped);
         self.found.as_ref().filter(alive).is_some_and(|found| found.pmi == Pmi::Fence)
+    }
+
+    /// Its process has ended without a goodbye.
+    fn has_died(&self) -> bool {
+        let dead = |found: &Found| found.process == Process::Gone && found.pmi == Pmi::Active;
+        self.found.as_ref().is_some_and(dead)
+    }
+
+    /// It has come out of a call a moment ago: from a rank that has died others hear sooner than this question reaches them.
+    fn is_just_back(&self) -> bool {
+        self.found.as_ref().is_some_and(|found| found.status.is_some() && found.age < JUST_NOW)
     }
 
     /// It will answer nobody any more.

@@ -89,7 +89,13 @@ pub(super) struct Graph {
 impl Graph {
     pub(super) fn of(rows: &[Row]) -> Graph {
         let size = rows.len();
-        let needs: Vec<Need> = (0..).zip(rows).map(|(rank, row)| need(rank, row, size)).collect();
+        let mut needs: Vec<Need> = (0..).zip(rows).map(|(rank, row)| need(rank, row, size)).collect();
+        let dead: Vec<u32> =
+            (0..).zip(rows).filter(|(_, row)| row.has_died()).map(|(rank, _)| rank).collect();
+        let told = |(need, row): &(&mut Need, &Row)| **need == Need::Nothing && row.is_just_back();
+        if !dead.is_empty() {
+            needs.iter_mut().zip(rows).filter(told).for_each(|(need, _)| *need = Need::All(dead.clone()));
+        }
         let mut wanted_by = vec![Vec::new(); size];
         for (rank, need) in (0..).zip(&needs) {
             if let Need::All(partners) | Need::Any(partners) = need {

@@ -128,6 +128,21 @@ fn what_a_rank_does_is_told_by_its_call_its_threads_and_its_debugger() {
 }
 
 #[test]
+fn who_has_just_been_told_of_a_death_is_not_taken_for_its_reason() {
+    let dead = chain(4).changed(3, |found| found.process = Process::Gone);
+    // Rank 2, which waited for the dead one, is told first; the others still wait.
+    let told = dead.busy(2).changed(2, |found| found.age = Duration::from_millis(1));
+    assert!(
+        told.said().starts_with("held up by: rank 3 on nodeb (pid 103): it has ended; 3 ranks"),
+        "{}",
+        told.said()
+    );
+    // Who has been in no call for longer was not waiting.
+    let apart = told.changed(2, |found| found.age = Duration::from_secs(1));
+    assert!(apart.said().starts_with("held up by: rank 2 on nodeb"), "{}", apart.said());
+}
+
+#[test]
 fn a_rank_that_has_left_is_named_and_so_is_one_whose_host_is_silent() {
     let gone = chain(3).changed(2, |found| found.process = Process::Gone);
     assert!(
